@@ -1,0 +1,1 @@
+"""Diagnose on-policy distillation."""

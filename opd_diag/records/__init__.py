@@ -1,0 +1,13 @@
+"""Our own records and file formats; they need numpy at most, and no other room.
+
+=================  =====================================================================
+`checkpoint.py`    ``Checkpoint``: one set of weights of a run, loadable or blocked
+`prompt.py`        ``Prompt`` and the three prompt file formats
+`rollout.py`       ``Rollout``: one response, token-exact, and its JSON lines
+`scores.py`        ``Scores``: all that metrics need about N states, one safetensors file
+`verdict.py`       ``Verdict``: one answer with its evidence
+`settings.py`      ``Settings``: every option of a report, with defaults
+`vocabulary.py`    what the ids that occur look like
+`files.py`         writing a file whole or not at all
+=================  =====================================================================
+"""

@@ -1,0 +1,50 @@
+"""One answer with its evidence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["pass", "warn", "fail", "unknown"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer to one question a user asks, with what it rests on."""
+
+    name: str
+    """Fixed name, for example ``alignment_on_policy``."""
+    question: str
+    """The question in plain words."""
+    status: Status
+    """``pass``, ``warn``, ``fail``, or ``unknown`` where the data cannot tell."""
+    value: float
+    """The number the rule read; NaN when there is none."""
+    ci_low: float
+    """Lower end of its 95 % interval, clustered by prompt; NaN when there is none."""
+    ci_high: float
+    """Upper end; NaN when there is none."""
+    threshold: float
+    """The number `value` was held against; NaN when there is none."""
+    evidence: str
+    """One sentence with the numbers and their n."""
+    advice: str
+    """What to do next, one sentence."""
+    reference: str
+    """Where the rule and its threshold come from."""
+
+    def as_record(self) -> dict[str, Any]:
+        """Give the fields as JSON values; NaN becomes None."""
+        return {k: finite_or_none(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+def finite_or_none(value: float) -> float | None:
+    """Give `value`, or None where it is NaN or infinite, as JSON has neither.
+
+    Examples
+    --------
+    >>> finite_or_none(float("nan")), finite_or_none(0.5)
+    (None, 0.5)
+    """
+    return float(value) if math.isfinite(value) else None
