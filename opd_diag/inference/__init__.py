@@ -1,1 +1,17 @@
-"""TODO."""
+"""The only room that runs a model.
+
+===============  ============================================================================================
+`loading.py`     folder or hub id → ``Model``; adapters, refusals, what a model's folder lacks
+`head.py`        the output head, applied where wanted; checked against ``model(...).logits``
+`batches.py`     which rollouts are forwarded together: a pure function of their lengths
+`scoring.py`     rollouts → ``Scores``: both models over the same states, exact over the whole vocabulary
+`sampling.py`    prompts → rollouts, with random numbers keyed by (seed, step, prompt, rollout)
+===============  ============================================================================================
+"""
+
+from opd_diag.inference.head import check_head
+from opd_diag.inference.loading import Model, load_model, wrap_model
+from opd_diag.inference.sampling import sample_rollouts
+from opd_diag.inference.scoring import score
+
+__all__ = ["Model", "check_head", "load_model", "sample_rollouts", "score", "wrap_model"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,10 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     prompts = [_prompt(record, f"{path}, line {number}", number) for number, record in records]
     if not prompts:
         raise PromptsError(f"{path} holds no prompt. Expected one a line (text), or JSON lines with 'prompt'.")
-    repeated = {p.id for p in prompts if sum(q.id == p.id for q in prompts) > 1} if len(prompts) < 2000 else set()
-    if repeated or len({p.id for p in prompts}) < len(prompts):
-        raise PromptsError(f"{path}: prompt ids must be unique; repeated: {', '.join(sorted(repeated)[:5]) or 'some'}.")
+    repeated = [i for i, count in Counter(p.id for p in prompts).items() if count > 1]
+    if repeated:
+        shown = ", ".join(repeated[:5]) + (f" and {len(repeated) - 5} more" if len(repeated) > 5 else "")
+        raise PromptsError(f"{path}: prompt ids must be unique; repeated: {shown}. Change or leave out 'id'.")
     return prompts
 
 
@@ -82,7 +84,8 @@ def json_lines(path: Path, error: type[PromptsError] | type[Any]) -> list[tuple[
                 f"{path}, line {number}: not JSON ({problem.msg} at column {problem.colno}). Mend or delete the line."
             ) from problem
         if not isinstance(record, dict):
-            raise error(f"{path}, line {number}: expected a JSON object, found {type(record).__name__}.")
+            found = type(record).__name__
+            raise error(f"{path}, line {number}: expected a JSON object on each line, found {found}. Save JSON lines.")
         records.append((number, record))
     return records
 
@@ -93,7 +96,7 @@ def _lines(path: Path, error: type[Any]) -> list[tuple[int, str]]:
     except UnicodeDecodeError as problem:
         raise error(f"{path} is not UTF-8 text (byte {problem.start}). Save it as UTF-8.") from problem
     except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}.") from problem
+        raise error(f"{path} cannot be read: {problem.strerror}. Check the file and its permissions.") from problem
     return list(enumerate(text.split("\n"), start=1))
 
 
@@ -103,8 +106,10 @@ def _parquet_records(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
     try:
         rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as problem:
-        raise PromptsError(f"{path} is no readable parquet file: {problem}.") from problem
+    except (pa.ArrowException, OSError) as problem:
+        raise PromptsError(
+            f"{path} is no readable parquet file: {problem}. Write it again, or use JSON lines."
+        ) from problem
     return list(enumerate(rows, start=1))
 
 
@@ -114,17 +119,26 @@ def _prompt(record: dict[str, Any], where: str, number: int) -> Prompt:
     teacher = record.get("teacher_prompt")
     return Prompt(
         content=_content(record["prompt"], where),
-        id=str(number if record.get("id") is None else record["id"]),
-        answer=None if record.get("answer") is None else str(record["answer"]),
-        group=None if record.get("group") is None else str(record["group"]),
+        id=_text(record, "id", where) or str(number),
+        answer=_text(record, "answer", where),
+        group=_text(record, "group", where),
         teacher_content=None if teacher is None else _content(teacher, where),
     )
+
+
+def _text(record: dict[str, Any], name: str, where: str) -> str | None:
+    value = record.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise PromptsError(f"{where}: expected '{name}' as text or a number, found {type(value).__name__} ({value!r:.80}).")
 
 
 def _content(value: Any, where: str) -> str | tuple[Message, ...]:
     if isinstance(value, str):
         if not value:
-            raise PromptsError(f"{where}: the prompt is empty text.")
+            raise PromptsError(f"{where}: the prompt is empty text. Write a prompt or delete the line.")
         return value
     if isinstance(value, list) and value and all(_is_message(m) for m in value):
         return tuple({"role": m["role"], "content": m["content"]} for m in value)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from opd_diag.errors import RolloutsError
 from opd_diag.records.files import write_text
@@ -126,7 +126,7 @@ def load_rollouts(path: str | Path) -> list[Rollout]:
     """
     path = Path(path)
     if not path.is_file():
-        raise RolloutsError(f"Rollouts file {path} does not exist or is no file.")
+        raise RolloutsError(f"Rollouts file {path} does not exist or is no file. Name one with --rollouts.")
     rollouts = [_rollout(record, f"{path}, line {number}") for number, record in json_lines(path, RolloutsError)]
     if not rollouts:
         raise RolloutsError(f"{path} holds no rollout. Expected JSON lines as opd-diag writes them to rollouts/.")
@@ -152,30 +152,63 @@ def _rollout(record: dict[str, Any], where: str) -> Rollout:
     unknown = sorted(set(record) - {f.name for f in fields(Rollout)})
     if missing or unknown:
         found = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
-        raise RolloutsError(f"{where}: {found}. Expected a rollout as opd-diag writes it to rollouts/.")
-    values = dict(record)
-    values.setdefault("teacher_prompt_ids", values["prompt_ids"])
+        raise RolloutsError(f"{where}: {found}. {_EXPECTED}")
+    values = {"teacher_prompt_ids": record["prompt_ids"], **record}
+    for name, (fits, words) in _VALUES.items():
+        if name in values and not fits(values[name]):
+            raise RolloutsError(f"{where}: {name} must be {words}, found {values[name]!r:.80}. {_EXPECTED}")
     for name in _TUPLES:
         if values.get(name) is not None:
-            values[name] = _tuple(values[name], name, where)
+            values[name] = tuple(math.nan if v is None else v for v in values[name])
     try:
-        source = {
-            k: math.nan if v is None and k in ("temperature", "top_p") else v for k, v in record["provenance"].items()
-        }
-        values["provenance"] = Provenance(**source)
+        source: dict[str, Any] = dict(record["provenance"])
+        unknown_as_nan = {k: math.nan for k in ("temperature", "top_p") if source.get(k, 0) is None}
+        values["provenance"] = Provenance(**{**source, **unknown_as_nan})
         return Rollout(**values)
-    except (TypeError, AttributeError) as error:
-        raise RolloutsError(f"{where}: {error}. Expected a rollout as opd-diag writes it to rollouts/.") from error
+    except (TypeError, RolloutsError) as error:
+        raise RolloutsError(f"{where}: {str(error).rstrip('.')}. {_EXPECTED}") from error
 
 
-def _tuple(value: Any, name: str, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise RolloutsError(f"{where}: expected '{name}' as a list, found {type(value).__name__}.")
-    if name.endswith("_ids") and not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value):
-        raise RolloutsError(f"{where}: '{name}' must hold token ids (whole numbers from 0).")
-    if name == "sampled_logprobs":
-        return tuple(math.nan if v is None else float(v) for v in value)
-    return tuple(value)
+_EXPECTED = "Expected a rollout as opd-diag writes it to rollouts/."
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_count(i) for i in value)
+
+
+def _is_flags(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(v, bool) for v in value))
+
+
+def _is_logprobs(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(v is None or _is_number(v) for v in value))
+
+
+_TOKEN_IDS = (_is_ids, "a list of token ids (whole numbers from 0)")
+_COUNT = (_is_count, "a whole number from 0")
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "prompt_index": _COUNT,
+    "rollout_index": _COUNT,
+    "prompt_ids": _TOKEN_IDS,
+    "teacher_prompt_ids": _TOKEN_IDS,
+    "response_ids": _TOKEN_IDS,
+    "generated": (_is_flags, "a list of true and false, or null"),
+    "sampled_logprobs": (_is_logprobs, "a list of numbers and nulls, or null"),
+    "stop_reason": (lambda value: value in get_args(StopReason), f"one of {', '.join(get_args(StopReason))}"),
+    "exactness": (lambda value: value in get_args(Exactness), f"one of {', '.join(get_args(Exactness))}"),
+    "is_correct": (lambda value: value is None or isinstance(value, bool), "true, false or null"),
+    "reward": (lambda value: value is None or _is_number(value), "a number or null"),
+    "provenance": (lambda value: isinstance(value, dict), "an object"),
+}
+"""What a hand-written file most likely gets wrong, and what would change numbers without a word."""
 
 
 def states_of(rollouts: Sequence[Rollout]) -> int:

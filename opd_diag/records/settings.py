@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from opd_diag.errors import InputError
 
@@ -79,11 +81,11 @@ class Settings:
             ),
             (not 0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, found {self.top_p}"),
             (
-                not self.student_temperature > 0,
+                not 0 < self.student_temperature < float("inf"),
                 f"student_temperature must be above 0, found {self.student_temperature}",
             ),
             (
-                not self.teacher_temperature > 0,
+                not 0 < self.teacher_temperature < float("inf"),
                 f"teacher_temperature must be above 0, found {self.teacher_temperature}",
             ),
             (not 0 <= self.seed < 2**32, f"seed must be 0 to 4294967295, found {self.seed}"),
@@ -101,13 +103,49 @@ class Settings:
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+_KINDS = {
+    name: get_args(hint)[0] if isinstance(hint, UnionType) else get_origin(hint) or hint
+    for name, hint in get_type_hints(Settings).items()
+}
+"""The bare type of each setting: ``str`` for ``str | None``, ``tuple`` for ``tuple[str, ...]``."""
+
+_ACCEPTED: dict[type, tuple[str, tuple[type, ...]]] = {
+    str: ("text", (str, os.PathLike)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    bool: ("true or false", (bool,)),
+    dict: ("a table of names and values", (dict,)),
+    tuple: ("names separated by commas, or a list of them", (str, list, tuple)),
+}
+
+SETTING_NAMES = tuple(_KINDS)
+"""What flags and the manifest may set, in the order of the fields."""
+
+
+def type_problem(name: str, value: Any) -> str | None:
+    """Say what is wrong with the type of `value` for the setting `name`; None when nothing is.
+
+    Examples
+    --------
+    >>> type_problem("k", "sixteen")
+    "k must be a whole number, found 'sixteen' (str)"
+    >>> type_problem("k", 16)
+    """
+    kind = _KINDS[name]
+    words, types = _ACCEPTED[kind]
+    fits = isinstance(value, types) and (kind is bool or not isinstance(value, bool))
+    if fits and isinstance(value, (list, tuple)):
+        fits = all(isinstance(part, (str, int)) and not isinstance(part, bool) for part in value)
+    return None if fits else f"{name} must be {words}, found {value!r} ({type(value).__name__})"
+
+
 def settings_from(options: dict[str, Any], manifest: dict[str, Any], manifest_path: Path | None) -> Settings:
     """Merge flags over the manifest over the defaults.
 
     Parameters
     ----------
     options
-        Flags by field name; None means not given.
+        Flags by field name; None means not given. `states` and `checkpoints` are lists, or text with commas.
     manifest
         Settings read from ``opd-diag.toml``, by field name.
     manifest_path
@@ -116,17 +154,24 @@ def settings_from(options: dict[str, Any], manifest: dict[str, Any], manifest_pa
     Raises
     ------
     InputError
-        A name in either that is no setting, or a value out of range.
+        A name in either that is no setting, or a value of the wrong type or out of range.
     """
-    known = {f.name for f in fields(Settings)}
-    unknown = sorted(set(manifest) - known)
-    if unknown:
-        raise InputError(f"{manifest_path}: unknown setting {', '.join(unknown)}. Known: {', '.join(sorted(known))}.")
     given = {name: value for name, value in options.items() if value is not None}
+    unknown = sorted({*given, *manifest} - set(SETTING_NAMES))
+    if unknown:
+        where = "" if unknown[0] in given else f"{manifest_path}: "
+        raise InputError(f"{where}unknown setting {', '.join(unknown)}. Known: {', '.join(sorted(SETTING_NAMES))}.")
     merged = {**manifest, **given}
-    for name in ("states", "checkpoints"):
-        if isinstance(merged.get(name), str):
-            merged[name] = tuple(part.strip() for part in merged[name].split(",") if part.strip())
-        elif name in merged:
-            merged[name] = tuple(str(part) for part in merged[name])
-    return Settings(**merged)
+    for name, value in merged.items():
+        problem = type_problem(name, value)
+        if problem:
+            raise InputError(f"{'' if name in given else f'{manifest_path}: '}Option {problem}.")
+    return Settings(**{name: _plain(_KINDS[name], value) for name, value in merged.items()})
+
+
+def _plain(kind: type, value: Any) -> Any:
+    """Give `value` in the one form that equal settings share, as stored scores are found again by them."""
+    if kind is tuple:
+        parts = value.split(",") if isinstance(value, str) else map(str, value)
+        return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    return kind(value) if kind in (str, float) else value

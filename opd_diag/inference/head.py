@@ -1,0 +1,125 @@
+"""The output head: hidden states → logits in float32, only where they are wanted.
+
+Bypassing ``model(...)`` saves the logits of prompts and padding, which are most of the work of a large vocabulary. What
+a family of models does after its linear layer (bias, scale, soft-cap) is repeated here and *checked*, not trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from opd_diag.errors import ModelError
+
+if TYPE_CHECKING:
+    from opd_diag.inference.loading import Model
+
+
+@dataclass(frozen=True)
+class Head:
+    """logits = softcap · tanh(scale · (hidden · Wᵀ + bias) / softcap), the last step only where there is a soft-cap."""
+
+    weight: Tensor
+    """(V, d) float32."""
+    bias: Tensor | None
+    """(V,) float32."""
+    scale: float
+    softcap: float | None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Give (m, V) float32 logits of (m, d) hidden states."""
+        logits = torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
+        if self.scale != 1.0:
+            logits.mul_(self.scale)
+        if self.softcap is not None:
+            logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits
+
+
+def read_head(model: Any) -> Head:
+    """Read the head of a transformers causal language model; a weight that is not float32 is copied once.
+
+    Raises
+    ------
+    ModelError
+        The model has no linear output layer.
+    """
+    layer = model.get_output_embeddings()
+    weight = getattr(layer, "weight", None)
+    if weight is None or weight.dim() != 2:
+        raise ModelError(
+            f"{type(model).__name__} has no linear output layer (found {type(layer).__name__}). "
+            "Give a causal language model of transformers."
+        )
+    bias = getattr(layer, "bias", None)
+    config = model.config.get_text_config()
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(
+        weight=weight.detach().float(),
+        bias=None if bias is None else bias.detach().float(),
+        scale=_scale(config),
+        softcap=None if softcap is None else float(softcap),
+    )
+
+
+def _scale(config: Any) -> float:
+    scale = float(getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0)
+    scaling = float(getattr(config, "logits_scaling", None) or 1.0)
+    # Granite divides by what HyperCLOVA X multiplies with under the same name.
+    return scale * scaling if str(config.model_type).startswith("hyperclovax") else scale / scaling
+
+
+@dataclass(frozen=True)
+class HeadCheck:
+    """Result of :func:`check_head`."""
+
+    model: str
+    max_abs_difference: float
+    """Largest difference of a logit, in logits."""
+    tolerance: float
+    n_states: int
+
+
+CHECKED_TOKENS = 64
+"""States on which the head is checked."""
+
+
+@torch.inference_mode()
+def check_head(model: Model, ids: list[int]) -> HeadCheck:
+    """Hold our logits against ``model(...).logits`` on the first states of one sequence.
+
+    Parameters
+    ----------
+    model
+        The model.
+    ids
+        Token ids of one prompt and response; the first 64 are used.
+
+    Returns
+    -------
+    HeadCheck
+        The measured difference; the tolerance is 1e-4 of the largest logit in float32 and 2e-2 in 16-bit bodies (the
+        model then rounds its own logits).
+
+    Raises
+    ------
+    ModelError
+        The logits differ by more than the tolerance.
+    """
+    tokens = torch.tensor([ids[:CHECKED_TOKENS]], device=model.device)
+    theirs = model.hf(input_ids=tokens, use_cache=False).logits[0].float()
+    ours = model.head.logits(model.hidden(tokens)[0])
+    relative = 1e-4 if model.dtype == torch.float32 else 2e-2
+    tolerance = relative * max(1.0, float(theirs.abs().max()))
+    # Half-precision models may mask padding rows with -inf on both sides.
+    difference = float(torch.nan_to_num(ours - theirs, nan=0.0, posinf=torch.inf, neginf=-torch.inf).abs().max())
+    if ours.shape != theirs.shape or not difference <= tolerance:
+        raise ModelError(
+            f"{model.name}: the head that opd-diag applies differs from model(...).logits by {difference:.3g} "
+            f"(tolerance {tolerance:.3g}, {tokens.shape[1]} states). This architecture "
+            f"({type(model.hf).__name__}) does more after its last layer than opd-diag knows; please report it."
+        )
+    return HeadCheck(model.name, difference, tolerance, int(tokens.shape[1]))

@@ -1,0 +1,216 @@
+"""Prompts → rollouts: the student's own responses, reproducible to the token.
+
+Every rollout draws from a random stream of its own, keyed by (seed, checkpoint, prompt, rollout), so that it does not
+depend on which others share its batch; batches are a pure function of the prompts' lengths.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from opd_diag.errors import ModelError, PromptsError
+from opd_diag.inference.loading import Model
+from opd_diag.records.answer import is_correct
+from opd_diag.records.rollout import Provenance, Rollout
+from opd_diag.records.sampling import Sampling
+from opd_diag.tokenization import EncodedPrompt, Tokenizer
+
+ROWS_PER_BATCH = 128
+"""Most responses that grow side by side."""
+
+TOKENS_PER_BATCH = 32768
+"""Most tokens, prompts and room for responses together, that their key–value cache may hold."""
+
+Progress = Callable[[int, int], None]
+"""(responses done, responses in all), called after each batch."""
+
+
+@dataclass
+class _Row:
+    """One response while it grows."""
+
+    prompt: EncodedPrompt
+    rollout_index: int
+    uniforms: np.ndarray
+    ids: list[int]
+    logprobs: list[float]
+    stopped: bool = False
+
+
+@torch.inference_mode()
+def sample_rollouts(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[EncodedPrompt],
+    *,
+    sampling: Sampling | None = None,
+    vocabulary: int | None = None,
+    progress: Progress | None = None,
+) -> list[Rollout]:
+    """Sample responses of `model`.
+
+    Parameters
+    ----------
+    model
+        The model.
+    tokenizer
+        For the text of the records, and its stop token.
+    prompts
+        From :func:`~opd_diag.tokenization.encode_prompts`.
+    sampling
+        How many responses, how long, at which temperature and top-p, and the seed.
+    vocabulary
+        Only ids below it may be drawn (padding rows of the head, ids the teacher lacks); default: all.
+    progress
+        Called with (responses done, responses in all).
+
+    Returns
+    -------
+    list of Rollout
+        Sorted by (prompt, rollout).
+
+    Raises
+    ------
+    PromptsError
+        A prompt and the room for its response exceed the model's context.
+    ModelError
+        The model gives NaN or infinite logits.
+    """
+    sampling = sampling or Sampling()
+    _check_context(model, prompts, sampling.max_new_tokens)
+    stop_ids = sorted({*model.stop_ids, *tokenizer.stop_ids})
+    rows = [
+        _Row(prompt, r, _uniforms(model, sampling, prompt.index, r), [], [])
+        for prompt in prompts
+        for r in range(sampling.rollouts_per_prompt)
+    ]
+    done = 0
+    for batch in _batches(rows, sampling.max_new_tokens):
+        _grow(model, batch, stop_ids, sampling, vocabulary)
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(rows))
+    source = Provenance(
+        origin="sampled",
+        weights=model.label or model.name,
+        weights_key=model.key,
+        step=model.step,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+    )
+    return [_rollout(row, tokenizer, source) for row in sorted(rows, key=lambda r: (r.prompt.index, r.rollout_index))]
+
+
+def _check_context(model: Model, prompts: Sequence[EncodedPrompt], max_new_tokens: int) -> None:
+    for prompt in prompts:
+        length = max(len(prompt.ids), len(prompt.teacher_ids))
+        if model.context is not None and length + max_new_tokens > model.context:
+            raise PromptsError(
+                f"Prompt {prompt.prompt.id} has {length} tokens; with --max-new-tokens {max_new_tokens} that exceeds "
+                f"the {model.context} tokens that {model.name} takes. Lower --max-new-tokens or leave the prompt out."
+            )
+
+
+def _uniforms(model: Model, sampling: Sampling, prompt: int, rollout: int) -> np.ndarray:
+    where = model.step if model.step is not None else zlib.crc32(model.label.encode())
+    return np.random.default_rng([sampling.seed, where, prompt, rollout]).random(sampling.max_new_tokens)
+
+
+def _batches(rows: list[_Row], max_new_tokens: int) -> list[list[_Row]]:
+    ordered = sorted(rows, key=lambda row: -len(row.prompt.ids))
+    batches: list[list[_Row]] = []
+    for row in ordered:
+        width = len(batches[-1][0].prompt.ids) + max_new_tokens if batches else 0
+        if batches and len(batches[-1]) < ROWS_PER_BATCH and (len(batches[-1]) + 1) * width <= TOKENS_PER_BATCH:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _grow(model: Model, rows: list[_Row], stop_ids: list[int], sampling: Sampling, vocabulary: int | None) -> None:
+    """Extend every row until it stops or is full; rows that stopped leave the batch."""
+    tokens, mask = _left_padded([row.prompt.ids for row in rows], model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = transformers.DynamicCache(config=model.hf.config.get_text_config())
+    stops = torch.tensor(stop_ids, device=model.device)
+    alive = list(rows)
+    for step in range(sampling.max_new_tokens):
+        hidden = model.hf.base_model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state[:, -1]
+        logits = model.head.logits(hidden)[:, :vocabulary]
+        uniforms = torch.tensor([row.uniforms[step] for row in alive], device=model.device)
+        ids, logprobs = _draw(logits, uniforms, sampling.temperature, sampling.top_p)
+        if logprobs.isnan().any():
+            raise ModelError(f"{model.name} gives NaN or infinite logits while sampling. Its weights are damaged.")
+        stopped = torch.isin(ids, stops)
+        for row, token, logprob, stop in zip(alive, ids.tolist(), logprobs.tolist(), stopped.tolist(), strict=True):
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+            row.stopped = stop
+        keep = (~stopped).nonzero().squeeze(-1)
+        if not len(keep):
+            return
+        if len(keep) < len(alive):
+            cache.batch_select_indices(keep)
+            alive = [alive[i] for i in keep.tolist()]
+        tokens = ids[keep].unsqueeze(-1)
+        mask = torch.nn.functional.pad(mask[keep], (0, 1), value=1)
+        positions = positions[keep, -1:] + 1
+
+
+def _draw(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """Draw one id a row by inverting the cumulative distribution; give ids and their log-probabilities."""
+    logprobs = (logits / temperature if temperature > 0 else logits).log_softmax(-1)
+    if temperature == 0:
+        ids = logprobs.argmax(-1)
+    elif top_p < 1:
+        ordered, order = logprobs.sort(dim=-1, descending=True, stable=True)
+        p = ordered.double().exp()
+        p[p.cumsum(-1) - p >= top_p] = 0.0  # the token that crosses top_p still belongs
+        ids = order.gather(-1, _invert(p, uniforms)).squeeze(-1)
+    else:
+        ids = _invert(logprobs.double().exp(), uniforms).squeeze(-1)
+    return ids, logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+
+
+def _invert(p: Tensor, uniforms: Tensor) -> Tensor:
+    cumulative = p.cumsum(-1)
+    target = uniforms.to(cumulative.dtype).unsqueeze(-1) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).clamp_(max=p.shape[-1] - 1)
+
+
+def _left_padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(len(s) for s in sequences)
+    tokens = [[s[0]] * (width - len(s)) + list(s) for s in sequences]
+    mask = [[0] * (width - len(s)) + [1] * len(s) for s in sequences]
+    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
+
+
+def _rollout(row: _Row, tokenizer: Tokenizer, source: Provenance) -> Rollout:
+    prompt = row.prompt.prompt
+    return Rollout(
+        prompt_index=row.prompt.index,
+        rollout_index=row.rollout_index,
+        prompt_id=prompt.id,
+        group=prompt.group,
+        prompt_ids=row.prompt.ids,
+        teacher_prompt_ids=row.prompt.teacher_ids,
+        response_ids=tuple(row.ids),
+        stop_reason="stop" if row.stopped else "length",
+        provenance=source,
+        sampled_logprobs=tuple(row.logprobs),
+        answer=prompt.answer,
+        is_correct=is_correct(tokenizer.plain_text(row.ids), prompt.answer),
+        prompt_text=tokenizer.text(row.prompt.ids),
+        response_text=tokenizer.text(row.ids),
+    )

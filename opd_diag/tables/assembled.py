@@ -1,0 +1,57 @@
+"""All tables of a run together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from opd_diag.records.rollout import Rollout
+from opd_diag.records.scores import Scores
+from opd_diag.tables.concentration import CONCENTRATION_COLUMNS, concentration_table
+from opd_diag.tables.states import measure, rollout_table
+from opd_diag.tables.summary import depth_table, difference_table, summarize
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one run; their columns are described in :mod:`opd_diag.tables`."""
+
+    states: pd.DataFrame
+    rollouts: pd.DataFrame
+    summary: pd.DataFrame
+    concentration: pd.DataFrame
+    depth: pd.DataFrame
+    differences: pd.DataFrame
+
+
+def assemble(scored: Iterable[tuple[Scores, Sequence[Rollout]]], *, k: int) -> Tables:
+    """Make all tables of a run.
+
+    Parameters
+    ----------
+    scored
+        Scores and what they are of, one pair a (step, state set), in the order of the checkpoints.
+    k
+        Tokens compared.
+    """
+    states, rollouts, curves = [], [], []
+    for scores, of in scored:
+        states.append(measure(scores, of, k=min(k, scores.k_kept)))
+        rollouts.append(rollout_table(states[-1], of))
+        curves.append(concentration_table(scores, of))
+    concentration = pd.concat(curves, ignore_index=True)[CONCENTRATION_COLUMNS]
+    return from_rows(pd.concat(states, ignore_index=True), pd.concat(rollouts, ignore_index=True), concentration)
+
+
+def from_rows(states: pd.DataFrame, rollouts: pd.DataFrame, concentration: pd.DataFrame) -> Tables:
+    """Derive summary, depth and differences from the rows."""
+    return Tables(
+        states=states,
+        rollouts=rollouts,
+        summary=summarize(states, rollouts),
+        concentration=concentration,
+        depth=depth_table(states),
+        differences=difference_table(states, rollouts),
+    )

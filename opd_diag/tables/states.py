@@ -1,0 +1,118 @@
+"""From scores to one row a state, and one row a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from opd_diag.records.rollout import Rollout
+from opd_diag.records.scores import Scores
+from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES, Metric, Values
+
+IDENTITY = ["step", "label", "teacher", "states"]
+"""Columns that name whose states a row is about."""
+
+
+def measure(scores: Scores, rollouts: Sequence[Rollout], *, k: int = 16) -> pd.DataFrame:
+    """Compute every metric of the catalogue at every state.
+
+    Parameters
+    ----------
+    scores
+        N states of `rollouts`.
+    rollouts
+        What was scored, in the order it was scored.
+    k
+        Tokens compared, 1 to the number of kept tokens.
+
+    Returns
+    -------
+    DataFrame
+        One row a state, terminal ones left out; columns as in :mod:`opd_diag.tables`. Metrics that exist only on
+        states the scoring checkpoint itself sampled are NaN elsewhere.
+
+    Raises
+    ------
+    ValueError
+        `k` is not in 1..K.
+    """
+    if not 1 <= k <= scores.k_kept:
+        raise ValueError(f"k must be 1 to {scores.k_kept}, the number of kept tokens; found {k}.")
+    scored = np.flatnonzero(~scores.terminal)
+    rows = scores.rollout[scored]
+    identity = identity_of(scores)
+    table = pd.DataFrame(
+        {
+            **{name: pd.Series([value] * len(scored), dtype=dtype) for name, (value, dtype) in identity.items()},
+            "k": np.int64(k),
+            "prompt_index": np.array([r.prompt_index for r in rollouts], dtype=np.int64)[rows],
+            "prompt_id": np.array([r.prompt_id for r in rollouts], dtype=object)[rows],
+            "group": np.array([r.group for r in rollouts], dtype=object)[rows],
+            "rollout_index": np.array([r.rollout_index for r in rollouts], dtype=np.int64)[rows],
+            "position": scores.position[scored].astype(np.int64),
+            "sampled_id": scores.sampled_ids[scored].astype(np.int64),
+        }
+    )
+    own = np.array([sampled_by_scorer(scores, r) for r in rollouts])[rows]
+    columns = {m.name: _column(m, scores, k, scored, own) for m in CATALOGUE}
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)
+
+
+def sampled_by_scorer(scores: Scores, rollout: Rollout) -> bool:
+    """Whether the scoring checkpoint sampled `rollout` itself, from the very distribution that was scored."""
+    student, source = scores.provenance["student"], rollout.provenance
+    plain = source.plain and scores.provenance["student_temperature"] == 1.0 and rollout.exactness == "ids"
+    if student["key"] and source.weights_key:
+        return bool(plain and student["key"] == source.weights_key)
+    return bool(plain and source.weights in (student["label"], student["name"]))
+
+
+def rollout_table(states: pd.DataFrame, rollouts: Sequence[Rollout]) -> pd.DataFrame:
+    """Average the states of each rollout, and put beside them how it ended and whether it is correct.
+
+    Parameters
+    ----------
+    states
+        One (step, state set) from :func:`measure`.
+    rollouts
+        What was scored, in the order it was scored.
+
+    Returns
+    -------
+    DataFrame
+        One row a rollout that has states; columns as in :mod:`opd_diag.tables`.
+    """
+    keys = [*IDENTITY, "k", "prompt_index", "prompt_id", "group", "rollout_index"]
+    grouped = states.groupby(keys, dropna=False, sort=False)
+    means = grouped[list(METRIC_NAMES)].mean()
+    table = pd.concat([grouped.size().rename("n_states"), means], axis=1).reset_index()
+    facts = pd.DataFrame(
+        {
+            "prompt_index": [r.prompt_index for r in rollouts],
+            "rollout_index": [r.rollout_index for r in rollouts],
+            "stop_reason": [r.stop_reason for r in rollouts],
+            "is_correct": pd.array([r.is_correct for r in rollouts], dtype="boolean"),
+            "reward": pd.array([r.reward for r in rollouts], dtype="Float64"),
+        }
+    )
+    merged = table.merge(facts, on=["prompt_index", "rollout_index"], how="left", validate="one_to_one")
+    return merged[[*keys, "n_states", "stop_reason", "is_correct", "reward", *METRIC_NAMES]]
+
+
+def identity_of(scores: Scores) -> dict[str, tuple[object, str]]:
+    """Give value and dtype of the columns of `IDENTITY`."""
+    student = scores.provenance["student"]
+    step = student["step"]
+    return {
+        "step": (pd.NA if step is None else step, "Int64"),
+        "label": (student["label"] or student["name"], "object"),
+        "teacher": (scores.provenance["teacher"]["name"], "object"),
+        "states": (scores.provenance["states"], "object"),
+    }
+
+
+def _column(metric: Metric, scores: Scores, k: int, scored: np.ndarray, own: np.ndarray) -> Values:
+    values = metric.function(scores, k)[scored]
+    return np.where(own, values, np.nan) if metric.on_policy_only else values
