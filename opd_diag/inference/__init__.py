@@ -9,9 +9,9 @@
 ===============  ============================================================================================
 """
 
-from opd_diag.inference.head import check_head
+from opd_diag.inference.head import HeadCheck, check_head
 from opd_diag.inference.loading import Model, load_model, wrap_model
 from opd_diag.inference.sampling import sample_rollouts
 from opd_diag.inference.scoring import score
 
-__all__ = ["Model", "check_head", "load_model", "sample_rollouts", "score", "wrap_model"]
+__all__ = ["HeadCheck", "Model", "check_head", "load_model", "sample_rollouts", "score", "wrap_model"]

@@ -263,14 +263,19 @@ def _joined(parts: list[dict[str, npt.NDArray[np.generic]]], plan: _Plan, proven
 def _provenance(student: Model, teacher: Model, states: str, plan: _Plan) -> dict[str, object]:
     return {
         "states": states,
-        "student": {"name": student.name, "label": student.label, "step": student.step, "key": student.key},
-        "teacher": {"name": teacher.name, "key": teacher.key},
+        "student": _of_model(student) | {"label": student.label, "step": student.step},
+        "teacher": _of_model(teacher),
         "student_temperature": plan.student_temperature,
         "teacher_temperature": plan.teacher_temperature,
-        "vocabulary": {"common": plan.vocabulary, "student": student.vocabulary, "teacher": teacher.vocabulary},
+        "common_vocabulary": plan.vocabulary,
         "stop_ids": list(plan.stop_ids),
         "dtype": str(student.dtype).removeprefix("torch."),
         "device": str(student.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def _of_model(model: Model) -> dict[str, object]:
+    parameters = sum(p.numel() for p in model.hf.parameters())
+    return {"name": model.name, "key": model.key, "vocabulary": model.vocabulary, "parameters": parameters}

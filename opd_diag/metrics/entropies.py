@@ -31,7 +31,8 @@ def entropy(logprobs: Tensor) -> Tensor:
     tensor(0.6931)
     """
     p = logprobs.exp()
-    return torch.linalg.vecdot(p, logprobs.masked_fill(p == 0, 0.0)).clamp_(max=0).neg_()
+    # abs, not neg: a certain state has entropy 0, not -0.
+    return torch.linalg.vecdot(p, logprobs.masked_fill(p == 0, 0.0)).clamp_(max=0).abs_()
 
 
 def entropy_gap(student_entropy: Tensor, teacher_entropy: Tensor) -> Tensor:

@@ -1,1 +1,30 @@
-"""TODO."""
+"""One function per picture: a table of :mod:`opd_diag.tables` in, matplotlib Axes out.
+
+====================  =========================================================================
+`concentration.py`    probability mass on the shared tokens, and tokens shared, against k
+`steps.py`            a metric against the step, with its interval; a grid of them
+`depth.py`            a metric against the position in the response
+`entropies.py`        student against teacher entropy, state by state
+`quantities.py`       title, unit and bounds of whatever a table may hold
+`style.py`            colours, fonts and the axis that checkpoints stand on
+====================  =========================================================================
+
+Without `ax` a figure of its own is made, off screen: ``plot(table).figure.savefig("plot.pdf")``.
+"""
+
+from opd_diag.plots.concentration import concentration_curves, overlap_ratio_curves
+from opd_diag.plots.depth import metric_by_depth
+from opd_diag.plots.entropies import student_against_teacher_entropy
+from opd_diag.plots.quantities import Quantity, quantity
+from opd_diag.plots.steps import alignment_grid, metric_by_step
+
+__all__ = [
+    "Quantity",
+    "alignment_grid",
+    "concentration_curves",
+    "metric_by_depth",
+    "metric_by_step",
+    "overlap_ratio_curves",
+    "quantity",
+    "student_against_teacher_entropy",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_PLAIN = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _MARKERS = re.compile(r"\\boxed\s*\{|####|\banswer\b(?:\s+is)?\s*:?", re.IGNORECASE)
 
 
@@ -47,7 +48,5 @@ def is_correct(response: str, answer: str | None) -> bool | None:
 
 
 def _number(text: str) -> float | None:
-    try:
-        return float(text.strip().replace(",", ""))
-    except ValueError:
-        return None
+    plain = text.strip().replace(",", "")
+    return float(plain) if _PLAIN.fullmatch(plain) else None

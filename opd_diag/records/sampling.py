@@ -39,3 +39,8 @@ class Sampling:
         for wrong, message in problems:
             if wrong:
                 raise InputError(f"Option {message}.")
+
+    @property
+    def plain(self) -> bool:
+        """Whether it draws from the model's own distribution: temperature 1 and top-p 1."""
+        return self.temperature == 1.0 and self.top_p == 1.0

@@ -26,6 +26,9 @@ from opd_diag.records.files import replaced_whole
 SCORES_VERSION = 1
 """Raised whenever a field is added or changes its meaning."""
 
+METADATA_KEY = "opd-diag"
+"""Key of the file's metadata: JSON with version, grid and provenance."""
+
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
@@ -109,13 +112,13 @@ class Scores:
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in TENSOR_FIELDS}
-        metadata = {
-            "scores_version": str(SCORES_VERSION),
-            "grid": json.dumps(self.grid),
-            "provenance": json.dumps(self.provenance, sort_keys=True),
-        }
+        # One key only: safetensors writes several in random order, and equal scores should be equal files.
+        about = {"scores_version": SCORES_VERSION, "grid": self.grid, "provenance": self.provenance}
         with replaced_whole(path) as part:
-            save_file(tensors, part, metadata=metadata)
+            try:
+                save_file(tensors, part, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
+            except SafetensorError as error:
+                raise StoreError(f"Cannot write {path}: {error}. Choose another folder with --out.") from error
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -128,19 +131,18 @@ class Scores:
         """
         try:
             with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                version = metadata.get("scores_version")
-                if version != str(SCORES_VERSION):
+                about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+                if about.get("scores_version") != SCORES_VERSION:
                     raise StoreError(
-                        f"{path} has scores version {version}, this opd-diag reads {SCORES_VERSION}. "
-                        "Delete the file and run report again."
+                        f"{path} has scores version {about.get('scores_version')}, this opd-diag reads "
+                        f"{SCORES_VERSION}. Delete the file and run report again."
                     )
                 tensors = {name: file.get_tensor(name) for name in TENSOR_FIELDS}
-        except (SafetensorError, OSError, ValueError) as error:
-            if isinstance(error, StoreError):
-                raise
+                return cls(**tensors, grid=tuple(about["grid"]), provenance=about["provenance"])
+        except StoreError:
+            raise
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{path} is no readable scores file: {error}. Delete it and run report again.") from error
-        return cls(**tensors, grid=tuple(json.loads(metadata["grid"])), provenance=json.loads(metadata["provenance"]))
 
     @classmethod
     def joined(cls, parts: list[Scores]) -> Scores:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from opd_diag.errors import InputError
+from opd_diag.records.sampling import Sampling
 
 STATE_SETS = ("on-policy", "start")
 """The state sets this version scores, in the order pages show them."""
@@ -69,17 +70,7 @@ class Settings:
     def __post_init__(self) -> None:
         problems = [
             (not 1 <= self.k <= K_KEPT, f"k must be 1 to {K_KEPT}, found {self.k}"),
-            (
-                self.rollouts_per_prompt < 1,
-                f"rollouts_per_prompt must be at least 1, found {self.rollouts_per_prompt}",
-            ),
             (self.max_prompts < 1, f"max_prompts must be at least 1, found {self.max_prompts}"),
-            (self.max_new_tokens < 1, f"max_new_tokens must be at least 1, found {self.max_new_tokens}"),
-            (
-                not 0 <= self.temperature < float("inf"),
-                f"temperature must be 0 or more, found {self.temperature}",
-            ),
-            (not 0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, found {self.top_p}"),
             (
                 not 0 < self.student_temperature < float("inf"),
                 f"student_temperature must be above 0, found {self.student_temperature}",
@@ -88,7 +79,6 @@ class Settings:
                 not 0 < self.teacher_temperature < float("inf"),
                 f"teacher_temperature must be above 0, found {self.teacher_temperature}",
             ),
-            (not 0 <= self.seed < 2**32, f"seed must be 0 to 4294967295, found {self.seed}"),
             (self.dtype not in DTYPES, f"dtype must be one of {', '.join(DTYPES)}, found {self.dtype}"),
             (not self.states, "states must name at least one state set"),
         ]
@@ -98,6 +88,12 @@ class Settings:
         for wrong, message in problems:
             if wrong:
                 raise InputError(f"Option {message}.")
+        _ = self.sampling  # which refuses what is out of its own ranges
+
+    @property
+    def sampling(self) -> Sampling:
+        """The part of it that says how responses are sampled."""
+        return Sampling(**{f.name: getattr(self, f.name) for f in fields(Sampling)})
 
 
 DTYPES = ("float32", "bfloat16", "float16")

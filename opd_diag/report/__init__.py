@@ -1,1 +1,19 @@
-"""TODO."""
+"""One run, one page: a report as HTML, JSON, Markdown, CSV and parquet.
+
+================  ==========================================================================
+`content.py`      ``Report``: what a report holds, and how it is written
+`json_file.py`    ``report.json``, its JSON Schema and reading it back
+`markdown.py`     ``report.md``, short enough for a pull-request comment
+`page.py`         ``report.html``, one file that works offline
+`figures.py`      every picture of the page, drawn once
+`sections.py`     the tables and lists of the page, as plain data for the template
+`readings.py`     one sentence a picture, computed from the tables
+`wording.py`      numbers rounded by their error; a user's text made visible
+`templates/`      the page and its style sheet
+================  ==========================================================================
+"""
+
+from opd_diag.report.content import Report
+from opd_diag.report.json_file import load_report_json
+
+__all__ = ["Report", "load_report_json"]

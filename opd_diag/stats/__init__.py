@@ -1,1 +1,46 @@
-"""TODO."""
+"""Error bars for numbers whose parts go together: states of one rollout, rollouts of one prompt.
+
+The sampling unit of a report is the prompt. Thousands of states from a few dozen prompts are not thousands of
+independent draws, and an interval that treats them so is several times too narrow; so every function here takes the
+cluster of each value beside it. numpy and scipy alone: nothing here knows what a model is.
+
+===================================  =============================================================
+:func:`clustered_mean`               token mean with a CR1/t interval, clustered by prompt
+:func:`clustered_mean_difference`    later minus earlier, paired by prompt
+:func:`clustered_means`,             the same for many columns at once
+:func:`clustered_mean_differences`
+:func:`kendall_tau`                  whether a curve over checkpoints rises or falls, without a p-value
+===================================  =============================================================
+
+Undefined is NaN, left out and counted (:attr:`Estimate.n_undefined`), never 0.
+
+References
+----------
+Miller (2024), Adding error bars to evals, arXiv 2411.00640; Cameron and Miller (2015), A practitioner's guide to
+cluster-robust inference, Journal of Human Resources 50(2).
+
+Examples
+--------
+>>> from opd_diag import stats
+>>> estimate = stats.clustered_mean([0.5, 0.7, 0.9, float("nan")], clusters=[0, 0, 1, 1])
+>>> round(estimate.value, 3), estimate.n, estimate.n_clusters, estimate.n_undefined
+(0.7, 3, 2, 1)
+"""
+
+from opd_diag.stats.clustered import (
+    Estimate,
+    clustered_mean,
+    clustered_mean_difference,
+    clustered_mean_differences,
+    clustered_means,
+)
+from opd_diag.stats.trends import kendall_tau
+
+__all__ = [
+    "Estimate",
+    "clustered_mean",
+    "clustered_mean_difference",
+    "clustered_mean_differences",
+    "clustered_means",
+    "kendall_tau",
+]

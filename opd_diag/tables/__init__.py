@@ -17,8 +17,8 @@ Rows always come in the order of the checkpoints. `step` is a nullable integer (
     step label teacher states metric k aggregation value ci_low ci_high bound_low bound_high
     n_states n_rollouts n_prompts n_undefined
 
-`aggregation` is ``token mean`` for the metrics of the catalogue. Three more rows come per step, for ``on-policy`` states
-alone, with ``rollout mean``: ``accuracy`` (where answers are known), ``truncation_rate``, ``response_length``.
+`aggregation` is ``token mean`` for the metrics of the catalogue. Three more rows come per step, for ``on-policy``
+states alone, with ``rollout mean``: ``accuracy`` (where answers are known), ``truncation_rate``, ``response_length``.
 `k` is missing for metrics that do not depend on it. `bound_low`/`bound_high` are NaN while all values are exact.
 
 **Concentration** (:func:`concentration_table`), one row a (step, states, k of the grid)::
@@ -44,6 +44,7 @@ from opd_diag.tables.assembled import Tables, assemble, from_rows
 from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, METRIC_NAMES, Metric
 from opd_diag.tables.concentration import concentration_table
 from opd_diag.tables.states import measure, rollout_table
+from opd_diag.tables.stored import load_tables, save_states
 from opd_diag.tables.summary import depth_table, difference_table, summarize
 
 __all__ = [
@@ -57,7 +58,9 @@ __all__ = [
     "depth_table",
     "difference_table",
     "from_rows",
+    "load_tables",
     "measure",
     "rollout_table",
+    "save_states",
     "summarize",
 ]

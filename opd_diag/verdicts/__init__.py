@@ -1,1 +1,33 @@
 """What the numbers mean: each verdict is a rule one can read in ten lines; thresholds stand in one file."""
+
+from __future__ import annotations
+
+from opd_diag.records.verdict import Verdict
+from opd_diag.tables import Tables
+from opd_diag.verdicts import rules
+from opd_diag.verdicts.headline import Headline, headline
+from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds, load_thresholds
+
+__all__ = ["DEFAULTS", "Headline", "Thresholds", "Verdict", "headline", "judge", "load_thresholds"]
+
+
+def judge(tables: Tables, *, step_zero_known: bool, thresholds: Thresholds = DEFAULTS) -> list[Verdict]:
+    """Answer every question the tables can answer.
+
+    Parameters
+    ----------
+    tables
+        Of one run.
+    step_zero_known
+        Whether the first checkpoint is the initial student.
+    thresholds
+        What the rules hold values against.
+    """
+    return [
+        rules.alignment_on_policy(tables, thresholds),
+        rules.alignment_at_start(tables, thresholds, step_zero_known),
+        rules.accuracy(tables, thresholds),
+        rules.patterns_compatible(tables, thresholds, step_zero_known),
+        rules.shared_mass(tables, thresholds),
+        rules.entropy_gap(tables, thresholds),
+    ]

@@ -1,0 +1,1 @@
+"""Speed and memory of scoring, against what an ordinary script would do."""

@@ -1,0 +1,147 @@
+"""Probability mass on the shared tokens, and the share of tokens shared, against k."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from opd_diag.plots.style import (
+    MOST_LINES,
+    STATE_STYLES,
+    band,
+    checkpoints_of,
+    new_axes,
+    say,
+    spread,
+    step_colours,
+    step_legend,
+    styled,
+)
+
+Which = Literal["student", "teacher"]
+
+PAPER_K = 16
+PAPER_RANGE = (0.97, 0.99)
+PAPER_LABEL = "paper's range at k = 16 (arXiv 2604.13016)"
+_REFERENCE = "#b8860b"
+
+
+@styled
+def concentration_curves(
+    table: pd.DataFrame,
+    *,
+    states: str = "on-policy",
+    which: Which = "student",
+    low: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the probability that one model puts on the tokens in both models' top k, against k.
+
+    One line a checkpoint, the later the darker, at most six of them spread evenly (first and last always); bands are
+    the 95 % intervals of the first and the last. The small box at k = 16 is the range that the paper states for its
+    experiments: a reference, not a pass mark.
+
+    A curve near 1 says that the top k of both models cover the distribution. It rises when the student merely sharpens
+    or goes where agreeing is easy, so read it beside the same curve at the start's states.
+
+    Parameters
+    ----------
+    table
+        Concentration table (:mod:`opd_diag.tables`).
+    states
+        State set to draw.
+    which
+        Whose probability: the student's (Eq. 9 at each k) or the teacher's (Eq. 10).
+    low
+        Lower end of the y axis; by default a tenth under the least value drawn.
+    ax
+        Axes to draw on; by default of a new figure.
+    """
+    ax = new_axes() if ax is None else ax
+    column = f"{which}_overlap_mass"
+    rows = table[table["states"] == states]
+    _curves(ax, rows, column, low)
+    ax.set_title(f"{which.capitalize()} overlap mass, {_name(states)}")
+    ax.set_ylabel("probability")
+    if rows[column].notna().any() and (rows["k"] == PAPER_K).any():
+        _paper_range(ax)
+    _legend(ax, rows)
+    return ax
+
+
+@styled
+def overlap_ratio_curves(
+    table: pd.DataFrame, *, states: str = "on-policy", low: float | None = 0.0, ax: Axes | None = None
+) -> Axes:
+    """Draw the share of tokens that both models' top k have in common (Eq. 6), against k.
+
+    One line a checkpoint, the later the darker, as in :func:`concentration_curves`. At large k it compares tokens that
+    neither model would ever say; what they weigh is in :func:`concentration_curves`.
+
+    Parameters
+    ----------
+    table
+        Concentration table (:mod:`opd_diag.tables`).
+    states
+        State set to draw.
+    low
+        Lower end of the y axis; None: a tenth under the least value drawn.
+    ax
+        Axes to draw on; by default of a new figure.
+    """
+    ax = new_axes() if ax is None else ax
+    rows = table[table["states"] == states]
+    _curves(ax, rows, "overlap_ratio", low)
+    ax.set_title(f"Overlap ratio, {_name(states)}")
+    ax.set_ylabel("share of tokens")
+    _legend(ax, rows)
+    return ax
+
+
+def _name(states: str) -> str:
+    return STATE_STYLES[states].name if states in STATE_STYLES else states
+
+
+def _curves(ax: Axes, rows: pd.DataFrame, column: str, low: float | None) -> None:
+    _k_axis(ax, rows["k"])
+    shown = spread(list(checkpoints_of(rows)["label"]), MOST_LINES)
+    for label, colour in zip(shown, step_colours(len(shown)), strict=True):
+        line = rows[rows["label"] == label]
+        ax.plot(line["k"].astype(float), line[column], color=colour, marker="o", markersize=3.0)
+        if label in (shown[0], shown[-1]):
+            band(ax, line["k"], line[f"{column}_ci_low"], line[f"{column}_ci_high"], colour)
+    values = rows[[column, f"{column}_ci_low"]].min().min()
+    if not np.isfinite(rows[column]).any():
+        say(ax, "undefined: no state has a value")
+    if low is None:
+        low = 0.0 if not np.isfinite(values) else max(0.0, np.floor(values * 10) / 10)
+    ax.set_ylim(low, 1.0 + 0.02 * (1.0 - low))
+
+
+def _k_axis(ax: Axes, k: pd.Series) -> None:
+    grid = sorted({int(value) for value in k}) or [1, PAPER_K]
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(grid, [str(value) for value in grid])
+    ax.minorticks_off()
+    ax.set_xlim(grid[0] / 1.15, grid[-1] * 1.15)
+    ax.set_xlabel("k, tokens compared (log scale)")
+
+
+def _paper_range(ax: Axes) -> None:
+    left, right = PAPER_K / 2**0.3, PAPER_K * 2**0.3
+    box = Rectangle(
+        (left, PAPER_RANGE[0]), right - left, PAPER_RANGE[1] - PAPER_RANGE[0],
+        facecolor=_REFERENCE, edgecolor=_REFERENCE, alpha=0.55, linewidth=0.8, zorder=1.5, label=PAPER_LABEL,
+    )  # fmt: skip
+    ax.add_patch(box)
+    ax.set_xlabel(f"{ax.get_xlabel()}\nbox: {PAPER_LABEL}")
+
+
+def _legend(ax: Axes, rows: pd.DataFrame) -> None:
+    checkpoints = checkpoints_of(rows)
+    if len(checkpoints):
+        step_legend(ax, checkpoints, spread(list(checkpoints["label"]), MOST_LINES))

@@ -1,0 +1,112 @@
+"""Title, unit and bounds of whatever a summary may hold: the metrics of the catalogue and three facts on rollouts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from opd_diag.errors import InputError
+from opd_diag.tables.catalogue import BY_NAME, CATALOGUE
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a picture or a page must know about one row of a summary."""
+
+    name: str
+    """Column and JSON name."""
+    title: str
+    """As pages write it."""
+    symbol: str
+    """In matplotlib mathtext; empty when there is none."""
+    unit: str
+    """``ratio``, ``probability``, ``nats`` or ``tokens``."""
+    low: float
+    """Least possible value; -inf when there is none."""
+    high: float
+    """Greatest possible value; inf when there is none."""
+    meaning: str
+    """What it measures, one sentence."""
+    caution: str
+    """How it misleads, one sentence."""
+    undefined: str
+    """Why it may be undefined at every state, a clause."""
+
+    @property
+    def axis_label(self) -> str:
+        """Symbol and unit, for an axis."""
+        return f"{self.symbol}  ({self.unit})" if self.symbol else f"({self.unit})"
+
+
+_SAMPLED = "exists only on states that the checkpoint sampled itself at temperature 1 and top-p 1"
+
+_OF_ROLLOUTS = (
+    Quantity(
+        name="accuracy",
+        title="Accuracy",
+        symbol="",
+        unit="ratio",
+        low=0.0,
+        high=1.0,
+        meaning="Share of the rollouts that give the reference answer.",
+        caution="Known only where prompts have answers, and no better than the rule that compares them.",
+        undefined="no prompt has a reference answer",
+    ),
+    Quantity(
+        name="truncation_rate",
+        title="Truncation rate",
+        symbol="",
+        unit="ratio",
+        low=0.0,
+        high=1.0,
+        meaning="Share of the rollouts that were cut at the length limit.",
+        caution="Depends on the limit: a student that has learnt to stop later looks like one that cannot stop.",
+        undefined="no stop reason is known",
+    ),
+    Quantity(
+        name="response_length",
+        title="Response length",
+        symbol="",
+        unit="tokens",
+        low=0.0,
+        high=math.inf,
+        meaning="Mean number of tokens of a response.",
+        caution="Cut at the length limit, so its mean is a lower bound where the truncation rate is not 0.",
+        undefined="there is no rollout",
+    ),
+)
+
+QUANTITIES: dict[str, Quantity] = {
+    m.name: Quantity(
+        name=m.name,
+        title=m.title,
+        symbol=m.symbol,
+        unit=m.unit,
+        low=m.low,
+        high=m.high,
+        meaning=m.meaning,
+        caution=m.caution,
+        undefined=_SAMPLED if m.on_policy_only else "no state defines it",
+    )
+    for m in CATALOGUE
+} | {q.name: q for q in _OF_ROLLOUTS}
+
+ROLLOUT_QUANTITIES = tuple(q.name for q in _OF_ROLLOUTS)
+
+
+def quantity(name: str) -> Quantity:
+    """Look up what is known about the quantity `name`.
+
+    Raises
+    ------
+    InputError
+        No metric of the catalogue and no fact on rollouts has that name.
+
+    Examples
+    --------
+    >>> quantity("reverse_kl").unit
+    'nats'
+    """
+    if name not in QUANTITIES:
+        raise InputError(f"No metric is called '{name}'. Known: {', '.join([*BY_NAME, *ROLLOUT_QUANTITIES])}.")
+    return QUANTITIES[name]

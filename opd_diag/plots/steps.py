@@ -1,0 +1,144 @@
+"""A metric against the step, with its interval, on each state set; and a grid of such pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from opd_diag.plots.quantities import Quantity, quantity
+from opd_diag.plots.style import (
+    MUTED,
+    PANEL,
+    STATE_STYLES,
+    StateStyle,
+    band,
+    checkpoints_of,
+    legend_below,
+    new_axes,
+    say,
+    step_positions,
+    styled,
+)
+
+MAIN_METRICS = (
+    "overlap_ratio",
+    "student_overlap_mass",
+    "teacher_overlap_mass",
+    "overlap_token_advantage",
+    "entropy_gap",
+    "reverse_kl",
+)
+"""What the paper plots over training, and the divergence that on-policy distillation minimises."""
+
+_MARKERS_UP_TO = 40
+
+
+@styled
+def metric_by_step(summary: pd.DataFrame, metric: str, *, ax: Axes | None = None) -> Axes:
+    """Draw one metric against the optimiser step, one line a state set, with 95 % intervals clustered by prompt.
+
+    The line on own states mixes two changes: of the policy, and of the states it visits. The line on the start's
+    states shows the first alone. Where both move together the policy has changed; where only the own states improve,
+    the student may merely go where agreeing is easy. Bounded metrics are drawn over their whole range.
+
+    Parameters
+    ----------
+    summary
+        Summary table (:mod:`opd_diag.tables`).
+    metric
+        A metric of the catalogue, or ``accuracy``, ``truncation_rate``, ``response_length``.
+    ax
+        Axes to draw on; by default of a new figure.
+
+    Raises
+    ------
+    InputError
+        No metric has that name.
+    """
+    what = quantity(metric)
+    ax = new_axes() if ax is None else ax
+    rows = summary[summary["metric"] == metric]
+    ax.set_title(f"{what.title}{_at_k(rows)}")
+    ax.set_ylabel(what.axis_label)
+    positions = step_positions(ax, checkpoints_of(summary))
+    for states in [s for s in STATE_STYLES if (rows["states"] == s).any()]:
+        _line(ax, rows[rows["states"] == states], positions, STATE_STYLES[states])
+    _room_for_all(ax, positions)
+    if ax.lines:
+        legend_below(ax)
+    _y_axis(ax, what)
+    if not np.isfinite(rows["value"].astype(float)).any():
+        say(ax, f"undefined: {what.undefined}")
+    return ax
+
+
+@styled
+def alignment_grid(summary: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS, *, columns: int = 3) -> Figure:
+    """Draw :func:`metric_by_step` for several metrics on one figure.
+
+    Parameters
+    ----------
+    summary
+        Summary table (:mod:`opd_diag.tables`).
+    metrics
+        Metrics to draw, row by row.
+    columns
+        Pictures a row.
+    """
+    columns = min(columns, len(metrics))
+    rows = math.ceil(len(metrics) / columns)
+    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax, metric in zip(panels, metrics, strict=False):
+        metric_by_step(summary, metric, ax=ax)
+    for ax in panels[len(metrics) :]:
+        ax.remove()
+    return figure
+
+
+def _at_k(rows: pd.DataFrame) -> str:
+    known = rows["k"].dropna().unique()
+    return f" at k = {int(known[0])}" if len(known) == 1 else ""
+
+
+def _line(ax: Axes, rows: pd.DataFrame, positions: pd.Series, style: StateStyle) -> None:
+    if not np.isfinite(rows["value"].astype(float)).any():
+        return
+    x = positions[rows["label"].to_numpy()].to_numpy()
+    marker = style.marker if len(positions) <= _MARKERS_UP_TO else ""
+    low, high = rows["ci_low"].astype(float), rows["ci_high"].astype(float)
+    value = rows["value"].astype(float)
+    ax.plot(x, value, style.dashes, marker=marker, color=style.colour, label=style.name)
+    if len(x) == 1 and np.isfinite(low).all():
+        ax.vlines(x, low, high, color=style.colour, linewidth=1.2)
+    else:
+        band(ax, x, low, high, style.colour)
+
+
+def _room_for_all(ax: Axes, positions: pd.Series) -> None:
+    """Show every checkpoint of the table, also those at which this metric is undefined."""
+    first, last = float(positions.min()), float(positions.max())
+    if first == last:
+        ax.set_xlim(first - 1, last + 1)
+    else:
+        margin = 0.04 * (last - first)
+        ax.set_xlim(first - margin, last + margin)
+
+
+def _y_axis(ax: Axes, what: Quantity) -> None:
+    if math.isfinite(what.low) and math.isfinite(what.high):
+        margin = 0.03 * (what.high - what.low)
+        ax.set_ylim(what.low - margin, what.high + margin)
+        return
+    low, high = ax.get_ylim()
+    if math.isfinite(what.low):
+        ax.set_ylim(what.low, max(high, what.low + 1e-6))
+    elif math.isfinite(what.high):
+        ax.set_ylim(min(low, what.high - 1e-6), what.high)
+    else:
+        ax.axhline(0.0, color=MUTED, linewidth=0.8, zorder=1)

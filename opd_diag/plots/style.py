@@ -1,0 +1,207 @@
+"""Colours, fonts and the axis that checkpoints stand on, the same in every picture."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import seaborn as sns
+from matplotlib import font_manager
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+
+INK, MUTED, HAIRLINE = "#1f2933", "#5b6672", "#d5dae0"
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8.0,
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": HAIRLINE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "mathtext.fontset": "dejavusans",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "opd-diag",
+}
+"""Fonts come with matplotlib and text is written as paths, so that a picture looks the same on every machine."""
+
+PANEL = (4.0, 3.1)
+"""Inches; drawn at the width of a phone's screen it is still legible."""
+
+MOST_LINES = 6
+"""Checkpoints drawn as lines of one picture, or named on one axis."""
+
+_LEGEND_POINTS = 245.0
+
+
+@dataclass(frozen=True)
+class StateStyle:
+    """How one state set is drawn; colour, marker and dashes each tell the sets apart alone."""
+
+    name: str
+    colour: str
+    marker: str
+    dashes: str
+
+
+STATE_STYLES: dict[str, StateStyle] = {
+    "on-policy": StateStyle("own states", "#0072b2", "o", "-"),
+    "start": StateStyle("the start's states", "#d55e00", "s", "--"),
+    "teacher": StateStyle("the teacher's states", "#00805e", "^", "-."),
+}
+"""Okabe and Ito's colours, distinct for colour-blind readers."""
+
+
+def new_axes() -> Axes:
+    """Make the axes of one panel on a figure of its own, off screen."""
+    return Figure(figsize=PANEL, layout="constrained").add_subplot()
+
+
+def step_colours(n: int) -> list[str]:
+    """Give `n` colours from light to dark: the later the step, the darker.
+
+    Examples
+    --------
+    >>> len(step_colours(3)), step_colours(1)
+    (3, ['#2c3172'])
+    """
+    ramp = sns.color_palette("crest", as_cmap=True)
+    return [to_hex(ramp(1.0 if n == 1 else i / (n - 1))) for i in range(n)]
+
+
+def checkpoints_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Give the (label, step) of every checkpoint in `table`, in the order of its rows."""
+    return table[["label", "step"]].drop_duplicates("label").reset_index(drop=True)
+
+
+def spread(items: Sequence[str], most: int) -> list[str]:
+    """Pick at most `most` of `items`, evenly, with the first and the last.
+
+    Examples
+    --------
+    >>> spread(["a", "b", "c", "d", "e"], 3)
+    ['a', 'c', 'e']
+    """
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def step_positions(ax: Axes, checkpoints: pd.DataFrame) -> pd.Series:
+    """Set up the x axis for `checkpoints` and give the x of each by label: its step, or its rank when one is unknown.
+
+    Ranks carry the labels on the axis, at most `MOST_LINES` of them.
+    """
+    if checkpoints["step"].notna().all():
+        ax.set_xlabel("optimiser step")
+        steps = pd.Series(checkpoints["step"].astype(float).to_numpy(), index=checkpoints["label"].to_numpy())
+        if len(steps) <= MOST_LINES:
+            ax.set_xticks(sorted(steps), [f"{step:.0f}" for step in sorted(steps)])
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return steps
+    labels = list(checkpoints["label"])
+    ranks = pd.Series(range(len(labels)), index=labels, dtype=float)
+    shown = spread(labels, MOST_LINES)
+    ax.set_xticks(ranks[shown].to_numpy(), [drawable(label, 16) for label in shown], rotation=20, ha="right")
+    ax.set_xlabel("checkpoint")
+    return ranks
+
+
+def band(ax: Axes, x: npt.ArrayLike, low: pd.Series, high: pd.Series, colour: str) -> None:
+    """Shade an interval; where an end is NaN (one prompt), nothing."""
+    ends = np.column_stack([low.astype(float), high.astype(float)])
+    if np.isfinite(ends).all(axis=1).any():
+        ax.fill_between(np.asarray(x, dtype=float), ends[:, 0], ends[:, 1], color=colour, alpha=0.18, linewidth=0)
+
+
+def say(ax: Axes, text: str) -> None:
+    """Write `text` in the middle of empty axes."""
+    text = textwrap.fill(text, 38)
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED, fontsize=8.5)
+    ax.grid(False)
+    ax.set_yticks([])
+
+
+def legend_below(
+    ax: Axes, handles: Sequence[Artist] | None = None, labels: Sequence[str] = (), title: str | None = None
+) -> None:
+    """Put the legend under the axes, where it hides no data, in rows as wide as a panel."""
+    if handles is None:
+        handles, labels = ax.get_legend_handles_labels()
+    label_lines = ax.get_xlabel().count("\n") + 1
+    shift = ScaledTranslation(0.0, -(22.0 + 11.5 * label_lines) / 72, ax.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]
+    columns = int(_LEGEND_POINTS / (26 + 5.2 * max(map(len, labels), default=1)))
+    legend = ax.legend(
+        handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=ax.transAxes + shift,
+        ncols=max(1, columns), title=title, handlelength=1.4, columnspacing=1.0, handletextpad=0.4, borderpad=0.0,
+        borderaxespad=0.0, title_fontsize=8.0,
+    )  # fmt: skip
+    legend.get_title().set_color(MUTED)
+
+
+def step_legend(ax: Axes, checkpoints: pd.DataFrame, shown: Sequence[str]) -> None:
+    """Put the legend of lines that stand for checkpoints under the axes; say so when not all are drawn."""
+    steps = checkpoints.set_index("label")["step"]
+    numbers = steps.notna().all()
+    handles = [Line2D([], [], color=colour, linewidth=2.4) for colour in step_colours(len(shown))]
+    labels = [str(int(steps[label])) if numbers else drawable(label) for label in shown]
+    left_out = f" ({len(shown)} of {len(checkpoints)} drawn)" if len(shown) < len(checkpoints) else ""
+    legend_below(ax, handles, labels, ("optimiser step" if numbers else "checkpoint") + left_out)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
+
+
+def drawable(text: str, most: int = 24) -> str:
+    r"""Make a user's text fit to be drawn: short, no mathtext, and a box for what the font has no glyph for.
+
+    Examples
+    --------
+    >>> drawable("run $1$"), drawable("a" * 30, 8), drawable("\ud800\n")
+    ('run \\$1\\$', 'aaaaaaa…', '□□')
+    """
+    short = text if len(text) <= most else text[: most - 1] + "…"
+    seen = "".join(c if ord(c) in _glyphs() and c.isprintable() else "□" for c in short)
+    leading = " " if seen.startswith("_") else ""
+    return leading + seen.replace("$", r"\$")
+
+
+styled = matplotlib.rc_context(RC)
+"""Decorator: draw in the style of this file, and leave matplotlib's settings as they were."""

@@ -1,0 +1,207 @@
+"""Everything that can be known, and refused, before a model is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from opd_diag.errors import CheckpointError, InputError, RolloutsError, RunFolderError
+from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.records.files import content_key
+from opd_diag.records.prompt import Prompt, load_prompts
+from opd_diag.records.rollout import Rollout, load_rollouts
+from opd_diag.records.settings import Settings
+from opd_diag.runs import Manifest, find_checkpoints, select_checkpoints, step_zero
+from opd_diag.tokenization import (
+    EncodedPrompt,
+    TeacherView,
+    Tokenizer,
+    encode_prompts,
+    load_tokenizer,
+    read_template,
+    tokenizer_differences,
+)
+
+TEACHER_LABEL = "teacher"
+
+
+@dataclass(frozen=True)
+class ReplayPlan:
+    """What a report will do: which weights, on which prompts, with which settings."""
+
+    run_dir: Path
+    settings: Settings
+    checkpoints: tuple[Checkpoint, ...]
+    """Those to score, step 0 first where it is known."""
+    blocked: tuple[Checkpoint, ...]
+    """Those that cannot be loaded; the report names them."""
+    step_zero_known: bool
+    """Whether the first checkpoint is the initial student."""
+    teacher: Checkpoint
+    prompts: tuple[EncodedPrompt, ...]
+    recorded: dict[str, tuple[Rollout, ...]]
+    """Recorded rollouts by the label of the checkpoint that wrote them; the other checkpoints sample."""
+    tokenizer: Tokenizer
+    teacher_tokenizer: Tokenizer | None
+    """None when the teacher brings none."""
+    notes: tuple[str, ...]
+    """What a reader of the report must know."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        return self.run_dir.resolve().name
+
+    @property
+    def first(self) -> Checkpoint:
+        """The checkpoint whose rollouts make the ``start`` state set."""
+        return self.checkpoints[0]
+
+    def prompts_key(self) -> str:
+        """Give a key of the ids that both models see."""
+        return content_key([[p.index, p.prompt.id, p.prompt.answer, p.ids, p.teacher_ids] for p in self.prompts])
+
+    def description(self) -> list[str]:
+        """Say what the report will cost, one line a fact."""
+        settings = self.settings
+        responses = len(self.prompts) * settings.rollouts_per_prompt
+        sampled = [c for c in self.checkpoints if c.label not in self.recorded]
+        passes = len(self.checkpoints) * len(settings.states) - (set(settings.states) == {"on-policy", "start"})
+        start = os.path.normpath(self.first.path) if self.step_zero_known else "unknown (name it with --student)"
+        longest = max(len(p.ids) for p in self.prompts) + settings.max_new_tokens
+        return [
+            f"run          {self.run_dir} ({len(self.checkpoints)} checkpoints: "
+            f"{', '.join(c.label for c in self.checkpoints)})",
+            f"teacher      {os.path.normpath(self.teacher.path)}",
+            f"step 0       {start}",
+            f"prompts      {len(self.prompts)} × {settings.rollouts_per_prompt} rollouts of at most "
+            f"{settings.max_new_tokens} tokens, temperature {settings.temperature:g}, top-p {settings.top_p:g}, "
+            f"seed {settings.seed}",
+            f"to sample    {len(sampled)} checkpoints × {responses} responses "
+            f"(at most {len(sampled) * responses * settings.max_new_tokens:,} tokens)",
+            f"to score     {passes} sets of states ({', '.join(settings.states)}), each through student and teacher "
+            f"(at most {2 * passes * responses * longest:,} tokens)",
+        ]
+
+
+def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPlan:
+    """Find, read and check everything a report needs; load no weights and write nothing.
+
+    Raises
+    ------
+    OpdDiagError
+        Whatever is missing or cannot be used, one sentence with the way out.
+    """
+    found = find_checkpoints(run_dir, base_model=settings.base_model, layout=settings.layout, manifest=manifest)
+    found = select_checkpoints(found, settings.checkpoints)
+    checkpoints = [c for c in found if c.loadable]
+    blocked = [c for c in found if not c.loadable]
+    if not checkpoints:
+        reasons = "; ".join(f"{c.label}: {c.blocker} {c.way_out or ''}".strip() for c in blocked[:3])
+        raise RunFolderError(f"None of the {len(blocked)} checkpoints of {run_dir} can be loaded. {reasons}")
+    if settings.student is not None:
+        start = step_zero(settings.student, checkpoints, base_model=settings.base_model)
+        if not start.loadable:
+            raise CheckpointError(f"The student (step 0) cannot be loaded: {start.blocker} {start.way_out or ''}")
+        checkpoints = [start, *(c for c in checkpoints if c != start)]
+    teacher = _teacher(settings)
+    tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
+    recorded = _recorded(settings, checkpoints)
+    prompts, notes = _prompts(settings, tokenizer, recorded)
+    if teacher_tokenizer is not None:
+        notes += tokenizer_differences(tokenizer, teacher_tokenizer)
+    return ReplayPlan(
+        run_dir=run_dir,
+        settings=settings,
+        checkpoints=tuple(checkpoints),
+        blocked=tuple(blocked),
+        step_zero_known=checkpoints[0].step == 0,
+        teacher=teacher,
+        prompts=tuple(prompts),
+        recorded=recorded,
+        tokenizer=tokenizer,
+        teacher_tokenizer=teacher_tokenizer,
+        notes=tuple(notes + [c.note for c in checkpoints if c.note]),
+    )
+
+
+def _teacher(settings: Settings) -> Checkpoint:
+    if settings.teacher is None:
+        raise InputError("No teacher. Name one with --teacher, or as 'teacher' in opd-diag.toml of the run folder.")
+    try:
+        teacher = step_zero(settings.teacher, (), base_model=settings.base_model)
+    except CheckpointError as error:
+        raise InputError(
+            f"Teacher {settings.teacher}: expected a model folder or hub id. Correct --teacher."
+        ) from error
+    if not teacher.loadable:
+        raise InputError(f"The teacher cannot be loaded: {teacher.blocker} {teacher.way_out or ''}".strip())
+    return replace(teacher, label=TEACHER_LABEL, step=None)
+
+
+def _tokenizers(
+    settings: Settings, checkpoints: Sequence[Checkpoint], teacher: Checkpoint
+) -> tuple[Tokenizer, Tokenizer | None]:
+    own = next((c.tokenizer for c in reversed(checkpoints) if c.tokenizer), None)
+    base = next((c.base_model for c in checkpoints if c.base_model), None)
+    source = settings.tokenizer or own or base or teacher.tokenizer
+    if source is None:
+        raise InputError(
+            "No tokenizer: none lies in the checkpoints, beside them or with the teacher. Name one with --tokenizer."
+        )
+    load = settings.trust_remote_code
+    theirs = teacher.tokenizer or teacher.base_model
+    return (
+        load_tokenizer(source, trust_remote_code=load),
+        None if theirs is None else load_tokenizer(theirs, trust_remote_code=load),
+    )
+
+
+def _recorded(settings: Settings, checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[Rollout, ...]]:
+    if settings.rollouts is None:
+        return {}
+    path = Path(settings.rollouts)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise RolloutsError(f"No .jsonl file in {path}. Expected rollouts as opd-diag writes them to rollouts/.")
+    labels = {c.label for c in checkpoints}
+    by_label: dict[str, dict[tuple[int, int], Rollout]] = {}
+    written = set()
+    for rollout in (r for file in files for r in load_rollouts(file)):
+        label = rollout.provenance.weights
+        written.add(label)
+        if label in labels and rollout.prompt_index < settings.max_prompts:
+            # start.jsonl repeats the first checkpoint's own file: one copy is enough
+            by_label.setdefault(label, {})[rollout.prompt_index, rollout.rollout_index] = rollout
+    if not by_label:
+        raise RolloutsError(
+            f"The rollouts in {path} were written by {', '.join(sorted(written))}, the run has "
+            f"{', '.join(c.label for c in checkpoints)}. Leave --rollouts out to sample new ones."
+        )
+    return {label: tuple(chosen[key] for key in sorted(chosen)) for label, chosen in by_label.items()}
+
+
+def _prompts(
+    settings: Settings, tokenizer: Tokenizer, recorded: dict[str, tuple[Rollout, ...]]
+) -> tuple[list[EncodedPrompt], list[str]]:
+    if recorded:
+        unique = {r.prompt_index: r for rollouts in recorded.values() for r in rollouts}
+        prompts = [
+            EncodedPrompt(
+                index, Prompt(r.prompt_text, r.prompt_id, r.answer, r.group), r.prompt_ids, r.teacher_prompt_ids
+            )
+            for index, r in sorted(unique.items())
+        ]
+        return prompts, [f"Prompts are those of the recorded rollouts ({len(prompts)}); no prompts file was read."]
+    if settings.prompts is None:
+        raise InputError("No prompts. Name a file with --prompts, or as 'prompts' in opd-diag.toml of the run folder.")
+    everything = load_prompts(settings.prompts)
+    chosen = everything[: settings.max_prompts]
+    left = len(everything) - len(chosen)
+    notes = [f"The first {len(chosen)} of {len(everything)} prompts were used (--max-prompts)."] if left else []
+    template = None if settings.teacher_template is None else read_template(settings.teacher_template)
+    view = TeacherView(template=template, system_prompt=settings.teacher_system_prompt)
+    encoded = encode_prompts(chosen, tokenizer, template_kwargs=settings.chat_template_kwargs, teacher=view)
+    return encoded, notes

@@ -1,0 +1,227 @@
+"""Every picture of the page: drawn once, saved as files, and given as inline SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from opd_diag import plots
+from opd_diag.plots.concentration import Which
+from opd_diag.plots.style import styled
+from opd_diag.records.files import write_text
+from opd_diag.report.readings import (
+    called,
+    concentration_reading,
+    depth_reading,
+    ends_of,
+    entropy_reading,
+    metric_reading,
+    row_of,
+)
+from opd_diag.report.wording import STATES_NAMES
+from opd_diag.tables.assembled import Tables
+
+ALIGNMENT_GROUPS: dict[str, tuple[str, ...]] = {
+    "Agreement": (
+        "overlap_ratio",
+        "student_overlap_mass",
+        "teacher_overlap_mass",
+        "overlap_token_advantage",
+        "entropy_gap",
+        "top1_agreement",
+    ),
+    "Distance": ("reverse_kl", "forward_kl", "sampled_reverse_kl"),
+    "Entropies": ("student_entropy", "teacher_entropy", "entropy_difference"),
+    "The responses themselves": ("accuracy", "truncation_rate", "response_length"),
+}
+"""Small multiples of the section on training, by what they tell."""
+
+DEPTH_METRICS = ("overlap_ratio", "reverse_kl", "entropy_gap")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture with the sentence under it."""
+
+    name: str
+    """File name without ending, unique on the page."""
+    title: str
+    term: str
+    """Name of the quantity shown, whose definition the page links to."""
+    reading: str
+    """One sentence computed from the data."""
+    svg: str
+    """The whole SVG file."""
+
+    @property
+    def inline(self) -> Markup:
+        """The picture as an element of an HTML page, its ids made unique by `name`."""
+        return inline_svg(self.svg, self.name, f"{self.title}. {self.reading}")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All pictures of a page, by section; a row of panels has a heading."""
+
+    concentration: dict[str, list[Panel]]
+    alignment: dict[str, list[Panel]]
+    depth: dict[str, list[Panel]]
+    entropies: list[Panel]
+
+    def panels(self) -> Iterator[Panel]:
+        """Go through all panels in the order of the page."""
+        for rows in (self.concentration, self.alignment, self.depth):
+            for panels in rows.values():
+                yield from panels
+        yield from self.entropies
+
+    def save(self, folder: Path) -> None:
+        """Write every picture to `folder`, each whole or not at all."""
+        for panel in self.panels():
+            write_text(folder / f"{panel.name}.svg", panel.svg)
+
+
+def draw_figures(tables: Tables, *, k: int) -> Figures:
+    """Draw every picture that `tables` hold data for.
+
+    Parameters
+    ----------
+    tables
+        Tables of the run.
+    k
+        Tokens compared, for the sentence under concentration curves.
+    """
+    sets = [s for s in STATES_NAMES if (tables.summary["states"] == s).any()]
+    return Figures(
+        concentration={STATES_NAMES[s]: list(_concentration(tables.concentration, s, k)) for s in sets},
+        alignment={group: list(_alignment(tables, names)) for group, names in ALIGNMENT_GROUPS.items()},
+        depth={STATES_NAMES[s]: list(_depth(tables.depth, s)) for s in sets},
+        entropies=list(_entropies(tables.states)),
+    )
+
+
+@styled
+def svg_of(ax: Axes) -> str:
+    """Write the figure of `ax` as SVG; the same figure always gives the same text."""
+    text = io.StringIO()
+    figure = ax.get_figure(root=True)
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[union-attr]
+    return text.getvalue()
+
+
+_DROPPED = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
+
+
+def inline_svg(svg: str, prefix: str, alt: str) -> Markup:
+    """Turn an SVG file of matplotlib's into an element for an HTML page.
+
+    Parameters
+    ----------
+    svg
+        The whole file.
+    prefix
+        Put before every id, so that pictures on one page do not share any.
+    alt
+        What the picture shows, for those who cannot see it.
+    """
+    start = svg.index("<svg")
+    body = _DROPPED.sub("", svg[svg.index(">", start) + 1 :])
+    view = re.search(r'viewBox="([\d. -]+)"', svg[start:])
+    body = re.sub(r'\bid="', f'id="{prefix}-', body)
+    body = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', body)
+    body = re.sub(r"url\(#", f"url(#{prefix}-", body)
+    body = re.sub(r"\n\s*", "\n", body)
+    box = view.group(1) if view else "0 0 288 223"
+    return Markup(f'<svg class="plot" viewBox="{box}" role="img" aria-label="{escape(alt)}">{body}')
+
+
+def _panel(name: str, title: str, term: str, reading: str, draw: Callable[[], Axes]) -> Panel:
+    return Panel(name, title, term, reading, svg_of(draw()))
+
+
+def _concentration(table: pd.DataFrame, states: str, k: int) -> Iterator[Panel]:
+    masses = table.loc[table["states"].isin(STATES_NAMES), ["student_overlap_mass", "teacher_overlap_mass"]]
+    least = float(masses.min().min())
+    low = max(0.0, int(least * 10) / 10) if least == least else 0.0
+    which: Which
+    for which in ("student", "teacher"):
+        column = f"{which}_overlap_mass"
+        yield _panel(
+            f"concentration-{which}-{states}",
+            f"{which.capitalize()} overlap mass against k",
+            column,
+            concentration_reading(table, states, column, k),
+            partial(plots.concentration_curves, table, states=states, which=which, low=low),
+        )
+    yield _panel(
+        f"concentration-ratio-{states}",
+        "Overlap ratio against k",
+        "overlap_ratio",
+        concentration_reading(table, states, "overlap_ratio", k),
+        partial(plots.overlap_ratio_curves, table, states=states),
+    )
+
+
+def _alignment(tables: Tables, names: tuple[str, ...]) -> Iterator[Panel]:
+    for name in names:
+        if not (tables.summary["metric"] == name).any():
+            continue
+        yield _panel(
+            f"alignment-{name}",
+            plots.quantity(name).title,
+            name,
+            metric_reading(tables.summary, tables.differences, name),
+            partial(plots.metric_by_step, tables.summary, name),
+        )
+
+
+def _depth(table: pd.DataFrame, states: str) -> Iterator[Panel]:
+    for name in DEPTH_METRICS:
+        yield _panel(
+            f"depth-{name}-{states}",
+            f"{plots.quantity(name).title} against position",
+            name,
+            depth_reading(table, name, states),
+            partial(plots.metric_by_depth, table, name, states=states),
+        )
+
+
+def _entropies(table: pd.DataFrame) -> Iterator[Panel]:
+    if table.empty:
+        return
+    first, last = ends_of(table)
+    wanted = dict.fromkeys([(first, "on-policy"), (last, "on-policy"), (last, "start")])
+    chosen = {
+        (label, states): table[(table["label"] == label) & (table["states"] == states)] for label, states in wanted
+    }
+    limit = _limit(pd.concat(chosen.values()))
+    for i, ((label, states), rows) in enumerate(chosen.items()):
+        if rows.empty:
+            continue
+        row = row_of(rows)
+        title = f"{called(label, row['step'] if row is not None else None)}, {STATES_NAMES[states]}"
+        draw = partial(
+            plots.student_against_teacher_entropy,
+            rows,
+            states=states,
+            title=title,
+            limit=limit,
+        )
+        yield _panel(f"entropies-{i}-{states}", f"Entropies at {title}", "entropy_gap", entropy_reading(rows), draw)
+
+
+def _limit(rows: pd.DataFrame) -> float | None:
+    """Give an upper end for both entropies that leaves out at most one state in two hundred."""
+    pair = rows[["student_entropy", "teacher_entropy"]].astype(float)
+    quantile = float(pair.max(axis=1).quantile(0.995))
+    return quantile if math.isfinite(quantile) else None

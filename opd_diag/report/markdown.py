@@ -1,0 +1,74 @@
+"""``report.md``: the report in short, fit for a pull-request comment or a job summary."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from opd_diag.plots.quantities import quantity
+from opd_diag.plots.steps import MAIN_METRICS
+from opd_diag.report.sections import Change, changes, checkpoint_span, value_text
+from opd_diag.report.wording import STATUS_SYMBOLS, STATUS_WORDS, one_line
+
+if TYPE_CHECKING:
+    from opd_diag.report.content import Report
+
+MOST_NOTES = 20
+SHOWN_METRICS = ("accuracy", *MAIN_METRICS)
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$^])")
+
+
+def report_markdown(report: Report) -> str:
+    """Give the report as GitHub-flavoured Markdown: headline, verdicts, main numbers, notes."""
+    headline = report.headline
+    parts = [
+        f"### {STATUS_SYMBOLS[headline.status]} {in_markdown(headline.title)}",
+        f"opd-diag on **{in_markdown(report.run)}**, {in_markdown(checkpoint_span(report))}.",
+        "\n".join(f"- {in_markdown(fact)}" for fact in headline.facts),
+        _verdicts(report),
+        _numbers(changes(report, SHOWN_METRICS)),
+        _notes(report.notes),
+        "<sub>Intervals are 95 %, clustered by prompt. Pictures, rollouts and definitions are in report.html.</sub>",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def in_markdown(text: str, most: int = 500) -> str:
+    r"""Write a user's text so that Markdown shows it as it is, on one line and mentioning nobody.
+
+    Examples
+    --------
+    >>> print(in_markdown("a|b `c` <script> @me"))
+    a\|b \`c\` &lt;script&gt; @<!-- -->me
+    """
+    flat = _SPECIAL.sub(r"\\\1", one_line(text, most))
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@<!-- -->")
+
+
+def _verdicts(report: Report) -> str:
+    if not report.verdicts:
+        return ""
+    lines = ["| | question | value | evidence |", "|---|---|---|---|"]
+    for verdict in report.verdicts:
+        status = f"{STATUS_SYMBOLS[verdict.status]} {STATUS_WORDS[verdict.status]}"
+        cells = [status, in_markdown(verdict.question), value_text(verdict), in_markdown(verdict.evidence)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _numbers(rows: list[Change]) -> str:
+    if not rows:
+        return ""
+    lines = ["| metric | states | first | last | difference |", "|---|---|---|---|---|"]
+    for row in rows:
+        title = f"{quantity(row.metric).title} ({quantity(row.metric).unit})"
+        lines.append(f"| {title} | {row.states_name} | {row.first} | {row.last} | {row.difference or '–'} |")
+    return "\n".join(lines)
+
+
+def _notes(notes: list[str]) -> str:
+    lines = [f"- {in_markdown(note)}" for note in notes[:MOST_NOTES]]
+    if len(notes) > MOST_NOTES:
+        lines.append(f"- and {len(notes) - MOST_NOTES} more, in report.html")
+    return "**Notes**\n\n" + "\n".join(lines) if lines else ""

@@ -1,0 +1,241 @@
+"""The tables and lists of the page, as plain data for the template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opd_diag.plots.quantities import QUANTITIES, quantity
+from opd_diag.records.rollout import Rollout
+from opd_diag.records.verdict import Verdict
+from opd_diag.report.readings import ends_of, first_to_last, row_of, span
+from opd_diag.report.wording import STATES_NAMES, count, decimals_for, number, visible, with_interval
+from opd_diag.tables.catalogue import BY_NAME
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from opd_diag.report.content import Report
+
+MOST_CHARACTERS = 4000
+"""Characters of one text shown on the page; the rest is counted there and kept in ``rollouts/``."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One quantity on one state set, at the first and the last checkpoint."""
+
+    metric: str
+    states: str
+    first: str
+    last: str
+    values: str
+    """Both values without their intervals."""
+    difference: str
+    """Paired difference with its interval; empty where there is none."""
+    direction: str
+    """``closer``, ``further``, ``no clear change``, or empty where neither way is better."""
+    clear: bool
+    """Whether the interval of the difference leaves out 0."""
+    size: float
+    """The difference; NaN where there is none."""
+    n_prompts: int
+
+    @property
+    def states_name(self) -> str:
+        """What pages call the state set."""
+        return STATES_NAMES[self.states]
+
+
+def checkpoint_span(report: Report) -> str:
+    """Name the checkpoints that were measured."""
+    return span(report.tables.summary)
+
+
+def value_text(verdict: Verdict) -> str:
+    """Write the value of a verdict with its interval; empty when it has none."""
+    if math.isnan(verdict.value):
+        return ""
+    return with_interval(verdict.value, verdict.ci_low, verdict.ci_high)
+
+
+def changes(report: Report, metrics: Sequence[str] = tuple(QUANTITIES)) -> list[Change]:
+    """Give the first and the last value and their paired difference of each metric on each state set."""
+    summary, rows = report.tables.summary, []
+    if summary.empty:
+        return []
+    for metric in metrics:
+        for states in STATES_NAMES:
+            row = _change(summary, report.tables.differences, metric, states)
+            if row is not None:
+                rows.append(row)
+    return rows
+
+
+def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, states: str) -> Change | None:
+    first_label, last_label = ends_of(summary)
+    first = row_of(summary, metric=metric, states=states, label=first_label)
+    last = row_of(summary, metric=metric, states=states, label=last_label)
+    if first is None or last is None or (math.isnan(first["value"]) and math.isnan(last["value"])):
+        return None
+    row = row_of(differences, metric=metric, states=states, from_label=first_label, to_label=last_label)
+    value, low, high = (math.nan,) * 3 if row is None else (row["value"], row["ci_low"], row["ci_high"])
+    clear = bool(low > 0 or high < 0)
+    return Change(
+        metric=metric,
+        states=states,
+        first=with_interval(first["value"], first["ci_low"], first["ci_high"]),
+        last=with_interval(last["value"], last["ci_low"], last["ci_high"]),
+        values=first_to_last(first, last),
+        difference="" if math.isnan(value) else with_interval(value, low, high, signed=True),
+        direction=_direction(metric, value, low, clear=clear),
+        clear=clear,
+        size=float(value),
+        n_prompts=int(last["n_prompts"] if row is None else row["n_prompts"]),
+    )
+
+
+def _direction(metric: str, value: float, low: float, *, clear: bool) -> str:
+    better = BY_NAME[metric].better if metric in BY_NAME else "none"
+    if math.isnan(value) or math.isnan(low):
+        return ""
+    if not clear:
+        return "no clear change"
+    if better == "none":
+        return "rose" if value > 0 else "fell"
+    return "closer" if (value > 0) == (better == "up") else "further"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The change of one quantity on own states, beside its change at equal states."""
+
+    metric: str
+    own: Change | None
+    start: Change | None
+
+    @property
+    def elsewhere(self) -> str:
+        """What is left of the change on own states after that at equal states; empty where either is unknown."""
+        if self.own is None or self.start is None or math.isnan(self.own.size - self.start.size):
+            return ""
+        rest = self.own.size - self.start.size
+        smaller = min(_decimals(self.own), _decimals(self.start))
+        return number(rest, smaller, signed=True)
+
+
+def _decimals(change: Change) -> int:
+    shown = change.difference.split(" ")[0]
+    return len(shown.partition(".")[2])
+
+
+def splits(report: Report) -> list[Split]:
+    """Give, for each metric, its change on own states beside its change at the start's states."""
+    found: dict[str, dict[str, Change]] = {}
+    for change in changes(report):
+        found.setdefault(change.metric, {})[change.states] = change
+    return [Split(metric, sets.get("on-policy"), sets.get("start")) for metric, sets in found.items()]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A user's text as the page shows it."""
+
+    shown: str
+    left_out: int
+    """Characters not shown."""
+
+
+def text_of(text: str) -> Text:
+    """Make a text visible, and cut it at the most a page shows."""
+    return Text(visible(text[:MOST_CHARACTERS]), max(0, len(text) - MOST_CHARACTERS))
+
+
+STOPS = {"stop": "ended by itself", "length": "cut at the length limit", "unknown": "end not recorded"}
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response to be read."""
+
+    checkpoint: str
+    text: Text
+    length: str
+    stop: str
+    is_correct: bool | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One prompt, and what each checkpoint answered."""
+
+    prompt_id: str
+    prompt: Text
+    answer: str
+    responses: list[Response]
+
+
+def readings(report: Report) -> list[Reading]:
+    """Put the excerpts of the first and the last checkpoint side by side, prompt by prompt."""
+    together: dict[tuple[int, int], dict[str, Rollout]] = {}
+    for label, rollouts in report.excerpts.items():
+        for rollout in rollouts:
+            together.setdefault((rollout.prompt_index, rollout.rollout_index), {})[label] = rollout
+    return [_reading(by_label) for by_label in together.values()]
+
+
+def _reading(by_label: dict[str, Rollout]) -> Reading:
+    one = next(iter(by_label.values()))
+    return Reading(
+        prompt_id=one.prompt_id,
+        prompt=text_of(one.prompt_text),
+        answer="" if one.answer is None else one.answer,
+        responses=[
+            Response(
+                checkpoint=label,
+                text=text_of(rollout.response_text),
+                length=count(len(rollout.response_ids), "token"),
+                stop=STOPS[rollout.stop_reason],
+                is_correct=rollout.is_correct,
+            )
+            for label, rollout in by_label.items()
+        ],
+    )
+
+
+def threshold_text(verdict: Verdict) -> str:
+    """Write the threshold of a verdict; empty when it has none."""
+    value = verdict.threshold
+    return "" if math.isnan(value) else number(value, decimals_for(value, math.nan, math.nan))
+
+
+def definitions() -> list[dict[str, Any]]:
+    """Give every quantity with what it measures, its formula, its caution and its source."""
+    found = []
+    for what in (quantity(name) for name in QUANTITIES):
+        metric = BY_NAME.get(what.name)
+        better = {"up": "higher is more alike", "down": "lower is more alike", "none": "neither way is better"}
+        found.append(
+            {
+                "name": what.name,
+                "title": what.title,
+                "unit": what.unit,
+                "bounds": _bounds(what.low, what.high),
+                "meaning": what.meaning,
+                "caution": what.caution,
+                "formula": metric.formula if metric else "",
+                "better": better[metric.better] if metric else "",
+                "reference": metric.reference if metric else "",
+            }
+        )
+    return found
+
+
+def _bounds(low: float, high: float) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return "any value"
+    if math.isinf(high):
+        return f"{low:g} or more"
+    return f"{high:g} or less" if math.isinf(low) else f"{low:g} to {high:g}"

@@ -1,0 +1,88 @@
+"""Reading tables for evidence: the change of a metric over the run, and how to say it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from opd_diag.stats import kendall_tau
+from opd_diag.tables import BY_NAME, Tables
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a metric changed from the first to the last checkpoint on one state set."""
+
+    metric: str
+    first: float
+    last: float
+    difference: float
+    """Last minus first, paired by prompt; NaN with one checkpoint."""
+    ci_low: float
+    ci_high: float
+    tau: float
+    """Kendall's tau of the checkpoints' means with their order; NaN with fewer than three."""
+    n_prompts: int
+    n_checkpoints: int
+
+    @property
+    def sentence(self) -> str:
+        """Say it: from, to, difference with interval."""
+        name = BY_NAME[self.metric].title.lower().replace("kl", "KL") if self.metric in BY_NAME else self.metric
+        if math.isnan(self.difference):
+            return f"{name} is {self.last:.3g}"
+        return (
+            f"{name} {self.first:.3g} → {self.last:.3g} "
+            f"({self.difference:+.3g} [{self.ci_low:+.3g}, {self.ci_high:+.3g}])"
+        )
+
+    def direction(self, least: float, order: float) -> int:
+        """Give 1 for a rise, -1 for a fall, 0 where neither is established.
+
+        A change counts when it is at least `least`, its interval excludes 0, and from three checkpoints on the order of
+        the means goes the same way with a tau of at least `order`.
+        """
+        if math.isnan(self.ci_low) or abs(self.difference) < least or self.ci_low <= 0 <= self.ci_high:
+            return 0
+        sign = 1 if self.difference > 0 else -1
+        return 0 if not math.isnan(self.tau) and sign * self.tau < order else sign
+
+
+def change(tables: Tables, metric: str, states: str) -> Change:
+    """Read the change of `metric` on `states` between the first and the last checkpoint."""
+    rows = tables.summary[(tables.summary["metric"] == metric) & (tables.summary["states"] == states)]
+    values = rows["value"].to_numpy(float)
+    labels = list(rows["label"])
+    difference, low, high, prompts = math.nan, math.nan, math.nan, int(rows["n_prompts"].max()) if len(rows) else 0
+    if len(labels) > 1:
+        row = _difference(tables.differences, metric, states, labels[0], labels[-1])
+        difference, low, high, prompts = row["value"], row["ci_low"], row["ci_high"], int(row["n_prompts"])
+    return Change(
+        metric=metric,
+        first=float(values[0]) if len(values) else math.nan,
+        last=float(values[-1]) if len(values) else math.nan,
+        difference=float(difference),
+        ci_low=float(low),
+        ci_high=float(high),
+        tau=kendall_tau(range(len(values)), values),
+        n_prompts=prompts,
+        n_checkpoints=len(labels),
+    )
+
+
+def _difference(table: pd.DataFrame, metric: str, states: str, first: str, last: str) -> pd.Series:
+    rows = table[
+        (table["metric"] == metric)
+        & (table["states"] == states)
+        & (table["from_label"] == first)
+        & (table["to_label"] == last)
+    ]
+    return rows.iloc[0]
+
+
+def summary_row(tables: Tables, metric: str, states: str, place: int) -> pd.Series:
+    """Give the summary row of a checkpoint, by its place in the order (0: first, -1: last)."""
+    rows = tables.summary[(tables.summary["metric"] == metric) & (tables.summary["states"] == states)]
+    return rows.iloc[place]

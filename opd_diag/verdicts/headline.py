@@ -1,0 +1,74 @@
+"""One sentence for a tired reader, put together from the verdicts; never "it works" from own states alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opd_diag.records.verdict import Status, Verdict
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a page says first."""
+
+    status: Status
+    title: str
+    facts: tuple[str, ...]
+    """Evidence of the verdicts behind it."""
+
+
+def headline(verdicts: Sequence[Verdict]) -> Headline:
+    """Put the verdicts together.
+
+    Success needs three things at once: alike on own states, alike at the start's states, and better at the task.
+    """
+    by_name = {v.name: v for v in verdicts}
+    own, start, task, before = (by_name[n] for n in ("alignment_on_policy", "alignment_at_start", "accuracy", BEFORE))
+    status, title = _reading(own.status, start.status, task.status, before.status)
+    return Headline(status, title, tuple(v.evidence for v in (own, start, task)))
+
+
+BEFORE = "patterns_compatible"
+
+Reading = tuple[Status, str]
+
+
+def _reading(own: Status, start: Status, task: Status, before: Status) -> Reading:
+    if own == "unknown":
+        return "unknown", "Nothing to compare yet"
+    if task == "fail":
+        return "fail", "The student gets worse at the task" + (" while it looks more aligned" if own == "pass" else "")
+    if own == "fail":
+        return "fail", "The student moves away from its teacher"
+    if own == "warn":
+        return _stalled(task, before)
+    if start == "pass":
+        return _progressing(task)
+    if start == "unknown":
+        return "unknown", "More alike on own states; without step 0 nobody knows whether that is progress"
+    if start == "fail":
+        return "fail", "More alike on own states, less at the start's: the student moved to where agreeing is easy"
+    return _moved_elsewhere(task)
+
+
+def _progressing(task: Status) -> Reading:
+    if task == "pass":
+        return "pass", "The student grows like its teacher, and better at the task"
+    if task == "warn":
+        return "warn", "More alike, but no gain at the task is established"
+    return "unknown", "More alike; whether anything was learned is unknown without answers"
+
+
+def _moved_elsewhere(task: Status) -> Reading:
+    if task == "pass":
+        return "warn", "Better at the task, by going to other states: at the start's states the pair is still far apart"
+    return "warn", "Progress on own states only: most of it comes from going to other states"
+
+
+def _stalled(task: Status, before: Status) -> Reading:
+    if task == "pass":
+        return "warn", "Better at the task, with no gain in alignment"
+    if before == "pass":
+        return "warn", "Alike from the start, and nothing is learned"
+    return "warn", "Nothing happens: no gain in alignment is established, nor at the task"

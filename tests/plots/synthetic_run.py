@@ -1,0 +1,177 @@
+"""Tables of a made-up run, with the schemas of opd_diag.tables: five checkpoints, two state sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from opd_diag.records.settings import CURVE_GRID
+from opd_diag.tables.catalogue import CATALOGUE
+
+CONCENTRATION_COLUMNS = (
+    "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "student_topk_mass", "teacher_topk_mass",
+)  # fmt: skip
+START_AND_END = {
+    "overlap_ratio": (0.34, 0.74),
+    "student_overlap_mass": (0.62, 0.97),
+    "teacher_overlap_mass": (0.71, 0.95),
+    "overlap_token_advantage": (-0.21, -0.02),
+    "entropy_gap": (1.1, 0.25),
+    "entropy_difference": (0.8, -0.05),
+    "student_entropy": (2.6, 1.3),
+    "teacher_entropy": (1.7, 1.35),
+    "reverse_kl": (2.1, 0.31),
+    "forward_kl": (2.6, 0.52),
+    "sampled_reverse_kl": (2.1, 0.3),
+    "top1_agreement": (0.41, 0.78),
+    "accuracy": (0.11, 0.63),
+    "truncation_rate": (0.42, 0.05),
+    "response_length": (71.0, 38.0),
+}
+OUTCOMES = ("accuracy", "truncation_rate", "response_length")
+EQUAL_STATES_SHARE = {"healthy": 0.8, "collapse": -0.5}
+
+
+class SyntheticRun:
+    """Tables that hang together; `kind` is ``healthy`` or ``collapse`` (own states improve, the start's get worse)."""
+
+    def __init__(
+        self,
+        kind: str = "healthy",
+        steps: Sequence[int | None] = (0, 25, 50, 75, 100),
+        labels: Sequence[str] | None = None,
+        prompts: int = 32,
+        state_sets: Sequence[str] = ("on-policy", "start"),
+        seed: int = 0,
+    ) -> None:
+        self.kind, self.steps, self.prompts, self.state_sets = kind, list(steps), prompts, list(state_sets)
+        self.labels = list(labels) if labels is not None else [f"step {s}" for s in steps]
+        self.random = np.random.default_rng(seed)
+        self.states = self._states()
+        self.summary = self._summary()
+        self.concentration = self._concentration()
+        self.depth = self._depth()
+        self.differences = self._differences()
+
+    def level(self, metric: str, states: str, i: int) -> float:
+        low, high = START_AND_END[metric]
+        done = 0.0 if len(self.steps) == 1 else i / (len(self.steps) - 1)
+        share = done**0.6 * (1.0 if states == "on-policy" else EQUAL_STATES_SHARE[self.kind])
+        return low + share * (high - low)
+
+    def keys(self, i: int, states: str) -> dict[str, object]:
+        step = self.steps[i]
+        return {
+            "step": pd.NA if step is None else step,
+            "label": self.labels[i],
+            "teacher": "teacher",
+            "states": states,
+        }
+
+    def _every(self):
+        return [(i, s) for i in range(len(self.steps)) for s in self.state_sets]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"n_states": self.prompts * 80, "n_rollouts": self.prompts * 2, "n_prompts": self.prompts}
+
+    def half_width(self, metric: str, value: float) -> float:
+        scale = {"response_length": 4.0}.get(metric, 0.03 + 0.03 * abs(value))
+        return float("nan") if self.prompts == 1 else scale * (32 / self.prompts) ** 0.5
+
+    def _summary(self) -> pd.DataFrame:
+        rows = []
+        for i, states in self._every():
+            for metric in START_AND_END:
+                of_rollouts = metric in OUTCOMES
+                if of_rollouts and states != "on-policy":
+                    continue
+                on_policy_only = metric == "sampled_reverse_kl" and states != "on-policy"
+                value = float("nan") if on_policy_only else self.level(metric, states, i)
+                half = self.half_width(metric, value)
+                depends = next((m.depends_on_k for m in CATALOGUE if m.name == metric), False)
+                rows.append(
+                    self.keys(i, states)
+                    | {"metric": metric, "k": 16 if depends else pd.NA}
+                    | {"aggregation": "rollout mean" if of_rollouts else "token mean"}
+                    | {"value": value, "ci_low": value - half, "ci_high": value + half}
+                    | {"bound_low": float("nan"), "bound_high": float("nan")}
+                    | self.counts
+                    | {"n_undefined": self.counts["n_states"] if on_policy_only else 3}
+                )
+        return typed(pd.DataFrame(rows))
+
+    def _concentration(self) -> pd.DataFrame:
+        rows = []
+        for i, states in self._every():
+            for k in CURVE_GRID:
+                row = self.keys(i, states) | {"k": k} | self.counts
+                for column in CONCENTRATION_COLUMNS:
+                    if column == "overlap_ratio":
+                        value = self.level("overlap_ratio", states, i) * (1.1 - 0.03 * np.log2(k))
+                    else:
+                        top = self.level("student_overlap_mass", states, i) if "topk" not in column else 0.999
+                        value = top * (1 - 0.5 * np.exp(-0.8 * np.log2(k)))
+                    half = float("nan") if self.prompts == 1 else 0.03 / (1 + np.log2(k))
+                    row |= {column: value, f"{column}_ci_low": value - half, f"{column}_ci_high": min(1, value + half)}
+                rows.append(row)
+        return typed(pd.DataFrame(rows))
+
+    def _depth(self) -> pd.DataFrame:
+        rows = []
+        for i, states in self._every():
+            for metric in [m.name for m in CATALOGUE]:
+                for b in range(8):
+                    value = self.level(metric, states, i) * (1 - 0.04 * b)
+                    half = self.half_width(metric, value) * (1 + 0.4 * b)
+                    n = max(1, int(self.prompts * 2 * np.exp(-0.35 * b)))
+                    rows.append(
+                        self.keys(i, states)
+                        | {"metric": metric, "depth_low": 16 * b, "depth_high": 16 * (b + 1)}
+                        | {"value": value, "ci_low": value - half, "ci_high": value + half}
+                        | {"n_states": n * 16, "n_rollouts": n, "n_prompts": min(n, self.prompts)}
+                    )
+        return typed(pd.DataFrame(rows))
+
+    def _differences(self) -> pd.DataFrame:
+        rows = []
+        for a, b in [(0, later) for later in range(1, len(self.steps))]:
+            for states in self.state_sets:
+                for metric in START_AND_END:
+                    if metric in OUTCOMES and states != "on-policy":
+                        continue
+                    value = self.level(metric, states, b) - self.level(metric, states, a)
+                    half = 0.8 * self.half_width(metric, self.level(metric, states, b))
+                    rows.append(
+                        {"from_step": self.keys(a, states)["step"], "from_label": self.labels[a]}
+                        | {"to_step": self.keys(b, states)["step"], "to_label": self.labels[b]}
+                        | {"teacher": "teacher", "states": states, "metric": metric}
+                        | {"k": 16 if "overlap" in metric else pd.NA}
+                        | {"value": value, "ci_low": value - half, "ci_high": value + half}
+                        | {"n_prompts": self.prompts}
+                    )
+        columns = ["from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k", "value",
+                   "ci_low", "ci_high", "n_prompts"]  # fmt: skip
+        return typed(pd.DataFrame(rows, columns=columns))
+
+    def _states(self) -> pd.DataFrame:
+        parts = []
+        n = min(self.prompts * 80, max(20, 20_000 // len(self.steps)))
+        for i, states in self._every():
+            teacher = self.random.gamma(1.5, self.level("teacher_entropy", states, i) / 1.5, n)
+            noise = self.random.normal(0, self.level("entropy_gap", states, i), n)
+            student = np.abs(teacher + noise + self.level("entropy_difference", states, i))
+            frame = pd.DataFrame({"teacher_entropy": teacher, "student_entropy": student})
+            frame["entropy_gap"] = (frame.student_entropy - frame.teacher_entropy).abs()
+            for name, value in reversed(list(self.keys(i, states).items())):
+                frame.insert(0, name, value)
+            frame.insert(4, "position", np.arange(n) % 80)
+            parts.append(frame)
+        return typed(pd.concat(parts, ignore_index=True))
+
+
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    whole = [c for c in ("step", "k", "from_step", "to_step") if c in frame]
+    return frame.astype(dict.fromkeys(whole, "Int64"))

@@ -1,0 +1,147 @@
+"""A report of the made-up run of tests/plots, with texts that want to break a page."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.records.rollout import Provenance, Rollout
+from opd_diag.records.settings import Settings
+from opd_diag.records.verdict import Verdict
+from opd_diag.report import Report
+from opd_diag.tables.assembled import Tables
+
+sys.path.append(str(Path(__file__).parents[1] / "plots"))
+from synthetic_run import SyntheticRun
+
+NAN = float("nan")
+HOSTILE = "<script>alert(1)</script> \"quoted\" 'and' \x00\x1b[31m \ud83d \u202etxet | `pipe` " + "w" * 300
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Stands in for the one of opd_diag.verdicts."""
+
+    status: str
+    title: str
+    facts: tuple[str, ...]
+
+
+HEADLINES = {
+    "healthy": Headline(
+        "pass",
+        "The student moves towards the teacher, at equal states too",
+        (
+            "Overlap ratio at k = 16 rose by 0.40 [0.35, 0.45] on own states and by 0.32 [0.27, 0.37] at the start's.",
+            "Accuracy rose from 0.11 to 0.63 on 32 prompts.",
+            "Reverse KL fell on both state sets.",
+        ),
+    ),
+    "collapse": Headline(
+        "fail",
+        "The student looks aligned only because it goes where agreeing is easy",
+        (
+            "Overlap ratio at k = 16 rose by 0.40 [0.35, 0.45] on own states but fell by 0.20 [0.15, 0.25] at the "
+            "start's.",
+            "Reverse KL at the start's states rose from 2.1 to 3.0 nats.",
+            "Read the last checkpoint's responses below before anything else.",
+        ),
+    ),
+}
+
+VERDICTS = [
+    Verdict(
+        "alignment_on_policy", "Does agreement on own states progress?", "pass", 0.4, 0.35, 0.45, 0.0,
+        "Overlap ratio at k = 16 went from 0.34 to 0.74, paired difference +0.40 [0.35, 0.45], 32 prompts, "
+        "2,560 states.", "Nothing to do.", "arXiv 2604.13016, section 4.1",
+    ),
+    Verdict(
+        "alignment_at_start", "Does it hold at the start's states?", "fail", -0.2, -0.25, -0.15, 0.0,
+        "At equal states overlap ratio fell by 0.20 [0.15, 0.25], 32 prompts.",
+        "Lower the learning rate; read the responses of the last checkpoint.", "opd-diag, design section 3",
+    ),
+    Verdict(
+        "shared_mass", "Do shared tokens carry the probability?", "warn", 0.951, 0.931, 0.971, 0.9,
+        "Student mass 0.95 [0.93, 0.97], teacher mass 0.93 [0.91, 0.95] at k = 16.", "Look at the curve.",
+        "arXiv 2604.13016, Fig. 18 and \"others\" <b>",
+    ),
+    Verdict(
+        "entropy_gap", "Does the entropy gap close?", "unknown", NAN, NAN, NAN, NAN,
+        "One checkpoint cannot tell.", "Save more checkpoints.", "arXiv 2604.13016, Eq. 8",
+    ),
+]  # fmt: skip
+
+
+def rollout(index: int, label: str, text: str, **options) -> Rollout:
+    source = Provenance("sampled", label, "", None, 1.0, 1.0, 0)
+    ids = tuple(range(1, 2 + min(60, len(text))))
+    return Rollout(
+        index, 0, f"gsm-{index}", None, (1, 2), (1, 2), ids, options.pop("stop_reason", "stop"), source,
+        answer="7", prompt_text=f"<|user|>What is {index} + 4? Show your work.<|assistant|>", response_text=text,
+        **options,
+    )  # fmt: skip
+
+
+def excerpts_of(first: str, last: str) -> dict[str, list[Rollout]]:
+    before = [
+        rollout(0, first, "3 + 4 = 8 8 8 8 8 8 8 8 8 8\n" * 4, stop_reason="length", is_correct=False),
+        rollout(1, first, HOSTILE, is_correct=False),
+        rollout(2, first, "שלום עולם, 7", is_correct=True),
+        rollout(3, first, "x" * 100_000),
+    ]
+    after = [
+        rollout(0, last, "3 + 4 = 7\n#### 7<|end|>", is_correct=True),
+        rollout(1, last, "5<|end|>", is_correct=False),
+        rollout(2, last, "", stop_reason="unknown"),
+        rollout(3, last, "👩‍🔬 7", is_correct=True),
+    ]
+    return {first: before, last: after}
+
+
+PROVENANCE = {
+    "opd_diag": "0.1.0",
+    "versions": {"python": "3.11.9", "torch": "2.13.0+cpu", "transformers": "5.23.0"},
+    "settings": asdict(Settings(teacher="teacher", student="student", prompts="prompts.jsonl")),
+    "command": "opd-diag report data/new --teacher data/new/teacher --out 'out <b>&'",
+    "models": [
+        {"label": "step 0", "step": 0, "role": "student", "path": "/runs/new/student", "base_model": None,
+         "parameters": 1_204_224, "vocabulary": 512},
+        {"label": "teacher", "step": None, "role": "teacher", "path": "/runs/new/" + "deep/" * 20 + "teacher",
+         "base_model": None, "parameters": 4_204_224, "vocabulary": 512},
+    ],
+    "prompts": {"path": "prompts.jsonl", "n": 32, "sha256": "ab" * 32},
+    "vocabulary": {"common": 512, "student": 512, "teacher": 520, "student_cut_mass_max": 0.0,
+                   "teacher_cut_mass_max": 1.2e-6},
+    "tokenizer": {"differences": ["teacher has 8 more added tokens", "chat templates differ"]},
+    "device": "cpu",
+    "dtype": "float32",
+    "states": {"on-policy": {"n_states": 2560}},
+    "step_zero": True,
+}  # fmt: skip
+
+
+def made_up_report(out_dir: Path, kind: str = "healthy", **options) -> Report:
+    run = SyntheticRun(kind, **options)
+    tables = Tables(run.states, run.states.iloc[:0], run.summary, run.concentration, run.depth, run.differences)
+    found = [
+        Checkpoint(label, step, Path(f"/runs/new/checkpoint-{step}"), "full")
+        for label, step in zip(run.labels, run.steps, strict=True)
+    ]
+    broken = Checkpoint(
+        "step 60", 60, Path("/runs/new/checkpoint-60"), "full", complete=False,
+        blocker="model.safetensors is cut off after 1,024 of 9,216 bytes.", way_out="Copy it again or delete it.",
+    )  # fmt: skip
+    return Report(
+        run='tiny <i>run</i> & "co"',
+        created="2026-10-12T09:30:00+00:00",
+        out_dir=out_dir,
+        provenance=PROVENANCE,
+        headline=HEADLINES[kind],
+        verdicts=VERDICTS,
+        checkpoints=[*found, broken],
+        tables=tables,
+        excerpts=excerpts_of(run.labels[0], run.labels[-1]),
+        notes=["step 60 is broken and was left out.", f"A label with {HOSTILE[:60]}"],
+    )

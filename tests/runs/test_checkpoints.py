@@ -1,0 +1,278 @@
+"""Finding, choosing and naming checkpoints: the right ones in the right order, and errors that show the way."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opd_diag.errors import CheckpointError, InputError, RunFolderError
+from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.runs import Manifest, find_checkpoints, fingerprint, read_manifest, select_checkpoints, step_zero
+
+from .folders import TENSORS, adapter, full_model, trainer_run, write
+
+
+def refusal(run_dir, **options) -> str:
+    with pytest.raises(RunFolderError) as caught:
+        find_checkpoints(run_dir, **options)
+    return str(caught.value)
+
+
+class TestFind:
+    def test_steps_sort_as_numbers(self, tmp_path):
+        found = find_checkpoints(str(trainer_run(tmp_path, steps=(100, 20, 3))))
+        assert [(c.step, c.label) for c in found] == [(3, "step 3"), (20, "step 20"), (100, "step 100")]
+        assert [c.path for c in found] == [tmp_path / f"checkpoint-{n}" for n in (3, 20, 100)]
+        assert all(c.loadable and c.complete for c in found)
+
+    def test_one_broken_checkpoint_is_named_and_the_others_stay(self, tmp_path):
+        trainer_run(tmp_path)
+        (tmp_path / "checkpoint-40" / "model.safetensors").write_bytes(TENSORS[:-1])
+        assert [(c.step, c.loadable) for c in find_checkpoints(tmp_path)] == [(20, True), (40, False), (100, True)]
+
+    def test_base_model_comes_from_the_argument_then_the_manifest_then_the_adapter(self, tmp_path):
+        adapter(tmp_path / "checkpoint-1", "org/own")
+        assert find_checkpoints(tmp_path)[0].base_model == "org/own"
+        write(tmp_path, {"opd-diag.toml": "base_model = 'org/manifest'"})
+        assert find_checkpoints(tmp_path)[0].base_model == "org/manifest"
+        assert find_checkpoints(tmp_path, base_model="org/given")[0].base_model == "org/given"
+
+    def test_a_given_manifest_is_used_in_place_of_the_file(self, tmp_path):
+        trainer_run(tmp_path, steps=(20,))
+        write(tmp_path, {"opd-diag.toml": "this is broken"})
+        listed = Manifest(None, {}, ((7, tmp_path / "checkpoint-20"),))
+        assert [c.step for c in find_checkpoints(tmp_path, manifest=listed)] == [7]
+
+    def test_a_list_in_the_manifest_wins_over_discovery_and_a_layout_over_the_list(self, tmp_path):
+        trainer_run(tmp_path)
+        full_model(tmp_path / "other")
+        write(tmp_path, {"opd-diag.toml": "[[checkpoints]]\nstep = 5\npath = 'other'"})
+        assert [(c.step, c.path) for c in find_checkpoints(tmp_path)] == [(5, tmp_path / "other")]
+        assert [c.step for c in find_checkpoints(tmp_path, layout="hf_trainer")] == [20, 40, 100]
+
+    def test_a_layout_in_the_manifest_counts(self, tmp_path):
+        full_model(trainer_run(tmp_path))
+        write(tmp_path, {"opd-diag.toml": "layout = 'single'"})
+        assert [c.path for c in find_checkpoints(tmp_path)] == [tmp_path]
+
+    def test_the_home_folder_is_known(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        trainer_run(tmp_path / "run", steps=(1,))
+        assert find_checkpoints("~/run")[0].path == tmp_path / "run" / "checkpoint-1"
+
+
+class TestRefusals:
+    def test_missing_folder(self, tmp_path):
+        folder = tmp_path / "gone"
+        assert refusal(folder) == f"Expected the folder a trainer wrote its checkpoints to; {folder} does not exist."
+
+    def test_file(self, tmp_path):
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(TENSORS)
+        assert refusal(file) == f"Expected the folder a trainer wrote its checkpoints to; {file} is a file."
+
+    def test_address(self):
+        assert refusal("s3://bucket/run") == (
+            "Expected a folder on this machine, found the address s3://bucket/run. Download the run first."
+        )
+
+    def test_empty_folder_says_what_was_looked_for_and_how_to_list_checkpoints(self, tmp_path):
+        assert refusal(tmp_path) == (
+            f"No checkpoint found in {tmp_path}. Looked for: [[checkpoints]] in opd-diag.toml, folders named "
+            "checkpoint-N, a model in the folder itself. Found: nothing. Pass the folder that holds the checkpoints, "
+            f"or list them in {tmp_path}/opd-diag.toml: [[checkpoints]] step = … path = 'my-model'"
+        )
+
+    def test_the_first_ten_names_are_shown(self, tmp_path):
+        write(tmp_path, {f"file-{i:02d}": "" for i in range(13)})
+        assert "Found: file-00, file-01, " in refusal(tmp_path)
+        assert "file-09 and 3 more." in refusal(tmp_path)
+
+    def test_what_blocks_a_model_without_weights_is_said(self, tmp_path):
+        write(tmp_path, {"config.json": "{}"})
+        assert "It has config.json but no weights. Save the model into it with save_pretrained" in refusal(tmp_path)
+
+    def test_empty_and_unfinished_step_folders_are_named(self, tmp_path):
+        for name in ("checkpoint-20", "tmp-checkpoint-40"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "checkpoint-60").symlink_to("checkpoint-60")
+        assert (
+            "Nothing to load in: checkpoint-20 (empty), checkpoint-60 (a link to nothing), "
+            "tmp-checkpoint-40 (an unfinished save)."
+        ) in refusal(tmp_path)
+
+    def test_model_folders_of_other_names_are_offered_for_the_manifest(self, tmp_path):
+        full_model(tmp_path / "iter_20")
+        full_model(tmp_path / "iter_40")
+        message = refusal(tmp_path)
+        assert message.endswith("[[checkpoints]] step = … path = 'iter_20' [[checkpoints]] step = … path = 'iter_40'")
+
+    def test_one_run_a_level_down(self, tmp_path):
+        trainer_run(tmp_path / "v0-2025")
+        (tmp_path / "logs").mkdir()
+        assert refusal(tmp_path) == f"{tmp_path} is no run, but the folder in it is one: pass {tmp_path}/v0-2025."
+
+    def test_several_runs_a_level_down(self, tmp_path):
+        trainer_run(tmp_path / "a", steps=(1,))
+        write(tmp_path / "b", {"opd-diag.toml": ""})
+        trainer_run(tmp_path / ".hidden")
+        assert refusal(tmp_path) == f"{tmp_path} holds 2 runs: pass one of {tmp_path}/a, {tmp_path}/b."
+
+    def test_unknown_layout(self, tmp_path):
+        trainer_run(tmp_path)
+        message = refusal(tmp_path, layout="verl")
+        assert message == "Expected --layout as one of manifest, hf_trainer, single, found 'verl'."
+
+    def test_a_layout_that_finds_nothing(self, tmp_path):
+        trainer_run(tmp_path)
+        assert refusal(tmp_path, layout="manifest").startswith(
+            f"No checkpoint found in {tmp_path} with --layout manifest."
+        )
+
+    @pytest.mark.parametrize("layout", ["hf_trainer", "manifest"])
+    def test_a_step_twice(self, tmp_path, layout):
+        folders = [full_model(tmp_path / name) for name in ("checkpoint-07", "checkpoint-7")]
+        manifest = Manifest(None, {}, tuple((7, folder) for folder in folders))
+        assert refusal(tmp_path, manifest=manifest, layout=layout) == (
+            "Expected one checkpoint for each step, found step 7 more than once: "
+            f"{tmp_path}/checkpoint-07, {tmp_path}/checkpoint-7. Remove one, or list those you mean as "
+            "[[checkpoints]] in opd-diag.toml."
+        )
+
+    def test_a_folder_that_may_not_be_listed(self, tmp_path, monkeypatch):
+        def refusing(folder):
+            raise PermissionError(13, "Permission denied", str(folder))
+
+        monkeypatch.setattr(os, "listdir", refusing)
+        assert refusal(tmp_path) == f"{tmp_path} cannot be read: Permission denied. Check its permissions."
+
+
+class TestSelect:
+    @pytest.fixture
+    def checkpoints(self, tmp_path):
+        return find_checkpoints(full_model(trainer_run(tmp_path)))
+
+    def test_nothing_wanted_is_all(self, checkpoints):
+        assert select_checkpoints(checkpoints, ()) == checkpoints
+        assert len(checkpoints) == 4
+
+    def test_by_step_and_by_label_in_the_order_of_the_run(self, checkpoints):
+        found = select_checkpoints(checkpoints, ("final", "100", "step 20", "20"))
+        assert [c.label for c in found] == ["step 20", "step 100", "final"]
+
+    def test_unknown_names(self, checkpoints):
+        message = "--checkpoints names 2, best, which the run does not have. Choose among: 20, 40, 100, final."
+        with pytest.raises(InputError, match=re.escape(message)):
+            select_checkpoints(checkpoints, ("20", "2", "best"))
+
+
+class TestStepZero:
+    def test_local_folder(self, tmp_path):
+        student = write(full_model(tmp_path / "student"), {"tokenizer.json": "{}"})
+        found = step_zero(str(student), [])
+        assert (found.step, found.label, found.kind, found.path) == (0, "step 0", "full", student)
+        assert (found.tokenizer, found.loadable, found.slug) == (str(student), True, "step-000000")
+
+    def test_local_folder_without_a_model_is_blocked(self, tmp_path):
+        found = step_zero(str(write(tmp_path, {"readme": ""})), [])
+        assert found.blocker == "It holds no Hugging Face weights; found readme."
+        assert found.way_out == "Save the model into it with save_pretrained, or remove the folder."
+
+    def test_adapter_takes_the_base_model_given(self, tmp_path):
+        found = step_zero(str(adapter(tmp_path, "/models/gone")), [], base_model="org/base")
+        assert (found.kind, found.base_model, found.loadable) == ("adapter", "org/base", True)
+
+    @pytest.mark.parametrize("student", ["gpt2", "org/student", "org/student@v1.0"])
+    def test_hub_id(self, student):
+        found = step_zero(student, [])
+        assert found == Checkpoint("step 0", 0, Path(student), "full", tokenizer=student)
+
+    @pytest.mark.parametrize("student", ["./gone", "../gone", "/models/gone", "a/b/c"])
+    def test_missing_path(self, student):
+        message = f"The student must be a folder or a hub id; {student} does not exist. Correct --student."
+        with pytest.raises(CheckpointError, match=re.escape(message)):
+            step_zero(student, [])
+
+    def test_file(self, tmp_path):
+        file = write(tmp_path, {"model.safetensors": TENSORS}) / "model.safetensors"
+        message = f"The student must be a folder or a hub id; {file} is a file. Correct --student."
+        with pytest.raises(CheckpointError, match=re.escape(message)):
+            step_zero(str(file), [])
+
+    def test_a_run_that_saved_step_zero(self, tmp_path):
+        checkpoints = find_checkpoints(trainer_run(tmp_path, steps=(0, 20)))
+        assert step_zero(str(tmp_path / "checkpoint-0"), checkpoints) is checkpoints[0]
+        with pytest.raises(
+            CheckpointError, match=r"^Step 0 stands twice: .*checkpoint-0 and the student is org/s. Leave"
+        ):
+            step_zero("org/s", checkpoints)
+
+
+class TestFingerprint:
+    def key(self, run_dir):
+        return fingerprint(find_checkpoints(run_dir)[0])
+
+    def test_is_the_same_for_the_same_files_wherever_they_stand(self, tmp_path):
+        trainer_run(tmp_path / "a", steps=(1,))
+        before = self.key(tmp_path / "a")
+        assert len(before) == 64
+        assert self.key(tmp_path / "a") == before
+        (tmp_path / "a").rename(tmp_path / "b")
+        assert self.key(tmp_path / "b") == before
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "generation_config.json"])
+    def test_follows_size_and_time_of_weights_and_configs(self, tmp_path, name):
+        file = write(trainer_run(tmp_path, steps=(1,)) / "checkpoint-1", {"generation_config.json": "{}"}) / name
+        keys = {self.key(tmp_path)}
+        stat = file.stat()
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        keys.add(self.key(tmp_path))
+        file.write_bytes(file.read_bytes() + b" ")
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        keys.add(self.key(tmp_path))
+        assert len(keys) == 3
+
+    def test_leaves_other_files_out(self, tmp_path):
+        trainer_run(tmp_path, steps=(1,))
+        before = self.key(tmp_path)
+        write(tmp_path / "checkpoint-1", {"optimizer.pt": b"1", "trainer_state.json": "{ }"})
+        assert self.key(tmp_path) == before
+
+    def test_of_an_adapter_follows_its_base(self, tmp_path):
+        folder = adapter(tmp_path / "run" / "checkpoint-1", "org/a")
+        base = full_model(tmp_path / "base")
+        keys = {fingerprint(find_checkpoints(folder.parent, base_model=b)[0]) for b in (None, "org/b", str(base))}
+        write(base, {"config.json": '{"changed": 1}'})
+        keys.add(fingerprint(find_checkpoints(folder.parent, base_model=str(base))[0]))
+        assert len(keys) == 4
+
+    def test_of_hub_ids_is_the_id(self):
+        ids = ("org/a", "org/a@v2", "org/b")
+        assert len({fingerprint(step_zero(name, [])) for name in ids}) == 3
+        assert fingerprint(step_zero("org/a", [])) == fingerprint(step_zero("org/a", []))
+
+
+def test_finding_loads_no_heavy_library(tmp_path):
+    run_dir = full_model(trainer_run(tmp_path))
+    write(run_dir, {"opd-diag.toml": "teacher = 'org/t'"})
+    code = (
+        "import sys, json\n"
+        "from opd_diag.runs import find_checkpoints, fingerprint, inspection_rows, named_inputs, read_manifest\n"
+        f"found = find_checkpoints({str(run_dir)!r})\n"
+        f"rows = inspection_rows(found), named_inputs(read_manifest({str(run_dir)!r}).settings)\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'numpy', 'pyarrow', 'safetensors', 'peft'} & set(sys.modules)\n"
+        "print(json.dumps([len(found), len(fingerprint(found[0])), sorted(heavy)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [4, 64, []]
+
+
+def test_reading_never_writes_into_the_run(tmp_path):
+    run_dir = full_model(trainer_run(tmp_path))
+    before = sorted((str(p), p.stat().st_mtime_ns) for p in run_dir.rglob("*"))
+    fingerprint(find_checkpoints(run_dir, manifest=read_manifest(run_dir))[0])
+    assert sorted((str(p), p.stat().st_mtime_ns) for p in run_dir.rglob("*")) == before
