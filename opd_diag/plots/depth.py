@@ -87,6 +87,7 @@ def _strip(ax: Axes) -> Axes:
 
     strip.set_axes_locator(above)
     strip.tick_params(labelbottom=False, bottom=False, labelsize=7.0)
+    strip.grid(False)
     strip.spines["bottom"].set_visible(False)
     strip.set_ylabel("rollouts", fontsize=7.0, color=MUTED, rotation=0, ha="right", va="center")
     return strip

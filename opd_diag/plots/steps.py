@@ -113,7 +113,7 @@ def _line(ax: Axes, rows: pd.DataFrame, positions: pd.Series, style: StateStyle)
     marker = style.marker if len(positions) <= _MARKERS_UP_TO else ""
     low, high = rows["ci_low"].astype(float), rows["ci_high"].astype(float)
     value = rows["value"].astype(float)
-    ax.plot(x, value, style.dashes, marker=marker, color=style.colour, label=style.name)
+    ax.plot(x, value, style.dashes, marker=marker, markersize=3.0 + style.width, linewidth=style.width, color=style.colour, label=style.name)
     if len(x) == 1 and np.isfinite(low).all():
         ax.vlines(x, low, high, color=style.colour, linewidth=1.2)
     else:

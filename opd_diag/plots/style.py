@@ -75,14 +75,15 @@ class StateStyle:
     colour: str
     marker: str
     dashes: str
+    width: float
 
 
 STATE_STYLES: dict[str, StateStyle] = {
-    "on-policy": StateStyle("own states", "#0072b2", "o", "-"),
-    "start": StateStyle("the start's states", "#d55e00", "s", "--"),
-    "teacher": StateStyle("the teacher's states", "#00805e", "^", "-."),
+    "on-policy": StateStyle("own states", "#0072b2", "o", "-", 2.6),
+    "start": StateStyle("the start's states", "#d55e00", "s", "--", 1.5),
+    "teacher": StateStyle("the teacher's states", "#00805e", "^", "-.", 1.5),
 }
-"""Okabe and Ito's colours, distinct for colour-blind readers."""
+"""Okabe and Ito's colours, distinct for colour-blind readers; lines that coincide show through each other's dashes."""
 
 
 def new_axes() -> Axes:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 MOST_NOTES = 20
 SHOWN_METRICS = ("accuracy", *MAIN_METRICS)
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$^])")
+_SPECIAL = re.compile(r"[\\`*_|~$]|\](?=[(\[:])|^[#+-]")
+_LINKING = re.compile(r"[@#](?=\w)")
 
 
 def report_markdown(report: Report) -> str:
@@ -42,8 +43,9 @@ def in_markdown(text: str, most: int = 500) -> str:
     >>> print(in_markdown("a|b `c` <script> @me"))
     a\|b \`c\` &lt;script&gt; @<!-- -->me
     """
-    flat = _SPECIAL.sub(r"\\\1", one_line(text, most))
-    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@<!-- -->")
+    flat = _SPECIAL.sub(r"\\\g<0>", one_line(text, most))
+    inert = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _LINKING.sub(r"\g<0><!-- -->", inert)
 
 
 def _verdicts(report: Report) -> str:

@@ -18,16 +18,18 @@ _MINUS = "\N{MINUS SIGN}"
 def decimals_for(value: float, ci_low: float, ci_high: float) -> int:
     """Give how many decimals the interval supports: down to the first digit of its half width.
 
-    Without an interval: two significant digits of `value`. Two to four decimals, none where the half width is over 1.
+    Without an interval: two significant digits of `value`. Two to four decimals where the half width is under 1, else
+    one, and none where it is over 10.
 
     Examples
     --------
     >>> decimals_for(0.412, 0.352, 0.472), decimals_for(38.2, 34.1, 42.3), decimals_for(0.0123, math.nan, math.nan)
-    (2, 0, 3)
+    (2, 1, 3)
     """
     half = (ci_high - ci_low) / 2
     if math.isfinite(half) and half > 0:
-        wanted = 0 if half >= 1 else max(2, -math.floor(math.log10(half)))
+        first_digit = -math.floor(math.log10(half))
+        wanted = max(2, first_digit) if half < 1 else first_digit + 1
     elif math.isfinite(value) and value != 0:
         wanted = max(2, 1 - math.floor(math.log10(abs(value))))
     else:

@@ -335,3 +335,20 @@ CATALOGUE: tuple[Metric, ...] = (
 
 BY_NAME: dict[str, Metric] = {m.name: m for m in CATALOGUE}
 METRIC_NAMES: tuple[str, ...] = tuple(BY_NAME)
+
+
+def markdown_table() -> str:
+    """Give the catalogue as the README shows it; a test holds them together."""
+    rows = ["| metric | formula | unit, range | aligned | source |", "| --- | --- | --- | --- | --- |"]
+    for m in CATALOGUE:
+        formula = m.formula.replace("|", "\\|")
+        aligned = f"{m.aligned:g}" if isinstance(m.aligned, float) else m.aligned.replace("_", " ")
+        rows.append(f"| `{m.name}` | {formula} | {m.unit}, {_range(m)} | {aligned} | {m.reference} |")
+    return "\n".join(rows)
+
+
+def _range(metric: Metric) -> str:
+    low = "(-∞" if math.isinf(metric.low) else f"[{metric.low:g}"
+    high = "∞)" if math.isinf(metric.high) else f"{metric.high:g}]"
+    return f"{low}, {high}"
+

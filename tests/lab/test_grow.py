@@ -25,7 +25,7 @@ MINIATURE = Plan(
     student_steps=3,
     teacher_steps=3,
     skill_steps=2,
-    distillation=Distillation(save_at=(1, 3), batch_size=4),
+    distillation=Distillation(save_at=(2, 4), learning_rate=1e-2, batch_size=4),
     held_out_per_operation=2,
 )
 
@@ -48,22 +48,22 @@ def test_run_can_be_replayed_from_its_manifest(grown, name):
     assert teacher.config.hidden_size == 24
     assert len((run / manifest["prompts"]).read_text().splitlines()) == 6
     assert manifest["sampling"] == {"rollouts_per_prompt": 2, "max_prompts": 64, "max_new_tokens": 48}
-    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
 
 
 def test_checkpoints_differ_from_step_zero_and_from_each_other(grown):
     weights = [
         load_model(folder).get_input_embeddings().weight
-        for folder in (grown / "student", grown / "new/checkpoint-1", grown / "new/checkpoint-3")
+        for folder in (grown / "student", grown / "new/checkpoint-2", grown / "new/checkpoint-4")
     ]
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
 
 
 def test_checkpoint_keeps_the_log_without_stopwatch_and_no_pickle(grown):
-    folder = grown / "same" / "checkpoint-3"
+    folder = grown / "same" / "checkpoint-4"
     state = json.loads((folder / "trainer_state.json").read_text())
-    assert state["global_step"] == 3
+    assert state["global_step"] == 4
     assert not any("step_time" in entry for entry in state["log_history"])
     assert sorted(path.name for path in folder.iterdir()) == [
         "chat_template.jinja",
@@ -79,7 +79,7 @@ def test_checkpoint_keeps_the_log_without_stopwatch_and_no_pickle(grown):
 def test_page_names_every_model_and_the_command(grown):
     page = (grown / "README.md").read_text()
     assert "python -m opd_diag.lab.grow --out data --seed 0" in page
-    for label in ("student (step 0)", "teacher other", "run new, step 1", "run same, step 3"):
+    for label in ("student (step 0)", "teacher other", "run new, step 2", "run same, step 4"):
         assert f"| {label} |" in page
 
 
@@ -109,6 +109,6 @@ def test_missing_trl_names_the_extra(monkeypatch, tmp_path):
 
 def test_pad_and_stop_are_known_to_the_models(grown):
     tokenizer = load_tokenizer(grown / "teachers/other")
-    model = load_model(grown / "other/checkpoint-3")
+    model = load_model(grown / "other/checkpoint-4")
     assert model.config.pad_token_id == tokenizer.pad_token_id
     assert model.config.eos_token_id == tokenizer.eos_token_id

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+from synthetic_run import SyntheticRun
+
+from opd_diag.plots import concentration_curves, overlap_ratio_curves
+from opd_diag.plots.concentration import PAPER_LABEL
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_one_line_a_step_with_the_values_of_the_table(run, which):
+    ax = concentration_curves(run.concentration, which=which)
+    rows = run.concentration[run.concentration.states == "on-policy"]
+    assert len(ax.lines) == 5
+    for line, label in zip(ax.lines, run.labels, strict=True):
+        of_step = rows[rows.label == label]
+        np.testing.assert_allclose(line.get_xdata(), of_step.k.astype(float))
+        np.testing.assert_allclose(line.get_ydata(), of_step[f"{which}_overlap_mass"])
+    ax.get_figure().draw_without_rendering()
+
+
+def test_axis_is_in_powers_of_two(run):
+    ax = concentration_curves(run.concentration)
+    assert ax.get_xscale() == "log"
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "4", "8", "16", "32", "64", "128"]
+    assert ax.get_ylabel() == "probability"
+
+
+def test_later_steps_are_darker(run):
+    from matplotlib.colors import to_rgb
+
+    ax = concentration_curves(run.concentration)
+    lightness = [sum(to_rgb(line.get_color())) for line in ax.lines]
+    assert lightness == sorted(lightness, reverse=True)
+    assert len(set(lightness)) == 5
+
+
+def test_bands_of_first_and_last(run):
+    assert len(concentration_curves(run.concentration).collections) == 2
+
+
+def test_one_prompt_has_no_band(one_prompt):
+    ax = concentration_curves(one_prompt.concentration)
+    assert not ax.collections
+    assert len(ax.lines) == 5
+
+
+def test_range_of_the_paper_is_a_labelled_box_at_k_16(run):
+    ax = concentration_curves(run.concentration)
+    (box,) = [p for p in ax.patches if isinstance(p, Rectangle)]
+    assert (box.get_y(), box.get_y() + box.get_height()) == pytest.approx((0.97, 0.99))
+    assert 8 < box.get_x() < 16 < box.get_x() + box.get_width() < 32
+    assert PAPER_LABEL in ax.get_xlabel()
+
+
+def test_no_box_where_k_16_was_not_measured(run):
+    ax = concentration_curves(run.concentration[run.concentration.k < 16])
+    assert not ax.patches
+    assert PAPER_LABEL not in ax.get_xlabel()
+
+
+def test_overlap_ratio_has_no_box(run):
+    ax = overlap_ratio_curves(run.concentration, states="start")
+    rows = run.concentration[(run.concentration.states == "start") & (run.concentration.label == "step 100")]
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), rows.overlap_ratio)
+    assert not ax.patches
+    assert ax.get_ylim()[0] == 0
+
+
+def test_many_steps_are_thinned_and_that_is_said():
+    many = SyntheticRun(steps=range(0, 400, 10))
+    ax = concentration_curves(many.concentration)
+    assert len(ax.lines) == 6
+    assert ax.get_legend().get_title().get_text() == "optimiser step (6 of 40 drawn)"
+    texts = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert (texts[0], texts[-1]) == ("0", "390")
+
+
+def test_unknown_steps_are_named_by_label(unknown_steps):
+    ax = concentration_curves(unknown_steps.concentration)
+    ax.get_figure().draw_without_rendering()
+    assert [t.get_text() for t in ax.get_legend().get_texts()][-1] == "final"
+    assert ax.get_legend().get_title().get_text() == "checkpoint"
+
+
+def test_nothing_defined_is_said(run):
+    table = run.concentration.assign(student_overlap_mass=float("nan"), student_overlap_mass_ci_low=float("nan"))
+    ax = concentration_curves(table)
+    assert ax.texts[0].get_text().startswith("undefined")
+    assert not ax.patches
+    ax.get_figure().draw_without_rendering()
+
+
+def test_a_state_set_without_rows_is_said(run):
+    ax = concentration_curves(run.concentration, states="teacher")
+    assert ax.texts[0].get_text().startswith("undefined")
+    ax.get_figure().draw_without_rendering()

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from opd_diag.errors import InputError
+from opd_diag.plots import quantity
+from opd_diag.plots.quantities import QUANTITIES, ROLLOUT_QUANTITIES
+from opd_diag.tables.catalogue import CATALOGUE
+from opd_diag.tables.summary import OUTCOMES
+
+
+def test_whatever_a_summary_holds_is_known():
+    assert set(QUANTITIES) == {m.name for m in CATALOGUE} | set(OUTCOMES)
+    assert set(ROLLOUT_QUANTITIES) == set(OUTCOMES)
+
+
+@pytest.mark.parametrize("name", sorted(QUANTITIES))
+def test_says_what_a_reader_needs(name):
+    what = quantity(name)
+    assert what.title
+    assert what.low < what.high
+    assert what.unit in {"ratio", "probability", "nats", "tokens"}
+    assert what.unit in what.axis_label
+    assert what.meaning.endswith(".")
+    assert what.caution.endswith(".")
+
+
+def test_unknown_name():
+    with pytest.raises(InputError, match="No metric is called 'kl'"):
+        quantity("kl")

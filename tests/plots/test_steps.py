@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from opd_diag.errors import InputError
+from opd_diag.plots import alignment_grid, metric_by_step, quantity
+from opd_diag.plots.style import STATE_STYLES
+
+
+def line_named(ax, name):
+    return next(line for line in ax.lines if line.get_label() == name)
+
+
+def drawn(ax) -> None:
+    """Draw the whole figure, so that warnings while drawing become errors."""
+    ax.get_figure(root=True).draw_without_rendering()
+
+
+@pytest.mark.parametrize("metric", ["overlap_ratio", "reverse_kl", "overlap_token_advantage", "entropy_difference"])
+@pytest.mark.parametrize("states", ["on-policy", "start"])
+def test_lines_are_the_values_of_the_table(run, metric, states):
+    ax = metric_by_step(run.summary, metric)
+    rows = run.summary[(run.summary.metric == metric) & (run.summary.states == states)]
+    line = line_named(ax, STATE_STYLES[states].name)
+    np.testing.assert_allclose(line.get_xdata(), rows.step.astype(float))
+    np.testing.assert_allclose(line.get_ydata(), rows.value)
+    drawn(ax)
+
+
+def test_bands_reach_from_one_end_of_the_interval_to_the_other(run):
+    ax = metric_by_step(run.summary, "reverse_kl")
+    rows = run.summary[(run.summary.metric == "reverse_kl") & (run.summary.states == "on-policy")]
+    assert len(ax.collections) == 2
+    corners = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert corners.min() == pytest.approx(rows.ci_low.min())
+    assert corners.max() == pytest.approx(rows.ci_high.max())
+
+
+def test_state_sets_differ_in_colour_marker_and_dashes(run):
+    own, start = metric_by_step(run.summary, "overlap_ratio").lines
+    assert own.get_color() != start.get_color()
+    assert own.get_marker() != start.get_marker()
+    assert own.get_linestyle() != start.get_linestyle()
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high"), [("overlap_ratio", 0, 1), ("reverse_kl", 0, None), ("overlap_token_advantage", None, 0)]
+)
+def test_axis_keeps_to_the_bounds_of_the_metric(run, metric, low, high):
+    bottom, top = metric_by_step(run.summary, metric).get_ylim()
+    assert low is None or bottom == pytest.approx(low, abs=0.04)
+    assert high is None or top == pytest.approx(high, abs=0.04)
+
+
+def test_title_and_unit_come_from_the_catalogue(run):
+    ax = metric_by_step(run.summary, "overlap_ratio")
+    assert ax.get_title(loc="left") == "Overlap ratio at k = 16"
+    assert "(ratio)" in ax.get_ylabel()
+    assert quantity("overlap_ratio").symbol in ax.get_ylabel()
+    assert ax.get_xlabel() == "optimiser step"
+
+
+def test_undefined_everywhere_is_said(run):
+    ax = metric_by_step(run.summary[run.summary.states == "start"], "sampled_reverse_kl")
+    text = " ".join(t.get_text().replace("\n", " ") for t in ax.texts)
+    assert text.startswith("undefined: exists only on states that the checkpoint sampled itself")
+    assert not ax.collections
+    drawn(ax)
+
+
+def test_a_metric_without_rows_is_undefined(run):
+    ax = metric_by_step(run.summary[run.summary.metric != "accuracy"], "accuracy")
+    assert "no prompt has a reference answer" in ax.texts[0].get_text().replace("\n", " ")
+    drawn(ax)
+
+
+def test_one_checkpoint_has_points_and_upright_intervals(one_checkpoint):
+    ax = metric_by_step(one_checkpoint.summary, "reverse_kl")
+    assert [list(line.get_xdata()) for line in ax.lines] == [[40.0], [40.0]]
+    assert len(ax.collections) == 2
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["40"]
+    drawn(ax)
+
+
+def test_one_prompt_has_no_band(one_prompt):
+    ax = metric_by_step(one_prompt.summary, "reverse_kl")
+    assert len(ax.lines) == 2
+    assert not ax.collections
+    drawn(ax)
+
+
+def test_labels_stand_on_the_axis_when_a_step_is_unknown(unknown_steps):
+    ax = metric_by_step(unknown_steps.summary, "reverse_kl")
+    assert ax.get_xlabel() == "checkpoint"
+    shown = [t.get_text() for t in ax.get_xticklabels()]
+    assert shown == [" _start", r"run \$1\$ 100%", "□□□", "a" * 15 + "…", "final"]
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), range(5))
+    drawn(ax)
+
+
+def test_many_checkpoints_stay_readable():
+    from synthetic_run import SyntheticRun
+
+    ax = metric_by_step(SyntheticRun(steps=range(0, 2000, 10)).summary, "overlap_ratio")
+    drawn(ax)
+    assert len(ax.get_xticks()) < 12
+    assert len(ax.lines[0].get_xdata()) == 200
+
+
+def test_unknown_metric_is_an_input_error(run):
+    with pytest.raises(InputError, match=r"'overlap'.*overlap_ratio.*accuracy"):
+        metric_by_step(run.summary, "overlap")
+
+
+def test_draws_on_the_axes_it_is_given(run):
+    ax = Figure().add_subplot()
+    assert metric_by_step(run.summary, "reverse_kl", ax=ax) is ax
+
+
+def test_grid_has_one_panel_a_metric(run):
+    figure = alignment_grid(run.summary, ["overlap_ratio", "reverse_kl", "entropy_gap", "top1_agreement"])
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "Overlap ratio at k = 16", "Reverse KL", "Entropy gap", "Top-1 agreement",
+    ]  # fmt: skip
+    figure.draw_without_rendering()
+
+
+def test_legend_hides_no_data(run):
+    ax = metric_by_step(run.summary, "overlap_ratio")
+    drawn(ax)
+    assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0
+    assert ax.get_legend().get_window_extent().y1 < ax.xaxis.label.get_window_extent().y0
