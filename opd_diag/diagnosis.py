@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
-import platform
-import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from opd_diag.errors import InputError
-from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import Rollout
-from opd_diag.records.settings import Settings, settings_from
+from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
 from opd_diag.replay import Replay, ReplayPlan, make_plan, open_store, replay
 from opd_diag.replay.replay import Progress
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.report import Report, load_report_json
+from opd_diag.report.provenance import provenance, reader_notes
 from opd_diag.runs import MANIFEST_NAME, read_manifest
 from opd_diag.tables import Tables, assemble, load_tables, save_states
 from opd_diag.verdicts import DEFAULTS, Thresholds, headline, judge
@@ -134,113 +128,19 @@ def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, out_dir: Path) -
         run=plan.run,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         out_dir=out_dir,
-        provenance=_provenance(plan, replayed),
+        provenance=provenance(plan, replayed),
         headline=headline(verdicts),
         verdicts=verdicts,
         checkpoints=[*replayed.checkpoints, *replayed.broken, *plan.blocked],
         tables=tables,
         excerpts={c.label: _excerpts(own[c.label]) for c in ends},
-        notes=list(plan.notes) + _notes(plan, replayed),
+        notes=[*plan.notes, *reader_notes(plan, replayed)],
     )
 
 
 def _excerpts(rollouts: tuple[Rollout, ...]) -> list[Rollout]:
     """Take the first response to each of the first prompts, so that both ends show the same ones."""
     return [r for r in rollouts if r.rollout_index == 0][:EXCERPTS]
-
-
-def _notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
-    notes = []
-    if not plan.step_zero_known:
-        notes.append(
-            f"Step 0 is unknown: 'start' is {plan.first.label}, and changes before it are invisible. Name the initial "
-            "student with --student."
-        )
-    cut = max(float(s.scores.student_cut_mass.max()) for s in replayed.scored)
-    cut_teacher = max(float(s.scores.teacher_cut_mass.max()) for s in replayed.scored)
-    if max(cut, cut_teacher) > 1e-6:
-        notes.append(
-            "The vocabularies differ in size; both distributions were cut to the common ids. At most "
-            f"{cut:.2g} of the student's and {cut_teacher:.2g} of the teacher's mass was cut at a state."
-        )
-    if not plan.settings.sampling.plain or plan.settings.student_temperature != 1.0:
-        notes.append("Sampled reverse KL is undefined: responses were not sampled at temperature 1 and top-p 1.")
-    return notes
-
-
-def _provenance(plan: ReplayPlan, replayed: Replay) -> dict[str, Any]:
-    settings, scores = plan.settings, replayed.scored[0].scores.provenance
-    students = {s.checkpoint.label: s for s in replayed.scored}
-    models = [_model(s.checkpoint, "student", s.scores.provenance["student"]) for s in students.values()]
-    return {
-        "opd_diag": metadata.version("opd-diag"),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("torch", "transformers", "numpy", "pandas", "scipy")},
-        },
-        "command": _command(plan),
-        "settings": asdict(settings),
-        "models": [*models, _model(plan.teacher, "teacher", scores["teacher"])],
-        "prompts": _prompts(plan),
-        "vocabulary": {
-            "common": scores["common_vocabulary"],
-            "student": scores["student"]["vocabulary"],
-            "teacher": scores["teacher"]["vocabulary"],
-            "student_cut_mass_max": max(float(s.scores.student_cut_mass.max()) for s in replayed.scored),
-            "teacher_cut_mass_max": max(float(s.scores.teacher_cut_mass.max()) for s in replayed.scored),
-            "stop_ids": scores["stop_ids"],
-        },
-        "tokenizer": {"source": plan.tokenizer.source, "teacher_source": _source(plan)},
-        "device": scores["device"],
-        "dtype": scores["dtype"],
-        "threads": scores["threads"],
-        "step_zero": plan.step_zero_known,
-    }
-
-
-def _source(plan: ReplayPlan) -> str | None:
-    return None if plan.teacher_tokenizer is None else plan.teacher_tokenizer.source
-
-
-def _model(checkpoint: Checkpoint, role: str, known: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "label": checkpoint.label,
-        "step": checkpoint.step,
-        "role": role,
-        "path": str(checkpoint.path),
-        "base_model": checkpoint.base_model,
-        "parameters": known["parameters"],
-        "vocabulary": known["vocabulary"],
-        "key": known["key"],
-    }
-
-
-def _prompts(plan: ReplayPlan) -> dict[str, Any]:
-    path = plan.settings.prompts if not plan.recorded else None
-    digest = None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return {"path": path, "n": len(plan.prompts), "sha256": digest}
-
-
-def _command(plan: ReplayPlan) -> str:
-    """Give the command that repeats the report, with every setting that is not a default."""
-    words = ["opd-diag", "report", str(plan.run_dir)]
-    for f in fields(Settings):
-        value, default = getattr(plan.settings, f.name), getattr(Settings(), f.name)
-        if value == default:
-            continue
-        flag = "--" + f.name.replace("_", "-")
-        if value is True:
-            words.append(flag)
-        else:
-            words += [
-                flag,
-                ",".join(value)
-                if isinstance(value, tuple)
-                else json.dumps(value)
-                if isinstance(value, dict)
-                else str(value),
-            ]
-    return shlex.join(words)
 
 
 def demo_runs() -> list[Path]:

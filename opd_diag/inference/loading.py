@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +64,13 @@ class Model:
 
         No mask is passed: under causal attention no token sees the padding behind it.
         """
-        positions = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)
-        states: Tensor = self.hf.base_model(
-            input_ids=tokens, position_ids=positions.expand_as(tokens), use_cache=False
-        ).last_hidden_state
+        states: Tensor = self.hf.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         return states
+
+    @cached_property
+    def takes_positions(self) -> bool:
+        """Whether the body takes position ids; where it does not, it derives positions from the mask."""
+        return "position_ids" in inspect.signature(self.hf.base_model.forward).parameters
 
 
 def wrap_model(hf_model: Any, *, name: str, stop_ids: tuple[int, ...] | None = None, **known: Any) -> Model:

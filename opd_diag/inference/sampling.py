@@ -144,8 +144,9 @@ def _grow(model: Model, rows: list[_Row], stop_ids: list[int], sampling: Samplin
     stops = torch.tensor(stop_ids, device=model.device)
     alive = list(rows)
     for step in range(sampling.max_new_tokens):
+        where = {"position_ids": positions} if model.takes_positions else {}
         hidden = model.hf.base_model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **where
         ).last_hidden_state[:, -1]
         logits = model.head.logits(hidden)[:, :vocabulary]
         uniforms = torch.tensor([row.uniforms[step] for row in alive], device=model.device)

@@ -36,7 +36,7 @@ class Settings:
     base_model: str | None = None
     """Model under the adapters; overrides what each adapter names."""
     tokenizer: str | None = None
-    """Tokenizer; default: the first checkpoint's, else the student's, else the teacher's."""
+    """Tokenizer; default: the last checkpoint's that has one, else the base model's, else the teacher's."""
     states: tuple[str, ...] = STATE_SETS
     """State sets to score."""
     k: int = 16

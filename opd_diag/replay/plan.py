@@ -106,11 +106,14 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
         if not start.loadable:
             raise CheckpointError(f"The student (step 0) cannot be loaded: {start.blocker} {start.way_out or ''}")
         checkpoints = [start, *(c for c in checkpoints if c != start)]
+    _refuse_shared_file_names(checkpoints)
     teacher = _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
     recorded = _recorded(settings, checkpoints)
     prompts, notes = _prompts(settings, tokenizer, recorded)
-    if teacher_tokenizer is not None:
+    if teacher_tokenizer is None:
+        notes.append("The teacher brings no tokenizer; its ids are taken to mean what the student's mean.")
+    else:
         notes += tokenizer_differences(tokenizer, teacher_tokenizer)
     return ReplayPlan(
         run_dir=run_dir,
@@ -125,6 +128,16 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
         teacher_tokenizer=teacher_tokenizer,
         notes=tuple(notes + [c.note for c in checkpoints if c.note]),
     )
+
+
+def _refuse_shared_file_names(checkpoints: Sequence[Checkpoint]) -> None:
+    slugs = [c.slug for c in checkpoints]
+    for checkpoint in checkpoints:
+        if slugs.count(checkpoint.slug) > 1:
+            raise RunFolderError(
+                f"Two checkpoints would be stored as {checkpoint.slug}; {checkpoint.path} is one. Rename it, or "
+                "choose with --checkpoints."
+            )
 
 
 def _teacher(settings: Settings) -> Checkpoint:

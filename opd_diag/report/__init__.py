@@ -7,6 +7,7 @@
 `page.py`         ``report.html``, one file that works offline
 `figures.py`      every picture of the page, drawn once
 `sections.py`     the tables and lists of the page, as plain data for the template
+`provenance.py`   what was measured and how, for ``report.json`` and the page
 `readings.py`     one sentence a picture, computed from the tables
 `wording.py`      numbers rounded by their error; a user's text made visible
 `templates/`      the page and its style sheet
