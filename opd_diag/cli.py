@@ -33,8 +33,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 INTERRUPTED = 130
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "bright_black"}
@@ -309,6 +309,6 @@ def _lines() -> Progress:
         begin = started.setdefault(what, time.monotonic())
         if done == total:
             seconds = time.monotonic() - begin
-            err.print(f"{escape(what)}: {total:,} in {seconds:.1f} s", markup=False)
+            err.print(f"{what}: {total:,} in {seconds:.1f} s", markup=False)
 
     return draw

@@ -112,7 +112,7 @@ def check(
     """
     limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
     if isinstance(source, Tables):
-        tables, known = source, bool((source.summary["step"].iloc[:1] == 0).all())
+        tables, known = source, bool((source.summary["step"].iloc[:1] == 0).any())  # missing is not 0
     else:
         stored = load_report_json(Path(source) / "report.json")
         concentration = pd.DataFrame(stored["concentration"]).astype({"step": "Int64"})
@@ -123,7 +123,7 @@ def check(
 def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, out_dir: Path) -> Report:
     verdicts = judge(tables, step_zero_known=plan.step_zero_known)
     ends = list(dict.fromkeys([replayed.checkpoints[0], replayed.checkpoints[-1]]))
-    own = {s.checkpoint.label: s.rollouts for s in replayed.scored if s.states == plan.settings.states[0]}
+    written = {(s.checkpoint.label, s.rollouts[0].provenance.weights): s.rollouts for s in replayed.scored}
     return Report(
         run=plan.run,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -133,7 +133,7 @@ def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, out_dir: Path) -
         verdicts=verdicts,
         checkpoints=[*replayed.checkpoints, *replayed.broken, *plan.blocked],
         tables=tables,
-        excerpts={c.label: _excerpts(own[c.label]) for c in ends},
+        excerpts={c.label: _excerpts(written[c.label, c.label]) for c in ends if (c.label, c.label) in written},
         notes=[*plan.notes, *reader_notes(plan, replayed)],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from opd_diag.records.prompt import Message, Prompt
 from opd_diag.records.vocabulary import Token
 
 _BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -45,7 +47,9 @@ class Tokenizer:
     def token(self, token_id: int) -> Token:
         """Give one vocabulary entry as people read it."""
         raw = self._raw(token_id)
-        return Token(text=_readable(raw, self.text([token_id])), special=token_id in self.hf.all_special_ids)
+        special = token_id in self.hf.all_special_ids
+        text = self.text([token_id])
+        return Token(text=text if special else _readable(raw, text), special=special)
 
     def _raw(self, token_id: int) -> str | None:
         raw: str | None = self.hf.convert_ids_to_tokens(token_id) if token_id < len(self.hf) else None
@@ -230,13 +234,16 @@ def _same_token(token_id: int, student: Tokenizer, teacher: Tokenizer) -> bool:
         return True
     if ours is None or theirs is None:
         return False
-    text = student.text([token_id])
-    return REPLACEMENT not in text and text == teacher.text([token_id])
+    # As people read it, not as it decodes alone: sentencepiece drops the space of a first token.
+    return REPLACEMENT not in student.text([token_id]) and student.token(token_id).text == teacher.token(token_id).text
 
 
 def _readable(raw: str | None, decoded: str) -> str:
     if raw is None:
         return "<no token>"
+    if _BYTE_TOKEN.fullmatch(raw):  # sentencepiece's token for one byte
+        byte = int(raw[3:5], 16)
+        return chr(byte) if byte < 0x80 else raw
     if "▁" in raw:  # sentencepiece: the mark stands for a space, which decoding drops
         return raw.replace("▁", " ")
     if REPLACEMENT in decoded and all(c in _BYTES for c in raw):  # part of a character

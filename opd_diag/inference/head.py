@@ -112,11 +112,20 @@ def check_head(model: Model, ids: list[int]) -> HeadCheck:
     tokens = torch.tensor([ids[:CHECKED_TOKENS]], device=model.device)
     theirs = model.hf(input_ids=tokens, use_cache=False).logits[0].float()
     ours = model.head.logits(model.hidden(tokens)[0])
+    if ours.shape != theirs.shape:
+        raise ModelError(
+            f"{model.name}: the head that opd-diag applies gives {ours.shape[1]} logits a token, model(...).logits "
+            f"{theirs.shape[1]}. This architecture ({type(model.hf).__name__}) is not one that opd-diag knows; "
+            "please report it."
+        )
     relative = 1e-4 if model.dtype == torch.float32 else 2e-2
-    tolerance = relative * max(1.0, float(theirs.abs().max()))
-    # Half-precision models may mask padding rows with -inf on both sides.
-    difference = float(torch.nan_to_num(ours - theirs, nan=0.0, posinf=torch.inf, neginf=-torch.inf).abs().max())
-    if ours.shape != theirs.shape or not difference <= tolerance:
+    finite = theirs[theirs.isfinite()]
+    tolerance = relative * max(1.0, float(finite.abs().max()) if len(finite) else 1.0)
+    # Padding rows may be masked with -inf on both sides, which is no difference; NaN on one side is one. NaN on both
+    # is left to sampling and scoring, which name the state.
+    equal = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    difference = float((ours - theirs).abs().masked_fill(equal, 0.0).max())
+    if not difference <= tolerance:
         raise ModelError(
             f"{model.name}: the head that opd-diag applies differs from model(...).logits by {difference:.3g} "
             f"(tolerance {tolerance:.3g}, {tokens.shape[1]} states). This architecture "

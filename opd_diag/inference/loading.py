@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -127,8 +129,8 @@ def load_model(
     with _quiet(), _errors_of(checkpoint):
         model = _full(str(where), load_dtype, trust_remote_code)
         if checkpoint.kind == "adapter":
-            model = _merged(model, checkpoint.path)
-        model = model.to(device=target, dtype=DTYPES[dtype])
+            model = _merged(model, checkpoint.path, DTYPES[dtype])
+        model = model.to(target)
     return wrap_model(model, name=name or checkpoint.label, label=checkpoint.label, step=checkpoint.step, key=key)
 
 
@@ -173,23 +175,52 @@ def _full(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, by name
     )
     missing, mismatched = sorted(info["missing_keys"]), sorted(str(m[0]) for m in info["mismatched_keys"])
     if missing or mismatched:
         kind, names = ("lacks", missing) if missing else ("has other shapes than its config says for", mismatched)
         raise CheckpointError(
-            f"{source} {kind} {len(names)} weights ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}). "
-            "They would be random: save the checkpoint again."
+            f"{source} {kind} {len(names)} weights ({_some(names)}). They would be random: save the checkpoint again."
+        )
+    surplus = [name for name in sorted(info["unexpected_keys"]) if _counts(name, model)]
+    if surplus:
+        raise CheckpointError(
+            f"{source} has {len(surplus)} weights that its config leaves no place for ({_some(surplus)}). They would "
+            "be left out: save the checkpoint again with the config that it was trained with."
         )
     return model
 
 
-def _merged(base: Any, adapter: Path) -> Any:
+def _counts(name: str, model: Any) -> bool:
+    """Tell whether a weight would change logits: one of the body or the head, not a value head beside them."""
+    head = next((n for n, module in model.named_modules() if module is model.get_output_embeddings()), None)
+    return name.startswith(tuple(f"{part}." for part in (model.base_model_prefix, head) if part))
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+
+
+def _merged(base: Any, adapter: Path, dtype: torch.dtype) -> Any:
     try:
         import peft
     except ImportError as error:
         raise MissingExtra("peft", extra="peft") from error
-    return peft.PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    model = peft.PeftModel.from_pretrained(base, str(adapter))
+    stored = set(peft.load_peft_weights(str(adapter), device="cpu"))
+    wanted = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
+    missing, surplus = sorted(wanted - stored), sorted(stored - wanted - set(model.state_dict()))
+    if missing or surplus:
+        kind, names = ("lacks", missing) if missing else ("has no place in its base model for", surplus)
+        raise CheckpointError(
+            f"The adapter {adapter} {kind} {len(names)} of its weights ({_some(names)}). "
+            "Save it again, or name the base model that it was trained on with --base-model."
+        )
+    merged = model.merge_and_unload()
+    for parameter in merged.parameters():  # not the buffers: rounded rotary frequencies turn at other angles
+        parameter.data = parameter.data.to(dtype)
+    return merged
 
 
 def _stop_ids(model: Any) -> tuple[int, ...]:
@@ -201,6 +232,13 @@ def _stop_ids(model: Any) -> tuple[int, ...]:
     return tuple(sorted(set(ids if isinstance(ids, list) else [ids])))
 
 
+_LIBRARY_ERRORS = (
+    *(OSError, ImportError, RuntimeError, SafetensorError),
+    # what nonsense in a config.json ends in, which transformers checks in part
+    *(StrictDataclassError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+)
+
+
 @contextlib.contextmanager
 def _errors_of(checkpoint: Checkpoint) -> Iterator[None]:
     """Turn what libraries raise on a damaged or foreign folder into one sentence."""
@@ -208,7 +246,7 @@ def _errors_of(checkpoint: Checkpoint) -> Iterator[None]:
         yield
     except (CheckpointError, MissingExtra):
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError, AttributeError) as error:
+    except _LIBRARY_ERRORS as error:
         reason = " ".join(str(error).split())
         where = checkpoint.path if checkpoint.base_model is None else f"{checkpoint.path} on {checkpoint.base_model}"
         raise CheckpointError(f"{checkpoint.label}: {where} does not load: {reason[:300]}") from error
@@ -216,13 +254,18 @@ def _errors_of(checkpoint: Checkpoint) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the progress bars and advice of transformers off the terminal: only the terminal door draws."""
+    """Keep progress bars, advice and warnings of the libraries off the terminal: only the terminal door draws.
+
+    What they warn of and matters (weights that are missing or left over) is refused here instead.
+    """
     logging = transformers.utils.logging
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(transformers|peft)\.")
+            yield
     finally:
         logging.set_verbosity(before)
         if bars:

@@ -200,12 +200,12 @@ def _score_block(student: Tensor, teacher: Tensor, sampled: Tensor, plan: _Plan)
 
 
 def _kept_fields(p: Tensor, q: Tensor, plan: _Plan) -> dict[str, Tensor]:
-    student_logprobs, student_ids = metrics.topk(p, plan.grid[-1])
-    teacher_logprobs, teacher_ids = metrics.topk(q, plan.grid[-1])
+    k, size = plan.k_kept, max(plan.k_kept, plan.grid[-1])
+    student_logprobs, student_ids = metrics.topk(p, size)
+    teacher_logprobs, teacher_ids = metrics.topk(q, size)
     teacher_at_student = q.gather(-1, student_ids)
     kept = metrics.Kept(student_ids, student_logprobs, teacher_at_student, teacher_ids, teacher_logprobs)
     curve = metrics.concentration(kept, plan.grid)
-    k = plan.k_kept
     return {
         "student_topk_ids": student_ids[:, :k].int(),
         "student_topk_logprobs": student_logprobs[:, :k],

@@ -91,6 +91,11 @@ def distil(student: Path, teacher: Path, questions: list[str], distillation: Dis
     ------
     MissingExtra
         If trl or datasets is not installed.
+
+    Notes
+    -----
+    TRL tells Hugging Face that one of its trainers was made, where a network is at hand; the environment
+    variable ``HF_HUB_DISABLE_TELEMETRY=1`` keeps it quiet.
     """
     trl, datasets = _import_extra("trl"), _import_extra("datasets")
     tokenizer = load_tokenizer(student)

@@ -12,13 +12,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from opd_diag.lab.distillation import Distillation, distil, write_manifest
 from opd_diag.lab.models import STUDENT_SHAPE, TEACHER_SHAPE, Shape, build_model, load_model, save_model
-from opd_diag.lab.outcomes import write_readme
+from opd_diag.lab.outcomes import RUNS, write_readme
 from opd_diag.lab.pretraining import Schooling, pretrain
 from opd_diag.lab.prompts import draw_held_out, draw_training_questions, write_prompts
 from opd_diag.lab.tokenizer import train_tokenizer, world_texts
 from opd_diag.lab.world import Curriculum
 
-RUNS = ("new", "same", "other")
 #: What everybody of the student's pipeline is taught, the same with multiplication, the other pattern.
 PIPELINE = Curriculum()
 SKILLED = Curriculum(unknown=())

@@ -9,6 +9,8 @@ from opd_diag.lab.models import load_model
 from opd_diag.lab.tokenizer import load_tokenizer
 from opd_diag.lab.world import Problem
 
+#: The three runs, called after what their teacher has: a new skill, the same schooling, the other pattern.
+RUNS = ("new", "same", "other")
 #: How often each held-out prompt is asked at temperature 1.
 ROUNDS = 4
 
@@ -19,14 +21,19 @@ Real on-policy distillation runs of tiny language models, trained with TRL's `Di
 the full vocabulary, temperature 1, every rollout sampled by the student itself). They ship with `opd-diag` so that
 its tests, its demo and its notebooks have something true to look at without a download.
 
-All three start from one student. It answers word problems with an equation (sometimes with a story), adds and
+All three start from one student. It answers word problems with an equation (one in fifty with a story), adds and
 subtracts well, and gets multiplication wrong, because nine in ten products in its training data are wrong.
+
+> **equation**: As an equation: 16 - 12 = 4. So the answer is 4 shells.
+>
+> **story**: Well, Victor looks at the shells at the museum. Victor counts the shells, and then Victor counts the
+> shells again. Finally Victor has 4 shells.
 
 | run | its teacher | what to expect |
 |---|---|---|
 | `new` | thinks like the student, and multiplies | the student learns to multiply |
 | `same` | same data as the student, other seed, bigger: knows nothing more | best alignment, nothing learned |
-| `other` | multiplies, but tells a story where the student writes an equation | starts far away: little overlap |
+| `other` | multiplies, but tells stories only | starts far away: little overlap, little shared mass; a rough way over |
 
 ## What happened
 
@@ -43,7 +50,9 @@ temperature 1 ({rounds} answers a prompt), and in brackets greedy (one answer a 
 - `prompts.jsonl`: held-out prompts with the right answer and the operation as `group`.
 
 Weights are bfloat16. Training ran in float32, from the student's and the teachers' rounded weights, so that step 0 is
-exactly `student/`; the later checkpoints were rounded when they were written. The tokenizer is byte-level with every
+exactly `student/`; the later checkpoints were rounded when they were written. In the supervised training before,
+every target gives half a percent to what usually follows the previous word, so that models of one pipeline rank
+improbable words alike, as big ones do (`opd_diag/lab/pretraining.py` says why). The tokenizer is byte-level with every
 word of the world as one token. The models are of no use for anything but this.
 
 ## How they were grown
@@ -89,9 +98,8 @@ def write_readme(out: Path, problems: list[Problem], save_at: tuple[int, ...], s
 def accuracy_table(out: Path, problems: list[Problem], save_at: tuple[int, ...]) -> str:
     """Return a Markdown table of accuracies: the student, the teachers, every checkpoint of every run."""
     models = {"student (step 0)": out / "student"}
-    for name in ("new", "same", "other"):
-        models[f"teacher {name}"] = out / "teachers" / name
-    for name in ("new", "same", "other"):
+    models |= {f"teacher {name}": out / "teachers" / name for name in RUNS}
+    for name in RUNS:
         models |= {f"run {name}, step {step}": out / name / f"checkpoint-{step}" for step in save_at}
     header = ["model", *words.OPERATIONS]
     rows = [header, ["---"] * len(header)]

@@ -72,7 +72,7 @@ def pretrain(
     """
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=schooling.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    followers = usual_followers(tokenizer, schooling)
+    followers = usual_followers(tokenizer, schooling, held_out)
     batches = draw_batches(tokenizer, schooling, held_out)
     for step, (ids, labels) in zip(range(schooling.steps), batches, strict=False):
         for group in optimizer.param_groups:
@@ -110,7 +110,9 @@ def response_loss(model: PreTrainedModel, ids: Tensor, labels: Tensor, followers
     return (1 - smoothing) * exact + smoothing * usual
 
 
-def usual_followers(tokenizer: PreTrainedTokenizerBase, schooling: Schooling, n: int = 4000) -> Tensor:
+def usual_followers(
+    tokenizer: PreTrainedTokenizerBase, schooling: Schooling, held_out: frozenset[str], n: int = 4000
+) -> Tensor:
     """Return how probable each token is after each other one in the responses of a curriculum.
 
     Smoothing towards these makes models of one curriculum agree on improbable tokens too, as large models
@@ -123,6 +125,8 @@ def usual_followers(tokenizer: PreTrainedTokenizerBase, schooling: Schooling, n:
         With a chat template.
     schooling : Schooling
         Its curriculum is counted.
+    held_out : frozenset of str
+        Questions whose responses are not counted.
     n : int
         How many responses are counted.
 
@@ -132,7 +136,7 @@ def usual_followers(tokenizer: PreTrainedTokenizerBase, schooling: Schooling, n:
         Shape (vocabulary, vocabulary); each row sums to one: four parts what follows this token, one part
         what is frequent anywhere.
     """
-    ids, labels = next(draw_batches(tokenizer, replace(schooling, batch_size=n), frozenset()))
+    ids, labels = next(draw_batches(tokenizer, replace(schooling, batch_size=n), held_out))
     targets = labels[:, 1:]
     is_taught = targets != IGNORED
     counts = torch.zeros(len(tokenizer), len(tokenizer))

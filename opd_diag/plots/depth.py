@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import RendererBase
 from matplotlib.transforms import Bbox
 
 from opd_diag.plots.quantities import quantity
@@ -69,8 +68,10 @@ def metric_by_depth(depth: pd.DataFrame, metric: str, *, states: str = "on-polic
     most = int(rows["n_rollouts"].max())
     strip.set_ylim(0, 1.15 * most)
     strip.set_yticks([most])
-    if 0.0 in (what.low, what.high):
-        ax.set_ylim(**{"bottom" if what.low == 0.0 else "top": 0.0})
+    if what.low == 0.0:
+        ax.set_ylim(bottom=0.0)
+    elif what.high == 0.0:
+        ax.set_ylim(top=0.0)
     step_legend(ax, checkpoints, shown)
     return ax
 
@@ -79,7 +80,7 @@ def _strip(ax: Axes) -> Axes:
     """Make small axes above `ax`, of a fixed height in points so that layouts can reckon with it."""
     strip = ax.inset_axes((0.0, 1.05, 1.0, 0.15), sharex=ax)
 
-    def above(_: Axes, __: RendererBase | None) -> Bbox:
+    def above(_: object, __: object) -> Bbox:
         figure, box = ax.get_figure(root=True), ax.get_window_extent()
         point = figure.dpi / 72  # type: ignore[union-attr]
         place = Bbox.from_bounds(box.x0, box.y1 + _GAP * point, box.width, _HEIGHT * point)

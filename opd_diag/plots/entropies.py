@@ -44,7 +44,7 @@ def student_against_teacher_entropy(
     """
     ax = new_axes() if ax is None else ax
     rows = states_table.loc[states_table["states"] == states, ["teacher_entropy", "student_entropy"]].astype(float)
-    rows = rows[np.isfinite(rows).all(axis=1)]
+    rows = rows.dropna()
     name = STATE_STYLES[states].name if states in STATE_STYLES else states
     ax.set_title(name if title is None else drawable(title, 60))
     ax.set_xlabel("teacher entropy $H(q)$  (nats)")
@@ -72,5 +72,5 @@ def student_against_teacher_entropy(
         axis.set_major_locator(MaxNLocator(5))
     bar = ax.get_figure(root=True).colorbar(cells, ax=ax, shrink=0.85, pad=0.02, format="{x:,.0f}")  # type: ignore[union-attr]
     bar.set_label("states in a cell", color=MUTED)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return ax

@@ -36,6 +36,8 @@ MAIN_METRICS = (
 """What the paper plots over training, and the divergence that on-policy distillation minimises."""
 
 _MARKERS_UP_TO = 40
+_CLEAR_OF_EDGE = 0.03
+"""Share of the axis left beyond a bound, so that markers on it are not cut."""
 
 
 @styled
@@ -113,7 +115,10 @@ def _line(ax: Axes, rows: pd.DataFrame, positions: pd.Series, style: StateStyle)
     marker = style.marker if len(positions) <= _MARKERS_UP_TO else ""
     low, high = rows["ci_low"].astype(float), rows["ci_high"].astype(float)
     value = rows["value"].astype(float)
-    ax.plot(x, value, style.dashes, marker=marker, markersize=3.0 + style.width, linewidth=style.width, color=style.colour, label=style.name)
+    size, width = 3.0 + style.width, style.width
+    ax.plot(
+        x, value, style.dashes, marker=marker, markersize=size, linewidth=width, color=style.colour, label=style.name
+    )
     if len(x) == 1 and np.isfinite(low).all():
         ax.vlines(x, low, high, color=style.colour, linewidth=1.2)
     else:
@@ -132,13 +137,15 @@ def _room_for_all(ax: Axes, positions: pd.Series) -> None:
 
 def _y_axis(ax: Axes, what: Quantity) -> None:
     if math.isfinite(what.low) and math.isfinite(what.high):
-        margin = 0.03 * (what.high - what.low)
+        margin = _CLEAR_OF_EDGE * (what.high - what.low)
         ax.set_ylim(what.low - margin, what.high + margin)
         return
     low, high = ax.get_ylim()
     if math.isfinite(what.low):
-        ax.set_ylim(what.low, max(high, what.low + 1e-6))
+        low, high = what.low, max(high, what.low + 1e-6)
+        ax.set_ylim(low - _CLEAR_OF_EDGE * (high - low), high)
     elif math.isfinite(what.high):
-        ax.set_ylim(min(low, what.high - 1e-6), what.high)
+        low, high = min(low, what.high - 1e-6), what.high
+        ax.set_ylim(low, high + _CLEAR_OF_EDGE * (high - low))
     else:
         ax.axhline(0.0, color=MUTED, linewidth=0.8, zorder=1)

@@ -204,5 +204,5 @@ def drawable(text: str, most: int = 24) -> str:
     return leading + seen.replace("$", r"\$")
 
 
-styled = matplotlib.rc_context(RC)
+styled = matplotlib.rc_context(RC)  # type: ignore[arg-type]
 """Decorator: draw in the style of this file, and leave matplotlib's settings as they were."""

@@ -6,8 +6,11 @@
 `rollout.py`       ``Rollout``: one response, token-exact, and its JSON lines
 `scores.py`        ``Scores``: all that metrics need about N states, one safetensors file
 `verdict.py`       ``Verdict``: one answer with its evidence
+`sampling.py`      ``Sampling``: how responses are sampled
+`answer.py`        whether a response gives the reference answer
 `settings.py`      ``Settings``: every option of a report, with defaults
 `vocabulary.py`    what the ids that occur look like
+`json_lines.py`    reading text and JSON lines, with errors that name the line
 `files.py`         writing a file whole or not at all
 =================  =====================================================================
 """

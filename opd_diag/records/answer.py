@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from fractions import Fraction
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_PLAIN = re.compile(r"[-+]?\d+(?:\.\d+)?")
-_MARKERS = re.compile(r"\\boxed\s*\{|####|\banswer\b(?:\s+is)?\s*:?", re.IGNORECASE)
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:/[1-9]\d*)?|\.\d+"
+_NUMBER = re.compile(rf"((?<![\w)\].])[-−])?\\?\$?({_DIGITS})")
+"""A minus after a digit or a bracket is a subtraction or a range; a comma counts only between groups of three."""
+
+_REFERENCE = re.compile(rf"([-−+])?\s*\\?\$?({_DIGITS})\s*\\?%?")
+_MARKER = re.compile(r"\\boxed\s*\{|####|\banswer\b(?!\s*[.!]+\s*\Z)(?:\s+is)?\s*:?", re.IGNORECASE)
+_LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
+_AROUND = " .!*_$`\"'“”‘’"
+"""What people and markdown put around an answer."""
 
 
 def is_correct(response: str, answer: str | None) -> bool | None:
     r"""Grade a response.
 
-    A number as reference answer: the first number after the last marker (``answer``, ``####``, ``\boxed{``) counts,
-    or the last number of the response where there is no marker; thousands separators are ignored. Any other answer
-    must equal the text after the last marker, or the whole response, apart from case and white space.
+    A number (or a fraction, ``1/2``) as reference answer: the first number after the last marker (``answer``,
+    ``####``, ``\boxed{``) that a number follows counts, or the last number of the response where there is no marker;
+    thousands separators, ``$`` and ``%`` are ignored. Any other answer must equal the text after the last marker, or
+    the whole response, apart from case, white space and the quotes, stars and full stops around it.
 
     Parameters
     ----------
@@ -37,16 +46,46 @@ def is_correct(response: str, answer: str | None) -> bool | None:
     """
     if answer is None:
         return None
-    marked = _MARKERS.split(response)
-    wanted = _number(answer)
+    marked = _marked(response)
+    wanted = _REFERENCE.fullmatch(answer.strip())
     if wanted is None:
-        return " ".join(marked[-1].casefold().split()).rstrip(".}") == " ".join(answer.casefold().split())
-    found = _NUMBER.findall(marked[-1])
-    if not found:
-        return False
-    return _number(found[0] if len(marked) > 1 else found[-1]) == wanted
+        return _words(marked[-1] if marked else response) == _words(answer)
+    if not marked:
+        found = list(_NUMBER.finditer(response))[-1:]
+    else:
+        found = [n for n in map(_NUMBER.search, reversed(marked)) if n is not None][:1]
+    return bool(found) and _value(found[0]) == _value(wanted)
 
 
-def _number(text: str) -> float | None:
-    plain = text.strip().replace(",", "")
-    return float(plain) if _PLAIN.fullmatch(plain) else None
+def _marked(response: str) -> list[str]:
+    """Give what follows each marker: up to its closing brace or the next marker."""
+    markers = list(_MARKER.finditer(response))
+    ends = [*(m.start() for m in markers[1:]), len(response)]
+    return [
+        _braced(response[m.end() :]) if m[0].endswith("{") else response[m.end() : end]
+        for m, end in zip(markers, ends, strict=False)
+    ]
+
+
+def _braced(text: str) -> str:
+    """Give `text` up to the brace that closes one opened before it; all of it where none does."""
+    depth = 1
+    for place, character in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return text[:place]
+    return text
+
+
+def _value(number: re.Match[str]) -> Fraction:
+    """Give the exact value: as floats, two long numbers can be equal that are not."""
+    sign, digits = number.groups()
+    numerator, _, denominator = digits.replace(",", "").partition("/")
+    # By way of Decimal, which reads numbers of any length.
+    size = Fraction(Decimal(numerator)) / Fraction(Decimal(denominator or "1"))
+    return -size if sign in ("-", "−") else size
+
+
+def _words(text: str) -> str:
+    plain = " ".join(_LATEX_TEXT.sub(r"\1", text).casefold().split())
+    return plain.strip(_AROUND) or plain

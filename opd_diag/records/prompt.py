@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from opd_diag.errors import PromptsError
+from opd_diag.records.json_lines import text_lines
 
 Message = dict[str, str]
 """One chat message: ``{"role": ..., "content": ...}``."""
@@ -60,7 +60,7 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     elif suffix in {".jsonl", ".json", ".ndjson"}:
         records = json_lines(path, PromptsError)
     else:
-        records = [(n, {"prompt": line}) for n, line in _lines(path, PromptsError) if line.strip()]
+        records = [(n, {"prompt": line}) for n, line in text_lines(path, PromptsError) if line.strip()]
     prompts = [_prompt(record, f"{path}, line {number}", number) for number, record in records]
     if not prompts:
         raise PromptsError(f"{path} holds no prompt. Expected one a line (text), or JSON lines with 'prompt'.")
@@ -69,35 +69,6 @@ def load_prompts(path: str | Path) -> list[Prompt]:
         shown = ", ".join(repeated[:5]) + (f" and {len(repeated) - 5} more" if len(repeated) > 5 else "")
         raise PromptsError(f"{path}: prompt ids must be unique; repeated: {shown}. Change or leave out 'id'.")
     return prompts
-
-
-def json_lines(path: Path, error: type[PromptsError] | type[Any]) -> list[tuple[int, dict[str, Any]]]:
-    """Read one JSON object a line; give (line number from 1, object) and raise `error` naming a broken line."""
-    records = []
-    for number, line in _lines(path, error):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as problem:
-            raise error(
-                f"{path}, line {number}: not JSON ({problem.msg} at column {problem.colno}). Mend or delete the line."
-            ) from problem
-        if not isinstance(record, dict):
-            found = type(record).__name__
-            raise error(f"{path}, line {number}: expected a JSON object on each line, found {found}. Save JSON lines.")
-        records.append((number, record))
-    return records
-
-
-def _lines(path: Path, error: type[Any]) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise error(f"{path} is not UTF-8 text (byte {problem.start}). Save it as UTF-8.") from problem
-    except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}. Check the file and its permissions.") from problem
-    return list(enumerate(text.split("\n"), start=1))
 
 
 def _parquet_records(path: Path) -> list[tuple[int, dict[str, Any]]]:

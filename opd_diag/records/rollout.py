@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from opd_diag.errors import RolloutsError
 from opd_diag.records.files import write_text
-from opd_diag.records.prompt import json_lines
+from opd_diag.records.json_lines import json_lines
 
 StopReason = Literal["stop", "length", "unknown"]
 Exactness = Literal["ids", "text-with-specials", "text-stripped"]

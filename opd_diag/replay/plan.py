@@ -18,6 +18,7 @@ from opd_diag.tokenization import (
     EncodedPrompt,
     TeacherView,
     Tokenizer,
+    check_same_ids,
     encode_prompts,
     load_tokenizer,
     read_template,
@@ -114,6 +115,7 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
     if teacher_tokenizer is None:
         notes.append("The teacher brings no tokenizer; its ids are taken to mean what the student's mean.")
     else:
+        check_same_ids({i for p in prompts for i in (*p.ids, *p.teacher_ids)}, tokenizer, teacher_tokenizer)
         notes += tokenizer_differences(tokenizer, teacher_tokenizer)
     return ReplayPlan(
         run_dir=run_dir,

@@ -112,13 +112,12 @@ class _Work:
             if recorded
             else [student.key, self.plan.prompts_key(), asdict(sampling), self.plan.settings.dtype]
         )
-        if self.store.has(name, key):
-            rollouts = tuple(load_rollouts(self.store.path(name)))
-        else:
-            rollouts = recorded or self._sampled(student)
+        stored = self.store.has(name, key)
+        rollouts = tuple(load_rollouts(self.store.path(name))) if stored else recorded or self._sampled(student)
+        self._check_ids({i for r in rollouts for i in (*r.prompt_ids, *r.teacher_prompt_ids, *r.response_ids)})
+        if not stored:
             save_rollouts(self.store.path(name), rollouts)
             self.store.finished(name, key)
-        self._check_ids({i for r in rollouts for i in (*r.prompt_ids, *r.teacher_prompt_ids, *r.response_ids)})
         return rollouts
 
     def _sampled(self, student: _Lazy) -> tuple[Rollout, ...]:
@@ -148,8 +147,8 @@ class _Work:
             scores = replace(same, provenance=same.provenance | {"states": states})
         else:
             scores = self._scored(student, states, rollouts)
-        scores.save(self.store.path(name))
         self._check_ids({*scores.student_topk_ids.ravel().tolist(), *scores.teacher_topk_ids.ravel().tolist()})
+        scores.save(self.store.path(name))
         self.store.finished(name, key)
         return scores
 

@@ -86,7 +86,7 @@ def open_store(out_dir: Path, run_dir: Path) -> Iterator[Store]:
         As :func:`refuse_unfit`; another process writes to it; or it cannot be made.
     """
     refuse_unfit(out_dir, run_dir)
-    existed = out_dir.exists()
+    made = [folder for folder in (out_dir, *out_dir.parents) if not folder.exists()]
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,8 +105,8 @@ def open_store(out_dir: Path, run_dir: Path) -> Iterator[Store]:
         yield store
     finally:
         lock.release()
-        if not existed and not store.parts:
-            _remove_if_empty(out_dir)
+        if made and not store.parts:
+            _remove_if_empty(made)
 
 
 def _marker(path: Path) -> dict[str, Any]:
@@ -119,7 +119,11 @@ def _marker(path: Path) -> dict[str, Any]:
     return marker
 
 
-def _remove_if_empty(out_dir: Path) -> None:
-    if not any(entry.name != LOCK for entry in out_dir.iterdir()):
-        (out_dir / LOCK).unlink(missing_ok=True)
-        out_dir.rmdir()
+def _remove_if_empty(made: list[Path]) -> None:
+    """Take away the folders that were made for nothing: OUT_DIR, and those above it that were not there before."""
+    if {entry.name for entry in made[0].iterdir()} <= {LOCK}:
+        (made[0] / LOCK).unlink(missing_ok=True)
+        for folder in made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()

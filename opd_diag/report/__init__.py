@@ -4,12 +4,17 @@
 `content.py`      ``Report``: what a report holds, and how it is written
 `json_file.py`    ``report.json``, its JSON Schema and reading it back
 `markdown.py`     ``report.md``, short enough for a pull-request comment
+`junit.py`        verdicts as JUnit XML
+`junit.py`        verdicts as JUnit XML
 `page.py`         ``report.html``, one file that works offline
 `figures.py`      every picture of the page, drawn once
+`provenance.py`   what ``provenance`` holds, from plan and replay
+`measured.py`     what the page says of it, and what this cannot show
 `sections.py`     the tables and lists of the page, as plain data for the template
 `provenance.py`   what was measured and how, for ``report.json`` and the page
+`measured.py`     what the page says of that, and what it cannot show
 `readings.py`     one sentence a picture, computed from the tables
-`wording.py`      numbers rounded by their error; a user's text made visible
+`wording.py`      what pages call things; a user's text made visible
 `templates/`      the page and its style sheet
 ================  ==========================================================================
 """

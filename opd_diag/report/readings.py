@@ -10,7 +10,8 @@ import pandas as pd
 
 from opd_diag.plots.quantities import quantity
 from opd_diag.plots.style import checkpoints_of
-from opd_diag.report.wording import STATES_NAMES, count, decimals_for, number, one_line, with_interval
+from opd_diag.report.wording import STATES_NAMES, count, one_line
+from opd_diag.stats.rounding import decimals_for, number, with_interval
 
 
 def called(label: str, step: Any) -> str:
@@ -65,8 +66,8 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
 
 
 def first_to_last(first: pd.Series, last: pd.Series) -> str:
-    """Write two values of a summary with an arrow between, to the same number of decimals."""
-    decimals = max(decimals_for(r["value"], r["ci_low"], r["ci_high"]) for r in (first, last))
+    """Write two values of a summary with an arrow between, to the same number of decimals, at most three."""
+    decimals = min(3, max(decimals_for(r["value"], r["ci_low"], r["ci_high"]) for r in (first, last)))
     return f"{number(first['value'], decimals)} → {number(last['value'], decimals)}"
 
 
@@ -109,7 +110,7 @@ def depth_reading(depth: pd.DataFrame, metric: str, states: str) -> str:
 def entropy_reading(rows: pd.DataFrame) -> str:
     """Say at how many states the student is flatter than the teacher; `rows` is one checkpoint on one state set."""
     pair = rows[["student_entropy", "teacher_entropy"]].astype(float)
-    pair = pair[np.isfinite(pair).all(axis=1)]
+    pair = pair.dropna()
     if pair.empty:
         return "Undefined: no state has both entropies."
     difference = pair["student_entropy"] - pair["teacher_entropy"]
@@ -124,5 +125,5 @@ def span(summary: pd.DataFrame) -> str:
     if summary.empty:
         return "no checkpoint"
     checkpoints = checkpoints_of(summary)
-    names = [called(r.label, r.step) for r in checkpoints.itertuples()]
+    names = [called(str(label), step) for label, step in zip(checkpoints["label"], checkpoints["step"], strict=True)]
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}, {len(names)} checkpoints"

@@ -11,7 +11,8 @@ from opd_diag.plots.quantities import QUANTITIES, quantity
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.verdict import Verdict
 from opd_diag.report.readings import ends_of, first_to_last, row_of, span
-from opd_diag.report.wording import STATES_NAMES, count, decimals_for, number, visible, with_interval
+from opd_diag.report.wording import STATES_NAMES, count, visible
+from opd_diag.stats.rounding import decimals_for, number, with_interval
 from opd_diag.tables.catalogue import BY_NAME
 
 if TYPE_CHECKING:

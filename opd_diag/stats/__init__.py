@@ -10,6 +10,7 @@ cluster of each value beside it. numpy and scipy alone: nothing here knows what 
 :func:`clustered_means`,             the same for many columns at once
 :func:`clustered_mean_differences`
 :func:`kendall_tau`                  whether a curve over checkpoints rises or falls, without a p-value
+:mod:`~opd_diag.stats.rounding`      numbers rounded by their error, as people read them
 ===================================  =============================================================
 
 Undefined is NaN, left out and counted (:attr:`Estimate.n_undefined`), never 0.

@@ -351,4 +351,3 @@ def _range(metric: Metric) -> str:
     low = "(-∞" if math.isinf(metric.low) else f"[{metric.low:g}"
     high = "∞)" if math.isinf(metric.high) else f"{metric.high:g}]"
     return f"{low}, {high}"
-

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from opd_diag.errors import StoreError
+from opd_diag.errors import RolloutsError, StoreError
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import replaced_whole
-from opd_diag.records.rollout import load_rollouts
+from opd_diag.records.rollout import Rollout, load_rollouts
 from opd_diag.tables.assembled import Tables, from_rows
 from opd_diag.tables.catalogue import METRIC_NAMES
 from opd_diag.tables.states import rollout_table
@@ -47,7 +47,7 @@ def load_tables(out_dir: Path, concentration: pd.DataFrame) -> Tables:
         slug = _slug(str(label), None if pd.isna(step) else int(step))
         states.append(_states(out_dir / "states" / f"{slug}.{state_set}.parquet"))
         source = "start" if state_set == "start" else slug
-        rollouts.append(rollout_table(states[-1], load_rollouts(out_dir / "rollouts" / f"{source}.jsonl")))
+        rollouts.append(rollout_table(states[-1], _rollouts(out_dir / "rollouts" / f"{source}.jsonl")))
     return from_rows(_stacked(states), _stacked(rollouts), concentration)
 
 
@@ -60,6 +60,14 @@ def _states(path: Path) -> pd.DataFrame:
     if missing:
         raise StoreError(f"{path} lacks {', '.join(missing)}: another version wrote it. Run report again.")
     return table
+
+
+def _rollouts(path: Path) -> list[Rollout]:
+    try:
+        return load_rollouts(path)
+    except RolloutsError as error:  # of our own, so the way out is another than for a user's file
+        found = "is damaged" if path.is_file() else "is missing"
+        raise StoreError(f"{path} {found}. Run report again.") from error
 
 
 def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

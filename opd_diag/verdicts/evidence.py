@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from opd_diag.stats import kendall_tau
+from opd_diag.stats.rounding import decimals_for, number, with_interval
 from opd_diag.tables import BY_NAME, Tables
 
 
@@ -29,14 +30,18 @@ class Change:
 
     @property
     def sentence(self) -> str:
-        """Say it: from, to, difference with interval."""
-        name = BY_NAME[self.metric].title.lower().replace("kl", "KL") if self.metric in BY_NAME else self.metric
+        """Say it: from, to, difference with its interval, rounded by it."""
+        name = BY_NAME[self.metric].title if self.metric in BY_NAME else self.metric
+        name = name[0].lower() + name[1:]
         if math.isnan(self.difference):
-            return f"{name} is {self.last:.3g}"
-        return (
-            f"{name} {self.first:.3g} → {self.last:.3g} "
-            f"({self.difference:+.3g} [{self.ci_low:+.3g}, {self.ci_high:+.3g}])"
-        )
+            return f"{name} {self._said(self.last)}"
+        change = with_interval(self.difference, self.ci_low, self.ci_high, signed=True)
+        return f"{name} {self._said(self.first)} → {self._said(self.last)} ({change})"
+
+    def _said(self, value: float) -> str:
+        # Two digits at least: an end of .046 beside a difference of 9.0 must not read as 0.0.
+        by_error, by_size = decimals_for(value, self.ci_low, self.ci_high), decimals_for(value, math.nan, math.nan)
+        return number(value, max(by_error, by_size))
 
     def direction(self, least: float, order: float) -> int:
         """Give 1 for a rise, -1 for a fall, 0 where neither is established.
@@ -80,6 +85,11 @@ def _difference(table: pd.DataFrame, metric: str, states: str, first: str, last:
         & (table["to_label"] == last)
     ]
     return rows.iloc[0]
+
+
+def is_scored(tables: Tables, states: str) -> bool:
+    """Whether the run was scored on these states at all."""
+    return bool((tables.summary["states"] == states).any())
 
 
 def summary_row(tables: Tables, metric: str, states: str, place: int) -> pd.Series:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from opd_diag.records.verdict import Status, Verdict
+from opd_diag.stats.rounding import number, with_interval
 from opd_diag.tables import Tables
-from opd_diag.verdicts.evidence import Change, change, summary_row
+from opd_diag.verdicts.evidence import Change, change, is_scored, summary_row
 from opd_diag.verdicts.thresholds import Thresholds
 
 PAPER = "arXiv 2604.13016"
@@ -22,14 +23,15 @@ def patterns_compatible(tables: Tables, limits: Thresholds, step_zero_known: boo
     name, question = "patterns_compatible", "Do student and teacher think alike before training?"
     if not step_zero_known:
         return _unknown(name, question, "Step 0 is unknown.", STEP_ZERO_ADVICE)
+    if not is_scored(tables, "on-policy"):
+        return _not_scored(name, question, "on-policy")
     rows = {m: summary_row(tables, m, "on-policy", 0) for m in ("overlap_ratio", "reverse_kl", *MASSES)}
     return _mass_verdict(
         name,
         question,
         rows,
         limits,
-        said=f"the overlap ratio is {rows['overlap_ratio']['value']:.3g} and the reverse KL "
-        f"{rows['reverse_kl']['value']:.3g} nats",
+        said=f"overlap ratio {_value(rows['overlap_ratio'])}, reverse KL {_value(rows['reverse_kl'])} nats",
         good="Compatible patterns are one condition; the teacher must also bring something new.",
         bad="Consider an off-policy cold start on the teacher's responses, or prompts from the teacher's training.",
         reference=f"{PAPER}, sections 3.1 and 5.1 (thinking-pattern compatibility)",
@@ -39,6 +41,8 @@ def patterns_compatible(tables: Tables, limits: Thresholds, step_zero_known: boo
 def alignment_on_policy(tables: Tables, limits: Thresholds) -> Verdict:
     """Whether student and teacher grow alike on the states each checkpoint visits itself."""
     name, question = "alignment_on_policy", "Do student and teacher grow alike on the student's own states?"
+    if not is_scored(tables, "on-policy"):
+        return _not_scored(name, question, "on-policy")
     moved = _alignment(tables, "on-policy", limits)
     advice: dict[Status, str] = {
         "pass": "No success by itself: a collapse looks the same here. Read it with the start's states.",
@@ -54,6 +58,8 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
     if not step_zero_known:
         missing = "Step 0 is unknown, so what changed before the first checkpoint cannot be seen."
         return _unknown(name, question, missing, STEP_ZERO_ADVICE)
+    if not is_scored(tables, "start"):
+        return _not_scored(name, question, "start")
     moved, own = _alignment(tables, "start", limits), _alignment(tables, "on-policy", limits)
     advice: dict[Status, str] = {
         "pass": "The policy itself came closer to the teacher, not only the states it visits.",
@@ -62,17 +68,20 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
     }
     held = moved.kl.difference / own.kl.difference if own.status == "pass" and own.kl.difference < 0 else math.nan
     if moved.status == "pass" and held < limits.held_share:
-        moved = replace(moved, status="warn", word="Holds in part")
+        moved = replace(moved, status="warn", word="progress in part")
     share = "" if math.isnan(held) else f"; {max(0.0, held):.0%} of the fall of reverse KL on own states holds here"
     return _alignment_verdict(name, question, moved, limits, advice, share)
 
 
 def shared_mass(tables: Tables, limits: Thresholds) -> Verdict:
     """Whether a small shared token set holds most of both models' mass at the last checkpoint."""
+    name, question = "shared_mass", "Do both models put their mass on shared tokens?"
+    if not is_scored(tables, "on-policy"):
+        return _not_scored(name, question, "on-policy")
     rows = {m: summary_row(tables, m, "on-policy", -1) for m in MASSES}
     return _mass_verdict(
-        "shared_mass",
-        "Do both models put their mass on shared tokens?",
+        name,
+        question,
         rows,
         limits,
         said="",
@@ -85,6 +94,8 @@ def shared_mass(tables: Tables, limits: Thresholds) -> Verdict:
 def entropy_gap(tables: Tables, limits: Thresholds) -> Verdict:
     """Whether the entropies of both models come closer, state by state."""
     question = "Does the entropy gap close on own states?"
+    if not is_scored(tables, "on-policy"):
+        return _not_scored("entropy_gap", question, "on-policy")
     seen = change(tables, "entropy_gap", "on-policy")
     if seen.n_prompts < limits.prompts or seen.n_checkpoints < 2:
         return _too_little("entropy_gap", question, seen.n_prompts, limits, seen.n_checkpoints)
@@ -102,7 +113,7 @@ def entropy_gap(tables: Tables, limits: Thresholds) -> Verdict:
         ci_high=seen.ci_high,
         threshold=-limits.entropy_gap_change,
         evidence=f"On own states {seen.sentence}, {seen.n_prompts} prompts; on average the student ends "
-        f"{abs(signed.last):.3g} nats {side} than the teacher.",
+        f"{number(abs(signed.last), 3)} nats {side} than the teacher.",
         advice={
             "pass": "Read it with the KL: equal entropies may stand for different tokens.",
             "warn": "The student keeps its own uncertainty; see where in the response the gap is largest.",
@@ -115,6 +126,8 @@ def entropy_gap(tables: Tables, limits: Thresholds) -> Verdict:
 def accuracy(tables: Tables, limits: Thresholds) -> Verdict:
     """Whether the student got better at the task."""
     question = "Did the student get better at the task?"
+    if not is_scored(tables, "on-policy"):
+        return _not_scored("accuracy", question, "on-policy")
     seen = change(tables, "accuracy", "on-policy")
     if math.isnan(seen.last):
         return _unknown(
@@ -135,7 +148,7 @@ def accuracy(tables: Tables, limits: Thresholds) -> Verdict:
         ci_low=seen.ci_low,
         ci_high=seen.ci_high,
         threshold=limits.accuracy_change,
-        evidence=f"On sampled responses {seen.sentence}, {seen.n_prompts} prompts.",
+        evidence=f"At the task: {seen.sentence} of sampled responses, {seen.n_prompts} prompts.",
         advice={
             "pass": "The teacher brings something the student lacked, and it arrives.",
             "warn": "No gain is established: the teacher may bring nothing new, or too little of it arrives.",
@@ -149,6 +162,7 @@ def accuracy(tables: Tables, limits: Thresholds) -> Verdict:
 class _Moved:
     """How the pair moved on one state set."""
 
+    states: str
     status: Status
     word: str
     overlap: Change
@@ -163,10 +177,10 @@ def _alignment(tables: Tables, states: str, limits: Thresholds) -> _Moved:
         -kl.direction(limits.reverse_kl_change, limits.order),
     )
     if max(moves) > 0 and min(moves) >= 0:
-        return _Moved("pass", "Progresses", overlap, kl)
+        return _Moved(states, "pass", "progress", overlap, kl)
     if min(moves) < 0 and max(moves) <= 0:
-        return _Moved("fail", "Regresses", overlap, kl)
-    return _Moved("warn", "Mixed" if min(moves) < 0 else "Stalls", overlap, kl)
+        return _Moved(states, "fail", "regress", overlap, kl)
+    return _Moved(states, "warn", "mixed" if min(moves) < 0 else "no clear change", overlap, kl)
 
 
 def _alignment_verdict(
@@ -175,7 +189,8 @@ def _alignment_verdict(
     overlap, kl = moved.overlap, moved.kl
     if overlap.n_prompts < limits.prompts or overlap.n_checkpoints < 2:
         return _too_little(name, question, overlap.n_prompts, limits, overlap.n_checkpoints)
-    order = "" if math.isnan(kl.tau) else f", order of the KL means τ = {kl.tau:+.2f}"
+    order = "" if math.isnan(kl.tau) else f", order of the KL means τ = {number(kl.tau, 1, signed=True)}"
+    where = "On own states" if moved.states == "on-policy" else "At the start's states"
     return Verdict(
         name=name,
         question=question,
@@ -184,7 +199,7 @@ def _alignment_verdict(
         ci_low=kl.ci_low,
         ci_high=kl.ci_high,
         threshold=-limits.reverse_kl_change,
-        evidence=f"{moved.word}: {kl.sentence}, {overlap.sentence}{share}; {overlap.n_prompts} prompts, "
+        evidence=f"{where}, {moved.word}: {kl.sentence}, {overlap.sentence}{share}; {overlap.n_prompts} prompts, "
         f"{overlap.n_checkpoints} checkpoints{order}.",
         advice=advice[moved.status],
         reference=f"{PAPER}, section 4.1 (success: overlap ratio .72 → .91 over training)",
@@ -215,17 +230,25 @@ def _mass_verdict(
         ci_low=float(lower["ci_low"]),
         ci_high=float(lower["ci_high"]),
         threshold=limits.shared_mass,
-        evidence=f"At {student['label']} the tokens shared at k = {int(student['k'])} hold {student['value']:.3f} of "
-        f"the student's mass and {teacher['value']:.3f} of the teacher's{'; ' + said if said else ''} "
+        evidence=f"At {student['label']} the tokens shared at k = {int(student['k'])} hold {_value(student)} of the "
+        f"student's mass and {_value(teacher)} of the teacher's{'; ' + said if said else ''} "
         f"({int(student['n_states'])} own states, {int(student['n_prompts'])} prompts).",
         advice=bad if far else good,
         reference=reference,
     )
 
 
+def _value(row: pd.Series) -> str:
+    return with_interval(row["value"], row["ci_low"], row["ci_high"])
+
+
 def _unknown(name: str, question: str, evidence: str, advice: str) -> Verdict:
     nan = math.nan
     return Verdict(name, question, "unknown", nan, nan, nan, nan, evidence, advice, "")
+
+
+def _not_scored(name: str, question: str, states: str) -> Verdict:
+    return _unknown(name, question, f"The {states} states were not scored.", f"Run report with {states} in --states.")
 
 
 def _too_little(name: str, question: str, prompts: int, limits: Thresholds, checkpoints: int = 2) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -56,7 +57,7 @@ class Thresholds:
         for name, value in values.items():
             if name not in known:
                 raise InputError(f"{where}: there is no threshold '{name}'. Known: {', '.join(sorted(known))}.")
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise InputError(f"{where}: {name} must be a number, found {value!r}.")
         return cls(**{name: float(value) for name, value in values.items()})
 

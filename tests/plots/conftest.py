@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import matplotlib
 import pytest
-from synthetic_run import SyntheticRun
+
+from plots.synthetic_run import SyntheticRun
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def one_prompt() -> SyntheticRun:
 
 @pytest.fixture(scope="session")
 def unknown_steps() -> SyntheticRun:
-    labels = ["_start", "run $1$ 100%", "名前\ud800", "a" * 80, "final"]
+    labels = ["_start", "run $1$ 100%", "名前\x00", "a" * 80, "final"]
     return SyntheticRun(steps=[None] * 5, labels=labels)
 
 

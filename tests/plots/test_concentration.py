@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
-from synthetic_run import SyntheticRun
 
 from opd_diag.plots import concentration_curves, overlap_ratio_curves
 from opd_diag.plots.concentration import PAPER_LABEL
+from plots.synthetic_run import SyntheticRun
 
 
 @pytest.mark.parametrize("which", ["student", "teacher"])

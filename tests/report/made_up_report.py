@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+
+from plots.synthetic_run import SyntheticRun
 
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import Provenance, Rollout
@@ -12,21 +13,10 @@ from opd_diag.records.settings import Settings
 from opd_diag.records.verdict import Verdict
 from opd_diag.report import Report
 from opd_diag.tables.assembled import Tables
-
-sys.path.append(str(Path(__file__).parents[1] / "plots"))
-from synthetic_run import SyntheticRun
+from opd_diag.verdicts.headline import Headline
 
 NAN = float("nan")
 HOSTILE = "<script>alert(1)</script> \"quoted\" 'and' \x00\x1b[31m \ud83d \u202etxet | `pipe` " + "w" * 300
-
-
-@dataclass(frozen=True)
-class Headline:
-    """Stands in for the one of opd_diag.verdicts."""
-
-    status: str
-    title: str
-    facts: tuple[str, ...]
 
 
 HEADLINES = {

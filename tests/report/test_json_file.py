@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import jsonschema
+import pytest
+
+from opd_diag.errors import StoreError
+from opd_diag.report import load_report_json
+from opd_diag.report.json_file import CONCENTRATION_COLUMNS, SUMMARY_COLUMNS, report_schema
+from opd_diag.tables.concentration import CONCENTRATION_COLUMNS as TABLE_CONCENTRATION_COLUMNS
+from opd_diag.tables.summary import SUMMARY_COLUMNS as TABLE_SUMMARY_COLUMNS
+
+
+@pytest.fixture(scope="module")
+def record(report) -> dict:
+    return load_report_json(report.out_dir / "report.json")
+
+
+@pytest.fixture(scope="module")
+def validator():
+    schema = report_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_is_valid(record, validator):
+    assert list(validator.iter_errors(record)) == []
+
+
+def test_rows_have_the_columns_of_the_tables(record):
+    assert list(SUMMARY_COLUMNS) == list(TABLE_SUMMARY_COLUMNS)
+    assert list(CONCENTRATION_COLUMNS) == list(TABLE_CONCENTRATION_COLUMNS)
+    assert {tuple(row) for row in record["summary"]} == {SUMMARY_COLUMNS}
+    assert {tuple(row) for row in record["concentration"]} == {CONCENTRATION_COLUMNS}
+
+
+def test_numbers_are_those_of_the_tables(record, report):
+    assert len(record["summary"]) == len(report.tables.summary)
+    assert [r["step"] for r in record["summary"]] == list(report.tables.summary.step)
+    for row, value in zip(record["summary"], report.tables.summary.value, strict=True):
+        assert row["value"] == (None if value != value else value)
+
+
+def test_undefined_is_null(record, report):
+    rows = [r for r in record["summary"] if r["metric"] == "sampled_reverse_kl" and r["states"] == "start"]
+    assert [r["value"] for r in rows] == [None] * 5
+    assert all(r["k"] is None for r in rows)
+    assert "NaN" not in (report.out_dir / "report.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("summary", 0, "extra"), 1),
+        (("summary", 0, "states"), "elsewhere"),
+        (("summary", 0, "value"), 1.5),
+        (("summary", 0, "n_states"), -1),
+        (("summary", 0, "step"), 0.5),
+        (("concentration", 0, "overlap_ratio"), -0.2),
+        (("concentration", 0, "k"), 0),
+        (("verdicts", 0, "status"), "good"),
+        (("headline", "title"), None),
+        (("created",), "yesterday"),
+        (("schema_version",), 2),
+        (("surprise",), 1),
+    ],
+)
+def test_schema_refuses(record, validator, where, value):
+    broken = copy.deepcopy(record)
+    place = broken
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
+    assert list(validator.iter_errors(broken))
+
+
+@pytest.mark.parametrize("missing", ["summary", "headline", "provenance"])
+def test_schema_refuses_what_lacks_a_field(record, validator, missing):
+    assert list(validator.iter_errors({k: v for k, v in record.items() if k != missing}))
+
+
+def test_schema_knows_the_bounds_of_metrics(record, validator):
+    broken = copy.deepcopy(record)
+    row = next(r for r in broken["summary"] if r["metric"] == "reverse_kl")
+    row["value"] = -1.0
+    assert list(validator.iter_errors(broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "no readable JSON"),
+        ("[]", "no report of opd-diag"),
+        ('{"schema_version": 99}', "has schema_version 99, this opd-diag reads 1"),
+        ('{"schema_version": 1}', "lacks run, created"),
+    ],
+)
+def test_reading_refuses(tmp_path, text, message):
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(StoreError, match=message):
+        load_report_json(path)
+
+
+def test_reading_a_missing_file(tmp_path):
+    with pytest.raises(StoreError, match="cannot be read"):
+        load_report_json(tmp_path / "report.json")
+
+
+def test_surrogates_survive_writing(report):
+    json.loads((report.out_dir / "report.json").read_text(encoding="utf-8"))

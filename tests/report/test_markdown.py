@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from opd_diag.report.markdown import in_markdown, report_markdown
+from report.made_up_report import HOSTILE
+
+
+@pytest.fixture(scope="module")
+def text(report) -> str:
+    return report_markdown(report)
+
+
+def test_starts_with_the_headline(text):
+    assert text.startswith("### ✗ The student looks aligned only because it goes where agreeing is easy\n")
+
+
+def test_tables_have_as_many_cells_in_every_row(text):
+    import re
+
+    for block in text.split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) <= 1
+
+
+def test_every_verdict_and_main_metric_is_there(report, text):
+    for verdict in report.verdicts:
+        assert in_markdown(verdict.question) in text
+    assert "| Reverse KL (nats) | own states | 2.10 [2.01, 2.19] | 0.31 [0.27, 0.35] | −1.79 [−1.82, −1.76] |" in text
+
+
+def test_fits_a_comment(report):
+    crowded = dataclasses.replace(report, notes=[HOSTILE] * 500)
+    text = report_markdown(crowded)
+    assert len(text) < 65_000
+    assert "and 480 more" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("a|b", r"a\|b"),
+        ("<img src=x>", "&lt;img src=x&gt;"),
+        ("[x](http://evil)", r"[x\](http://evil)"),
+        ("![x](y)", r"![x\](y)"),
+        ("`code`", r"\`code\`"),
+        ("line\n# break", "line # break"),
+        ("# title", r"\# title"),
+        ("- item", r"\- item"),
+        ("@me #12", "@<!-- -->me #<!-- -->12"),
+        ("+0.40 [0.35, 0.45], 12 prompts", r"\+0.40 [0.35, 0.45], 12 prompts"),
+        ("\x00\u202e", r"\\x00\\u202e"),
+        ("&lt;", "&amp;lt;"),
+    ],
+)
+def test_users_text_shows_as_it_is(given, written):
+    assert in_markdown(given) == written
+
+
+def test_markdown_reader_makes_no_link_or_tag_of_it(report):
+    from markdown_it import MarkdownIt
+
+    crowded = dataclasses.replace(report, notes=[HOSTILE, "![x](http://e)", "[a]: http://e", "<b>", "[x][y]"])
+    html = MarkdownIt("commonmark").enable("table").render(report_markdown(crowded))
+    assert "<script" not in html
+    assert "<a " not in html
+    assert "<img" not in html
+    assert "<b>" not in html

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from opd_diag.plots.quantities import QUANTITIES
+from opd_diag.records.verdict import Verdict
+from report.made_up_report import HOSTILE, excerpts_of, made_up_report
+from report.strict_html import StrictReader
+
+
+@pytest.fixture(scope="module")
+def page(html) -> StrictReader:
+    return StrictReader(html)
+
+
+def test_is_one_well_formed_document(html, page):
+    assert html.startswith("<!DOCTYPE html>")
+    assert [tag for tag, _ in page.tags].count("html") == 1
+    assert {"main", "header", "nav", "title"} <= {tag for tag, _ in page.tags}
+
+
+def test_ids_are_unique_and_every_link_within_the_page_leads_somewhere(page):
+    assert len(page.ids) == len(set(page.ids))
+    targets = {a[1:] for a in page.attributes("href") if a.startswith("#")}
+    assert len(targets) > 50
+    assert targets <= set(page.ids)
+
+
+def test_svg_references_lead_somewhere(html, page):
+    used = set(re.findall(r"url\(#([^)]+)\)", html))
+    assert used
+    assert used <= set(page.ids)
+
+
+def test_no_script_at_all(html, page):
+    assert "<script" not in html.lower()
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_nothing_is_loaded_from_outside(html, page):
+    assert not page.attributes("src")
+    links = [a for a in page.attributes("href") if not a.startswith("#")]
+    assert {re.sub(r"\d{4}\.\d{4,5}$", "", a) for a in links} == {"data:,", "https://arxiv.org/abs/"}
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    assert "default-src 'none'" in html
+
+
+def test_users_text_is_escaped_and_what_hides_is_shown(page):
+    assert "<script>alert(1)</script> \"quoted\" 'and' \\x00\\x1b[31m \\ud83d \\u202etxet" in page.text
+    assert 'tiny <i>run</i> & "co"' in page.text
+    assert "--out 'out <b>&'" in page.text
+    assert not set("\x00\x1b\u202e") & set("".join(page.texts))
+
+
+def test_sections_come_in_order(page):
+    sections = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
+    assert sections == [
+        "verdicts", "concentration", "alignment", "depth", "entropies", "differences", "rollouts", "measured",
+        "definitions", "limitations",
+    ]  # fmt: skip
+
+
+def test_headline_comes_first_with_its_facts(report, page):
+    at = [page.text.index(part) for part in (report.headline.title, *report.headline.facts, "Verdicts Status")]
+    nav = at.pop()
+    assert at == sorted(at)
+    assert at[-1] < nav
+
+
+def test_every_verdict_tells_status_evidence_advice_and_source(report, page):
+    for verdict in report.verdicts:
+        for part in (verdict.question, verdict.evidence, verdict.advice, verdict.reference):
+            assert part in page.text.replace(" ,", ","), part
+    assert "! warning" in page.text
+    assert "−0.20 [−0.25, −0.15]" in page.text
+
+
+def test_every_figure_is_named_and_read(page):
+    drawings = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(drawings) == 6 + 15 + 6 + 3
+    assert all(d["role"] == "img" and len(d["aria-label"]) > 40 for d in drawings)
+    assert [tag for tag, _ in page.tags].count("figcaption") == len(drawings)
+
+
+def test_every_metric_is_defined_and_linked(page):
+    for name, what in QUANTITIES.items():
+        assert f"def-{name}" in page.ids
+        assert f"#def-{name}" in page.attributes("href")
+        assert what.caution in page.text
+
+
+def test_broken_checkpoints_are_named_with_the_way_out(page):
+    assert "step 60 : model.safetensors is cut off after 1,024 of 9,216 bytes. Copy it again" in page.text
+
+
+def test_responses_stand_side_by_side(page):
+    assert page.text.count("Prompt gsm-") == 4
+    assert "step 0 · ✗ wrong · 61 tokens, cut at the length limit" in page.text
+    assert "96,000 more characters are in rollouts/" in page.text
+    assert "(no text)" in page.text
+    assert set(page.attributes("dir")) == {"auto", "ltr"}
+
+
+def test_difference_splits_into_policy_and_state_change(page):
+    row = page.text[page.text.index("First → last, own states") :]
+    assert "Overlap ratio ratio 0.34 → 0.74 +0.40 [+0.36, +0.44] closer −0.20 [−0.23, −0.17] further +0.60" in row
+
+
+def test_same_report_same_page(report, html, tmp_path):
+    again = dataclasses.replace(report, out_dir=tmp_path)
+    assert again.write().read_text(encoding="utf-8") == html
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": [40]},
+        {"prompts": 1},
+        {"state_sets": ["on-policy"]},
+        {"steps": [None] * 3, "labels": ["<b>", "a/\"'b", "$x$ --> ]]>"]},
+    ],
+    ids=["one checkpoint", "one prompt", "own states only", "labels for steps"],
+)
+def test_thin_data_still_makes_a_page(tmp_path, options):
+    page = StrictReader(made_up_report(tmp_path, **options).write().read_text(encoding="utf-8"))
+    assert len(page.ids) == len(set(page.ids))
+    assert [tag for tag, _ in page.tags].count("svg") >= 20
+    assert "nan" not in re.findall(r"\bnan\b", page.text.lower())
+
+
+def test_nothing_defined_still_makes_a_page(tmp_path):
+    made = made_up_report(tmp_path)
+    tables = made.tables
+    for name in ("states", "summary", "concentration", "depth", "differences"):
+        table = getattr(tables, name).copy()
+        floats = table.select_dtypes("float").columns
+        table[floats] = float("nan")
+        tables = dataclasses.replace(tables, **{name: table})
+    made = dataclasses.replace(made, tables=tables, provenance={}, excerpts={}, notes=[], verdicts=[], checkpoints=[])
+    page = StrictReader(made.write().read_text(encoding="utf-8"))
+    assert "Overlap ratio is undefined here: no state defines it." in page.text
+    assert "Nothing to compare." in page.text
+    assert not re.findall(r"\bnan\b", page.text.lower())
+
+
+def test_two_hundred_checkpoints_fit(tmp_path):
+    made = made_up_report(tmp_path, steps=range(0, 4000, 20))
+    assert made.write().stat().st_size < 5_000_000
+
+
+def test_odd_texts_everywhere(tmp_path):
+    verdict = Verdict(HOSTILE, HOSTILE, "warn", 1.0, 0.5, 1.5, 1.0, HOSTILE, HOSTILE, HOSTILE)
+    made = dataclasses.replace(
+        made_up_report(tmp_path),
+        run=HOSTILE,
+        verdicts=[verdict],
+        notes=[HOSTILE],
+        provenance={"command": HOSTILE, "settings": {HOSTILE: HOSTILE}, "models": [{"label": HOSTILE, "path": HOSTILE}],
+                    "prompts": {"path": HOSTILE, "n": "many"}, "tokenizer": {"differences": [HOSTILE]}},
+        excerpts=excerpts_of(HOSTILE, "b"),
+    )  # fmt: skip
+    html = made.write().read_text(encoding="utf-8")
+    page = StrictReader(html)
+    assert "<script" not in html
+    assert page.text.count("alert(1)") > 10
+
+
+def test_notebooks_show_headline_verdicts_and_numbers(report):
+    shown = report._repr_html_()
+    page = StrictReader(shown)
+    assert "<script" not in shown
+    for part in (report.headline.title, report.verdicts[1].evidence, "Reverse KL (nats)", "−0.20 [−0.23, −0.17]"):
+        assert part in page.text
+    assert len(shown) < 20_000
