@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -37,6 +39,8 @@ out = Console(soft_wrap=True, highlight=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 INTERRUPTED = 130
+UNCUT = 10_000
+"""Width at which no cell of a table is cut; the terminal wraps lines itself."""
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "bright_black"}
 
 
@@ -51,6 +55,9 @@ class FailOn(StrEnum):
 
 def main() -> None:
     """Run the terminal program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without Unicode is no reason for a traceback
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -176,7 +183,7 @@ def inspect(
         size = "" if row.megabytes is None else f"{row.megabytes:.1f}"
         step = "?" if row.step is None else str(row.step)
         table.add_row(step, escape(row.label), row.kind, size, "yes" if row.loadable else "no", escape(row.path))
-    out.print(table)
+    out.print(table, width=UNCUT)
     for row in rows:
         for text in (f"{row.blocker} {row.way_out}".strip(), row.note):
             if text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,15 @@ class Tokenizer:
     def token(self, token_id: int) -> Token:
         """Give one vocabulary entry as people read it."""
         raw = self._raw(token_id)
-        special = token_id in self.hf.all_special_ids
+        special = token_id in self._special_ids
         text = self.text([token_id])
         return Token(text=text if special else _readable(raw, text), special=special)
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        # Those with a role (BOS, EOS, …), and those that are special without one, such as <|im_start|>.
+        added = (i for i, token in self.hf.added_tokens_decoder.items() if token.special)
+        return frozenset((*self.hf.all_special_ids, *added))
 
     def _raw(self, token_id: int) -> str | None:
         raw: str | None = self.hf.convert_ids_to_tokens(token_id) if token_id < len(self.hf) else None
@@ -103,9 +110,10 @@ def encode_prompts(
 ) -> list[EncodedPrompt]:
     """Turn prompts into the ids that both models see.
 
-    Text gets the tokenizer's own special tokens (a BOS, where it adds one) unless it starts with the BOS already. Chat
-    messages go through the chat template, which brings its own; a last message of the assistant's is continued, else
-    the template's generation prompt is added.
+    Text gets the tokenizer's own special tokens (a BOS, where it adds one) unless it starts with the BOS already; an
+    end-of-sequence token that the tokenizer would add is left out, as the response goes on from there. Chat messages
+    go through the chat template, which brings its own; a last message of the assistant's is continued, else the
+    template's generation prompt is added.
 
     Raises
     ------
@@ -137,6 +145,11 @@ def _encode(
     if isinstance(content, str):
         has_bos = hf.bos_token is not None and content.startswith(hf.bos_token)
         ids = hf(content, add_special_tokens=not has_bos)["input_ids"]
+        if (
+            hf.eos_token_id in ids[-1:]
+            and hf.eos_token_id not in hf(content, add_special_tokens=False)["input_ids"][-1:]
+        ):
+            ids = ids[:-1]  # of a tokenizer made for training, which closes every text
     else:
         ids = _from_messages(content, prompt, tokenizer, kwargs, template)
     if not ids:

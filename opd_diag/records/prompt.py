@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from opd_diag.errors import PromptsError
-from opd_diag.records.json_lines import text_lines
+from opd_diag.records.json_lines import json_lines, text_lines
 
 Message = dict[str, str]
 """One chat message: ``{"role": ..., "content": ...}``."""

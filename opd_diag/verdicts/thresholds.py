@@ -1,4 +1,4 @@
-"""Every threshold of the verdicts, with where it comes from. None of them is a law of nature."""
+"""Every threshold of the verdicts, with where it comes from; none of them is a law of nature."""
 
 from __future__ import annotations
 
