@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from opd_diag.lab.evaluation import accuracy_by_operation
 from opd_diag.lab.models import load_model
-from opd_diag.lab.prompts import draw_held_out, draw_training_questions
+from opd_diag.lab.prompts import ask, draw_held_out, draw_training_questions
 from opd_diag.lab.tokenizer import load_tokenizer
 
 DATA = Path(__file__).parents[2] / "data"
@@ -28,6 +28,10 @@ def files():
 def test_sizes_are_within_limits():
     assert sum(path.stat().st_size for path in DATA.rglob("*")) <= 5_000_000
     assert max(path.stat().st_size for path in files()) <= 1_000_000
+
+
+def test_everybody_may_read_them():
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in files())
 
 
 def test_only_expected_kinds_of_file():
@@ -78,6 +82,31 @@ def test_prompts_are_the_held_out_ones_and_not_trained_on():
     questions = [record["prompt"][0]["content"] for record in records]
     assert questions == [problem.question for problem in draw_held_out(32, seed=0)]
     assert not set(questions) & set(draw_training_questions(32 * STEPS[-1], 0, frozenset(questions)))
+
+
+def reverse_kl_at_step_zero(name):
+    """Mean KL(student‖teacher) in nats over states that the initial student visits."""
+    student, teacher = load_model(DATA / "student"), load_model(DATA / "teachers" / name)
+    tokenizer = load_tokenizer(DATA / "student")
+    asked = [ask(tokenizer, problem.question) for problem in draw_held_out(8, seed=0)]
+    total, n = 0.0, 0
+    torch.manual_seed(0)
+    for prompt in asked:
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            whole = student.generate(input_ids=ids, max_new_tokens=48, do_sample=True, top_k=0)
+            logprobs = [
+                model(input_ids=whole).logits.log_softmax(-1)[0, ids.shape[1] - 1 : -1] for model in (student, teacher)
+            ]
+        total += (logprobs[0].exp() * (logprobs[0] - logprobs[1])).sum().item()
+        n += len(logprobs[0])
+    return total / n
+
+
+def test_teachers_stand_at_the_promised_distances():
+    assert reverse_kl_at_step_zero("same") < 0.06
+    assert 0.06 < reverse_kl_at_step_zero("new") < 0.5
+    assert reverse_kl_at_step_zero("other") > 5
 
 
 @pytest.fixture(scope="module")

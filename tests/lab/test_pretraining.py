@@ -55,7 +55,7 @@ def test_loss_matches_a_plain_forward_pass_and_cross_entropy_with_soft_targets(t
 
 
 def test_usual_followers_are_counted_in_responses(tokenizer):
-    followers = usual_followers(tokenizer, Schooling(Curriculum(narration_share=0.5), steps=1), n=300)
+    followers = usual_followers(tokenizer, Schooling(Curriculum(narration_share=0.5), steps=1), frozenset(), n=300)
     torch.testing.assert_close(followers.sum(1), torch.ones(len(tokenizer)))
 
     def after(first, second):
