@@ -69,7 +69,7 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
     held = moved.kl.difference / own.kl.difference if own.status == "pass" and own.kl.difference < 0 else math.nan
     if moved.status == "pass" and held < limits.held_share:
         moved = replace(moved, status="warn", word="progress in part")
-    share = "" if math.isnan(held) else f"; {max(0.0, held):.0%} of the fall of reverse KL on own states holds here"
+    share = "" if math.isnan(held) else f"; {_percent(held)} of the fall of reverse KL on own states holds here"
     return _alignment_verdict(name, question, moved, limits, advice, share)
 
 
@@ -170,17 +170,23 @@ class _Moved:
 
 
 def _alignment(tables: Tables, states: str, limits: Thresholds) -> _Moved:
-    """Progress: overlap ratio up or reverse KL down, and neither the wrong way; regress: the reverse of that."""
+    """Reverse KL decides; the overlap ratio supports or contradicts it.
+
+    Alone it decides nothing against the pair: past the tokens that carry mass it compares noise with noise.
+    """
     overlap, kl = change(tables, "overlap_ratio", states), change(tables, "reverse_kl", states)
-    moves = (
-        overlap.direction(limits.overlap_ratio_change, limits.order),
-        -kl.direction(limits.reverse_kl_change, limits.order),
-    )
-    if max(moves) > 0 and min(moves) >= 0:
-        return _Moved(states, "pass", "progress", overlap, kl)
-    if min(moves) < 0 and max(moves) <= 0:
-        return _Moved(states, "fail", "regress", overlap, kl)
-    return _Moved(states, "warn", "mixed" if min(moves) < 0 else "no clear change", overlap, kl)
+    more_shared = overlap.direction(limits.overlap_ratio_change, limits.order)
+    closer = -kl.direction(limits.reverse_kl_change, limits.order)
+    status: Status
+    if closer * more_shared < 0:
+        status, word = "warn", "mixed"
+    elif closer < 0:
+        status, word = "fail", "regress"
+    elif closer > 0 or more_shared > 0:
+        status, word = "pass", "progress"
+    else:
+        status, word = "warn", "no clear change"
+    return _Moved(states, status, word, overlap, kl)
 
 
 def _alignment_verdict(
@@ -236,6 +242,10 @@ def _mass_verdict(
         advice=bad if far else good,
         reference=reference,
     )
+
+
+def _percent(share: float) -> str:
+    return "all" if share >= 1 else f"{max(0.0, share):.0%}"
 
 
 def _value(row: pd.Series) -> str:
