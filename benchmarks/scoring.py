@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import opd_diag
 from benchmarks.straightforward import score_straightforwardly
-from opd_diag.inference import score, wrap_model
 from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.scores import Scores
 
@@ -87,11 +87,11 @@ def rollouts(shape: Shape, small: bool, seed: int = 0) -> list[Rollout]:
 
 def methods(student: Any, teacher: Any, drawn: list[Rollout]) -> dict[str, Callable[[], Any]]:
     """Give both methods, ready to call."""
-    wrapped = wrap_model(student, name="student", stop_ids=()), wrap_model(teacher, name="teacher", stop_ids=())
+    wrapped = [opd_diag.wrap_model(m, name=n, stop_ids=()) for m, n in ((student, "student"), (teacher, "teacher"))]
     pairs = [(r.prompt_ids, r.response_ids) for r in drawn]
     return {
         "straightforward": lambda: score_straightforwardly(student, teacher, pairs),
-        "opd-diag": lambda: score(*wrapped, drawn),
+        "opd-diag": lambda: opd_diag.score(*wrapped, drawn),
     }
 
 

@@ -35,12 +35,12 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-out = Console(soft_wrap=True, highlight=False, emoji=False)
+UNCUT = 10_000
+"""Width at which no cell of a table is cut; the terminal wraps long lines itself."""
+out = Console(soft_wrap=True, highlight=False, emoji=False, width=UNCUT)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 INTERRUPTED = 130
-UNCUT = 10_000
-"""Width at which no cell of a table is cut; the terminal wraps lines itself."""
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "bright_black"}
 
 
@@ -183,7 +183,7 @@ def inspect(
         size = "" if row.megabytes is None else f"{row.megabytes:.1f}"
         step = "?" if row.step is None else str(row.step)
         table.add_row(step, escape(row.label), row.kind, size, "yes" if row.loadable else "no", escape(row.path))
-    out.print(table, width=UNCUT)
+    out.print(table)
     for row in rows:
         for text in (f"{row.blocker} {row.way_out}".strip(), row.note):
             if text:
@@ -286,7 +286,7 @@ def _bars() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description:<38}"),
+        TextColumn("{task.description:<38}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -300,7 +300,7 @@ def _bars() -> Iterator[Progress]:
             if what not in tasks:
                 for task in tasks.values():
                     bars.update(task, visible=False)
-                tasks[what] = bars.add_task(escape(what), total=total, rate="")
+                tasks[what] = bars.add_task(what, total=total, rate="")
             speed = bars.tasks[tasks[what]].speed
             bars.update(tasks[what], completed=done, rate="" if speed is None else f"{speed:,.0f}/s")
 

@@ -145,11 +145,9 @@ def _encode(
     if isinstance(content, str):
         has_bos = hf.bos_token is not None and content.startswith(hf.bos_token)
         ids = hf(content, add_special_tokens=not has_bos)["input_ids"]
-        if (
-            hf.eos_token_id in ids[-1:]
-            and hf.eos_token_id not in hf(content, add_special_tokens=False)["input_ids"][-1:]
-        ):
-            ids = ids[:-1]  # of a tokenizer made for training, which closes every text
+        bare = hf(content, add_special_tokens=False)["input_ids"]
+        if ids[-1:] == [hf.eos_token_id] != bare[-1:]:  # of a tokenizer made for training, which closes every text
+            ids = ids[:-1]
     else:
         ids = _from_messages(content, prompt, tokenizer, kwargs, template)
     if not ids:

@@ -45,8 +45,13 @@ def read_head(model: Any) -> Head:
     Raises
     ------
     ModelError
-        The model has no linear output layer.
+        The model has no linear output layer, or no body apart from it.
     """
+    if model.base_model is model:
+        raise ModelError(
+            f"{type(model).__name__} has no body that can be run without its head. "
+            "Give a causal language model of transformers."
+        )
     layer = model.get_output_embeddings()
     weight = getattr(layer, "weight", None)
     if weight is None or weight.dim() != 2:

@@ -69,10 +69,19 @@ class Model:
         states: Tensor = self.hf.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         return states
 
-    @cached_property
+    @property
     def takes_positions(self) -> bool:
         """Whether the body takes position ids; where it does not, it derives positions from the mask."""
-        return "position_ids" in inspect.signature(self.hf.base_model.forward).parameters
+        return "position_ids" in self._arguments
+
+    @property
+    def takes_cache(self) -> bool:
+        """Whether the body takes the key–value cache that sampling needs."""
+        return "past_key_values" in self._arguments
+
+    @cached_property
+    def _arguments(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.hf.base_model.forward).parameters)
 
 
 def wrap_model(hf_model: Any, *, name: str, stop_ids: tuple[int, ...] | None = None, **known: Any) -> Model:

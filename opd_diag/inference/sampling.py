@@ -28,6 +28,9 @@ ROWS_PER_BATCH = 128
 TOKENS_PER_BATCH = 32768
 """Most tokens, prompts and room for responses together, that their key–value cache may hold."""
 
+CHECKED_TOKENS = 32
+"""Tokens of one response in each batch that are scored again in one pass."""
+
 Progress = Callable[[int, int], None]
 """(responses done, responses in all), called after each batch."""
 
@@ -81,10 +84,12 @@ def sample_rollouts(
     PromptsError
         A prompt and the room for its response exceed the model's context.
     ModelError
-        The model gives NaN or infinite logits.
+        The model gives NaN or infinite logits, or it cannot be sampled from token by token.
     """
     sampling = sampling or Sampling()
     _check_context(model, prompts, sampling.max_new_tokens)
+    if not model.takes_cache:
+        raise ModelError(f"{model.name} keeps no key–value cache of the usual kind. {_elsewhere(model)}")
     stop_ids = sorted({*model.stop_ids, *tokenizer.stop_ids})
     rows = [
         _Row(prompt, r, _uniforms(model, sampling, prompt.index, r), [], [])
@@ -94,6 +99,7 @@ def sample_rollouts(
     done = 0
     for batch in _batches(rows, sampling.max_new_tokens):
         _grow(model, batch, stop_ids, sampling, vocabulary)
+        _check_grown(model, batch[-1], sampling, vocabulary)
         done += len(batch)
         if progress is not None:
             progress(done, len(rows))
@@ -162,16 +168,45 @@ def _grow(model: Model, rows: list[_Row], stop_ids: list[int], sampling: Samplin
         if not len(keep):
             return
         if len(keep) < len(alive):
-            cache.batch_select_indices(keep)
+            cache.reorder_cache(keep)  # batch_select_indices is not there for layers with linear attention
             alive = [alive[i] for i in keep.tolist()]
         tokens = ids[keep].unsqueeze(-1)
         mask = torch.nn.functional.pad(mask[keep], (0, 1), value=1)
         positions = positions[keep, -1:] + 1
 
 
+def _check_grown(model: Model, row: _Row, sampling: Sampling, vocabulary: int | None) -> None:
+    """Hold what was sampled token by token, padded and cached, against one pass over the whole of it.
+
+    Without it an architecture that keeps its state elsewhere would write nonsense, and nobody would be told.
+    """
+    n = min(len(row.ids), CHECKED_TOKENS)
+    sequence = torch.tensor([[*row.prompt.ids, *row.ids[:n]]], device=model.device)
+    logits = model.head.logits(model.hidden(sequence)[0, -n - 1 : -1])[:, :vocabulary]
+    ids = torch.tensor(row.ids[:n], device=model.device)
+    whole = _logprobs(logits, sampling.temperature).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    difference = (whole.cpu() - torch.tensor(row.logprobs[:n])).abs().mean().item()
+    if not difference <= (1e-3 if model.dtype == torch.float32 else 0.25):
+        raise ModelError(
+            f"{model.name} gives other log-probabilities token by token than in one pass (by {difference:.2g} nats "
+            f"on average over {n} tokens). {_elsewhere(model)}"
+        )
+
+
+def _elsewhere(model: Model) -> str:
+    return (
+        f"This architecture ({type(model.hf).__name__}) cannot be sampled from here: sample with the tool that "
+        "trained it and give the responses with --rollouts."
+    )
+
+
+def _logprobs(logits: Tensor, temperature: float) -> Tensor:
+    return (logits / temperature if temperature > 0 else logits).log_softmax(-1)
+
+
 def _draw(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
     """Draw one id a row by inverting the cumulative distribution; give ids and their log-probabilities."""
-    logprobs = (logits / temperature if temperature > 0 else logits).log_softmax(-1)
+    logprobs = _logprobs(logits, temperature)
     if temperature == 0:
         ids = logprobs.argmax(-1)
     elif top_p < 1:

@@ -1,4 +1,4 @@
-"""Pairs of distributions to hold the catalogue's laws against, and what can be changed about one of them."""
+"""Pairs of distributions to hold the catalogue's laws against, what can be changed about one, and plain formulas."""
 
 from __future__ import annotations
 
@@ -75,3 +75,27 @@ PERTURBATIONS = {
     "topk probabilities": other_topk_probabilities,
     "whole distributions": other_tail,
 }
+
+
+def formulas(p, q, sampled):
+    """Every metric at one state by its `formula`, from two whole distributions of plain floats."""
+    ids = range(len(p))
+    tops = [sorted(ids, key=lambda v: (-x[v], v))[:K] for x in (p, q)]
+    shared = set(tops[0]) & set(tops[1])
+    p_shared, q_shared = sum(p[v] for v in shared), sum(q[v] for v in shared)
+    inside = [p[v] / p_shared * math.log((q[v] / q_shared) / (p[v] / p_shared)) for v in shared]
+    entropies = [-sum(x[v] * math.log(x[v]) for v in ids) for x in (p, q)]
+    return {
+        "overlap_ratio": len(shared) / K,
+        "student_overlap_mass": p_shared,
+        "teacher_overlap_mass": q_shared,
+        "overlap_token_advantage": sum(inside) / len(shared) if shared else math.nan,
+        "entropy_gap": abs(entropies[1] - entropies[0]),
+        "entropy_difference": entropies[0] - entropies[1],
+        "student_entropy": entropies[0],
+        "teacher_entropy": entropies[1],
+        "reverse_kl": sum(p[v] * math.log(p[v] / q[v]) for v in ids),
+        "forward_kl": sum(q[v] * math.log(q[v] / p[v]) for v in ids),
+        "sampled_reverse_kl": math.log(p[sampled]) - math.log(q[sampled]),
+        "top1_agreement": float(tops[0][0] == tops[1][0]),
+    }

@@ -10,7 +10,7 @@ import torch
 
 from opd_diag.tables.catalogue import BY_NAME, CATALOGUE
 
-from .distributions import PERTURBATIONS, K, N, V, distributions, extremes, top_first
+from .distributions import PERTURBATIONS, K, N, V, distributions, extremes, formulas, top_first
 
 TOLERANCE = 1e-6
 LAWS = ("aligned", "bounds", "moves", "stays", "relabelling", "better", "k")
@@ -233,3 +233,13 @@ def test_the_names_are_those_of_the_contract():
         "sampled_reverse_kl",
         "top1_agreement",
     }
+
+
+def test_every_entry_computes_its_formula(scores_from):
+    student, teacher = distributions()
+    sampled = torch.arange(N)
+    scores = scores_from(student, teacher, sampled)
+    rows = zip(student.double().exp().tolist(), teacher.double().exp().tolist(), sampled.tolist(), strict=True)
+    expected = [formulas(*row) for row in rows]
+    for metric in CATALOGUE:
+        assert metric.function(scores, K) == pytest.approx([e[metric.name] for e in expected], abs=1e-5, nan_ok=True)

@@ -1,0 +1,32 @@
+"""What tests of several rooms share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """The run of `tiny_run.build`, to be read and not changed; `copied_to` gives one that may be."""
+    from tiny_run import build
+
+    return build(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def own_run(tiny_run, tmp_path):
+    """A copy of the run, to be broken."""
+    return tiny_run.copied_to(tmp_path / "own")
+
+
+@pytest.fixture
+def without_pages(monkeypatch):
+    """Reports write their numbers alone: pictures and pages take seconds and have tests of their own."""
+    from opd_diag.report import Report
+    from opd_diag.report.json_file import write_report_json
+
+    def write(report, out_dir=None):
+        write_report_json((out_dir or report.out_dir) / "report.json", report)
+        return report.out_dir / "report.html"
+
+    monkeypatch.setattr(Report, "write", write)

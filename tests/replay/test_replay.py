@@ -1,0 +1,486 @@
+"""Filling the store: what is made, what is used again, and what one broken checkpoint does to the others."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny_run as tiny
+import torch
+
+from opd_diag.errors import CheckpointError, ModelError, OpdDiagError, RunFolderError, TokenizerMismatchError
+from opd_diag.records.rollout import load_rollouts, save_rollouts
+from opd_diag.records.scores import TENSOR_FIELDS, Scores
+from opd_diag.records.settings import settings_from
+from opd_diag.records.vocabulary import load_vocabulary
+from opd_diag.replay import make_plan, open_store, replay
+from opd_diag.runs import fingerprint, read_manifest
+
+room = importlib.import_module("opd_diag.replay.replay")  # the package has a function of this name
+LABELS = ["step 0", "step 10", "step 20", "step 30"]
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Names of the models that were loaded, in order."""
+    names = []
+    load = room.load_model
+
+    def spy(checkpoint, **options):
+        names.append(checkpoint.label)
+        return load(checkpoint, **options)
+
+    monkeypatch.setattr(room, "load_model", spy)
+    return names
+
+
+def replayed(run, out, progress=None, **options):
+    manifest = read_manifest(run.run_dir)
+    plan = make_plan(run.run_dir, settings_from(options, manifest.settings, manifest.path), manifest)
+    with open_store(out, run.run_dir) as store:
+        return replay(plan, store, progress)
+
+
+def assert_same_scores(first, second):
+    assert [(s.checkpoint.label, s.states) for s in first.scored] == [
+        (s.checkpoint.label, s.states) for s in second.scored
+    ]
+    for a, b in zip(first.scored, second.scored, strict=True):
+        assert a.rollouts == b.rollouts
+        for name in TENSOR_FIELDS:
+            np.testing.assert_array_equal(getattr(a.scores, name), getattr(b.scores, name), err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_run, tmp_path_factory):
+    """A finished replay and its folder, to be read and not changed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return replayed(tiny_run, out), out
+
+
+def test_every_checkpoint_on_every_state_set(whole):
+    done, out = whole
+    assert [(s.checkpoint.label, s.states) for s in done.scored] == [
+        (label, states) for label in LABELS for states in ("on-policy", "start")
+    ]
+    assert [c.label for c in done.checkpoints] == LABELS
+    assert done.broken == ()
+    slugs = ["step-000000", "step-000010", "step-000020", "step-000030"]
+    assert sorted(os.listdir(out / "rollouts")) == ["start.jsonl", *(f"{s}.jsonl" for s in slugs)]
+    assert sorted(os.listdir(out / "scores")) == [
+        f"{s}.{states}.safetensors" for s in slugs for states in ("on-policy", "start")
+    ]
+
+
+def test_what_is_returned_is_what_is_stored(whole):
+    done, out = whole
+    for part in done.scored:
+        stored = Scores.load(out / f"scores/{part.checkpoint.slug}.{part.states}.safetensors")
+        for name in TENSOR_FIELDS:
+            np.testing.assert_array_equal(getattr(stored, name), getattr(part.scores, name))
+        assert stored.provenance == json.loads(json.dumps(part.scores.provenance))
+        assert stored.provenance["states"] == part.states
+        assert stored.provenance["student"]["label"] == part.checkpoint.label
+        assert stored.provenance["student"]["key"] == fingerprint(part.checkpoint)
+
+
+def test_rollouts_say_who_wrote_them(whole):
+    done, out = whole
+    for checkpoint in done.checkpoints:
+        rollouts = load_rollouts(out / f"rollouts/{checkpoint.slug}.jsonl")
+        assert [(r.prompt_index, r.rollout_index) for r in rollouts] == [(p, i) for p in range(8) for i in range(2)]
+        for r in rollouts:
+            assert r.provenance.weights == checkpoint.label
+            assert r.provenance.weights_key == fingerprint(checkpoint)
+            assert (r.provenance.origin, r.provenance.step) == ("sampled", checkpoint.step)
+
+
+def test_start_is_the_first_checkpoints_own(whole):
+    done, out = whole
+    assert (out / "rollouts/start.jsonl").read_bytes() == (out / "rollouts/step-000000.jsonl").read_bytes()
+    own = {s.checkpoint.label: s.rollouts for s in done.scored if s.states == "on-policy"}
+    start = {s.checkpoint.label: s.rollouts for s in done.scored if s.states == "start"}
+    assert set(start) == set(LABELS)
+    assert all(rollouts == own["step 0"] for rollouts in start.values())
+    assert own["step 10"] != own["step 0"]
+
+
+def test_the_first_checkpoint_is_scored_once(tiny_run, tmp_path, monkeypatch):
+    scored = []
+    score = room.score
+
+    def spy(student, teacher, rollouts, *, states, **options):
+        scored.append((student.label, states))
+        return score(student, teacher, rollouts, states=states, **options)
+
+    monkeypatch.setattr(room, "score", spy)
+    replayed(tiny_run, tmp_path / "out", checkpoints="30")
+    assert scored == [("step 0", "on-policy"), ("step 30", "on-policy"), ("step 30", "start")]
+
+
+def test_the_head_of_every_model_is_checked(whole):
+    _, out = whole
+    checks = json.loads((out / "selftest.json").read_text())["head"]
+    assert sorted(c["model"] for c in checks) == sorted([*LABELS, "teacher"])
+    for check in checks:
+        assert check["max_abs_difference"] <= check["tolerance"]
+        assert check["n_states"] > 10
+
+
+def test_the_vocabulary_holds_every_id_that_occurs(whole):
+    done, out = whole
+    vocabulary = load_vocabulary(out / "vocabulary.json")
+    occurring = {i for s in done.scored for r in s.rollouts for i in (*r.prompt_ids, *r.response_ids)}
+    occurring |= {int(i) for s in done.scored for i in s.scores.student_topk_ids.ravel()}
+    occurring |= {int(i) for s in done.scored for i in s.scores.teacher_topk_ids.ravel()}
+    assert set(vocabulary) == occurring
+    assert vocabulary[10].text == "+"
+    assert not vocabulary[10].special
+    assert vocabulary[257].text == "<end>"
+    assert vocabulary[257].special
+
+
+def test_models_are_loaded_once_each(tiny_run, tmp_path, loaded):
+    replayed(tiny_run, tmp_path / "out")
+    assert sorted(loaded) == sorted([*LABELS, "teacher"])
+
+
+def test_progress_counts_to_the_end(tiny_run, tmp_path):
+    told = []
+    replayed(tiny_run, tmp_path / "out", lambda *what: told.append(what), checkpoints="10")
+    whats = list(dict.fromkeys(what for what, _, _ in told))
+    assert whats == [
+        "step 0: sampling responses", "step 0: scoring on-policy states", "step 10: sampling responses",
+        "step 10: scoring on-policy states", "step 10: scoring start states",
+    ]  # fmt: skip
+    last = {what: (done, total) for what, done, total in told}
+    assert all(done == total > 0 for done, total in last.values())
+    assert last["step 0: sampling responses"] == (16, 16)
+    for what in whats:
+        counts = [done for name, done, _ in told if name == what]
+        assert counts == sorted(counts)
+
+
+# Parts that are finished are used again.
+
+
+def test_nothing_is_loaded_the_second_time(tiny_run, tmp_path, loaded):
+    first = replayed(tiny_run, tmp_path / "out")
+    before = tiny.listing(tmp_path / "out" / "scores") | tiny.listing(tmp_path / "out" / "rollouts")
+    selftest = (tmp_path / "out" / "selftest.json").read_bytes()
+    loaded.clear()
+    second = replayed(tiny_run, tmp_path / "out")
+    assert loaded == []
+    assert_same_scores(first, second)
+    after = tiny.listing(tmp_path / "out" / "scores") | tiny.listing(tmp_path / "out" / "rollouts")
+    assert {k: v for k, v in after.items() if k != "start.jsonl"} == {
+        k: v for k, v in before.items() if k != "start.jsonl"
+    }
+    assert (tmp_path / "out" / "selftest.json").read_bytes() == selftest
+
+
+def test_a_replay_from_scratch_gives_the_same(tiny_run, whole, tmp_path):
+    assert_same_scores(whole[0], replayed(tiny_run, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7, 10])
+def test_interrupted_and_started_again_ends_in_the_same(tiny_run, whole, tmp_path, stop_at):
+    calls = []
+
+    def interrupt(what, done, total):
+        calls.append(what)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replayed(tiny_run, tmp_path / "out", interrupt)
+    assert_same_scores(whole[0], replayed(tiny_run, tmp_path / "out"))
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_killed_and_started_again_ends_in_the_same(tiny_run, whole, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from opd_diag.diagnosis import diagnose\n"
+        "def die(what, done, total):\n"
+        "    if what == 'step 10: scoring start states': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "diagnose(sys.argv[1], out=sys.argv[2], progress=die)\n"
+    )
+    out = tmp_path / "out"
+    done = subprocess.run([sys.executable, script, tiny_run.run_dir, out], capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr
+    assert (out / "scores/step-000010.on-policy.safetensors").exists()
+    assert not (out / "scores/step-000010.start.safetensors").exists()
+    assert_same_scores(whole[0], replayed(tiny_run, out))
+
+
+@pytest.mark.parametrize(
+    ("options", "made_again"),
+    [
+        pytest.param({"k": 4}, [], id="k"),
+        pytest.param({"dtype": "float32"}, [], id="nothing"),
+        pytest.param({"teacher_temperature": 2.0}, ["scores"], id="scored temperature"),
+        pytest.param({"seed": 1}, ["rollouts", "scores"], id="seed"),
+        pytest.param({"max_new_tokens": 4}, ["rollouts", "scores"], id="length"),
+        pytest.param({"teacher_system_prompt": "Add."}, ["rollouts", "scores"], id="what the teacher sees"),
+    ],
+)
+def test_a_changed_setting_makes_again_what_depends_on_it(
+    tiny_run, whole, tmp_path, loaded, monkeypatch, options, made_again
+):
+    shutil.copytree(whole[1], tmp_path / "out")
+    sampled = []
+    sample = room.sample_rollouts
+    monkeypatch.setattr(
+        room, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
+    )
+    again = replayed(tiny_run, tmp_path / "out", **options)
+    assert sampled == (LABELS if "rollouts" in made_again else [])
+    assert sorted(loaded) == (sorted([*LABELS, "teacher"]) if made_again else [])
+    fresh = replayed(tiny_run, tmp_path / "fresh", **options)
+    assert_same_scores(again, fresh)
+    if made_again:
+        with pytest.raises(AssertionError):
+            assert_same_scores(again, whole[0])
+
+
+def test_a_part_that_was_deleted_is_made_again(tiny_run, whole, tmp_path, loaded):
+    shutil.copytree(whole[1], tmp_path / "out")
+    (tmp_path / "out/scores/step-000020.start.safetensors").unlink()
+    assert_same_scores(whole[0], replayed(tiny_run, tmp_path / "out"))
+    assert sorted(loaded) == ["step 20", "teacher"]
+
+
+def test_new_weights_are_scored_anew(own_run, tmp_path, loaded):
+    first = replayed(own_run, tmp_path / "out")
+    loaded.clear()
+    tiny.change_weights(own_run.checkpoint(20), lambda name, tensor: tensor * 1.1)
+    second = replayed(own_run, tmp_path / "out")
+    assert sorted(loaded) == ["step 20", "teacher"]
+    kls = [[float(s.scores.reverse_kl.mean()) for s in done.scored] for done in (first, second)]
+    changed = [a != b for a, b in zip(*kls, strict=True)]
+    assert changed == [False] * 4 + [True] * 2 + [False] * 2
+
+
+def test_a_later_checkpoint_is_added_to_what_is_there(own_run, tmp_path, loaded):
+    shutil.move(own_run.checkpoint(30), own_run.root / "later")
+    replayed(own_run, tmp_path / "out")
+    loaded.clear()
+    shutil.move(own_run.root / "later", own_run.checkpoint(30))
+    done = replayed(own_run, tmp_path / "out")
+    assert [c.label for c in done.checkpoints] == LABELS
+    assert sorted(loaded) == ["step 30", "teacher"]
+
+
+def test_a_damaged_part_is_an_error_that_names_it(tiny_run, whole, tmp_path):
+    shutil.copytree(whole[1], tmp_path / "out")
+    part = tmp_path / "out/scores/step-000020.start.safetensors"
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(OpdDiagError, match=r"step-000020\.start\.safetensors.*Delete it and run report again"):
+        replayed(tiny_run, tmp_path / "out")
+
+
+# One broken checkpoint, and the others.
+
+
+def no_place_for(folder):
+    """Weights of another shape than the config says: the file is whole, the model does not load."""
+    tiny.save(tiny.model(seed=9, width=64), folder / "other", None)
+    shutil.copy(folder / "other" / "model.safetensors", folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [(tiny.fill_with_nan, "NaN"), (no_place_for, "shape"), (lambda f: (f / "config.json").write_text("{}"), "load")],
+    ids=["NaN", "shapes", "config"],
+)
+def test_a_broken_checkpoint_is_named_and_the_others_go_on(own_run, whole, tmp_path, harm, said):
+    harm(own_run.checkpoint(20))
+    done = replayed(own_run, tmp_path / "out")
+    assert [c.label for c in done.checkpoints] == ["step 0", "step 10", "step 30"]
+    assert [c.label for c in done.broken] == ["step 20"]
+    assert said in done.broken[0].blocker
+    assert not done.broken[0].loadable
+    expected = replace(whole[0], scored=tuple(s for s in whole[0].scored if s.checkpoint.label != "step 20"))
+    assert_same_scores(expected, done)
+    assert "step-000020" not in " ".join(str(p) for p in (tmp_path / "out").rglob("*"))
+
+
+@pytest.mark.parametrize(("harm", "error"), [(tiny.fill_with_nan, ModelError), (no_place_for, CheckpointError)])
+def test_a_broken_step_zero_is_an_error(own_run, tmp_path, harm, error):
+    harm(own_run.student)
+    with pytest.raises(error, match=r"step 0|student"):
+        replayed(own_run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_broken_is_an_error(own_run, tmp_path):
+    tiny.write_manifest(own_run, student="")
+    for step in tiny.STEPS:
+        tiny.fill_with_nan(own_run.checkpoint(step))
+    with pytest.raises(RunFolderError, match=r"None of the 3 checkpoints could be scored.*step 10.*NaN"):
+        replayed(own_run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_step_zero_the_first_that_works_is_the_start(own_run, tmp_path):
+    tiny.write_manifest(own_run, student="")
+    tiny.fill_with_nan(own_run.checkpoint(10))
+    done = replayed(own_run, tmp_path / "out")
+    assert [c.label for c in done.checkpoints] == ["step 20", "step 30"]
+    start = load_rollouts(tmp_path / "out/rollouts/start.jsonl")
+    assert {r.provenance.weights for r in start} == {"step 20"}
+
+
+@pytest.mark.parametrize("step_zero_known", [True, False])
+def test_a_broken_teacher_is_an_error_that_names_the_teacher(own_run, tmp_path, step_zero_known):
+    if not step_zero_known:
+        tiny.write_manifest(own_run, student="")
+    tiny.fill_with_nan(own_run.teacher)
+    with pytest.raises(OpdDiagError, match=r"teacher gives NaN"):
+        replayed(own_run, tmp_path / "out")
+
+
+def test_a_teacher_that_does_not_load_is_no_fault_of_the_checkpoints(own_run, tmp_path):
+    no_place_for(own_run.teacher)
+    with pytest.raises(OpdDiagError, match=r"^The teacher cannot be loaded\."):
+        replayed(own_run, tmp_path / "out")
+
+
+def test_ids_of_responses_that_mean_something_else_are_refused(own_run, tmp_path):
+    tokenizer = json.loads((own_run.teacher / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    letters = {c: i for c, i in vocabulary.items() if c.isalpha() and c.isascii()}
+    for ours, theirs in zip(letters, reversed(letters), strict=True):
+        vocabulary[ours] = letters[theirs]
+    (own_run.teacher / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(TokenizerMismatchError, match="for the student"):
+        replayed(own_run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_padding_rows_of_the_vocabulary_are_cut(own_run, tmp_path):
+    padded = tiny.model(seed=1, vocabulary=tiny.VOCABULARY + 27)
+    tiny.save(padded, own_run.teacher, tiny.byte_tokenizer())
+    done = replayed(own_run, tmp_path / "out")
+    for part in done.scored:
+        assert part.scores.provenance["common_vocabulary"] == tiny.VOCABULARY
+        assert (part.scores.teacher_cut_mass > 0).all()
+        assert (part.scores.student_cut_mass == 0).all()
+
+
+# Recorded rollouts.
+
+
+def test_recorded_rollouts_are_used_and_missing_sets_sampled(tiny_run, whole, tmp_path, monkeypatch):
+    """Those of two checkpoints from an earlier report: the other two sample on the same prompts."""
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    for slug in ("step-000000", "step-000020"):
+        shutil.copy(whole[1] / f"rollouts/{slug}.jsonl", recorded)
+    sampled = []
+    sample = room.sample_rollouts
+    monkeypatch.setattr(
+        room, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
+    )
+    done = replayed(tiny_run, tmp_path / "out", rollouts=str(recorded), seed=77)
+    assert sampled == ["step 10", "step 30"]
+    own = {s.checkpoint.label: s.rollouts for s in done.scored if s.states == "on-policy"}
+    before = {s.checkpoint.label: s.rollouts for s in whole[0].scored if s.states == "on-policy"}
+    assert own["step 0"] == before["step 0"]
+    assert own["step 20"] == before["step 20"]
+    assert own["step 10"] != before["step 10"]
+    assert [r.prompt_ids for r in own["step 10"]] == [r.prompt_ids for r in before["step 10"]]
+    assert [r.answer for r in own["step 10"]] == [r.answer for r in before["step 10"]]
+    assert load_rollouts(tmp_path / "out/rollouts/start.jsonl") == list(before["step 0"])
+
+
+def test_all_recorded_rollouts_give_the_same_scores(tiny_run, whole, tmp_path):
+    assert_same_scores(whole[0], replayed(tiny_run, tmp_path / "out", rollouts=str(whole[1] / "rollouts"), seed=77))
+
+
+def test_changed_recorded_rollouts_are_scored_anew(tiny_run, whole, tmp_path):
+    rollouts = load_rollouts(whole[1] / "rollouts/step-000030.jsonl")
+    save_rollouts(tmp_path / "recorded.jsonl", rollouts)
+    first = replayed(tiny_run, tmp_path / "out", rollouts=str(tmp_path / "recorded.jsonl"))
+    changed = [replace(r, response_ids=(65, *r.response_ids[1:])) for r in rollouts]
+    save_rollouts(tmp_path / "recorded.jsonl", changed)
+    second = replayed(tiny_run, tmp_path / "out", rollouts=str(tmp_path / "recorded.jsonl"))
+    own = [s for s in second.scored if (s.checkpoint.label, s.states) == ("step 30", "on-policy")]
+    assert (own[0].scores.sampled_ids[own[0].scores.position == 0] == 65).all()
+    assert_same_scores(
+        replace(first, scored=first.scored[:6] + first.scored[7:]),
+        replace(second, scored=second.scored[:6] + second.scored[7:]),
+    )
+
+
+# Adapters.
+
+
+@pytest.fixture
+def adapter_run(own_run):
+    """The run with LoRA adapters on the student in place of full weights; they differ more and more from it."""
+    import peft
+    from transformers import Qwen3ForCausalLM
+
+    for i, step in enumerate(tiny.STEPS):
+        shutil.rmtree(own_run.checkpoint(step))
+        config = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+        base = Qwen3ForCausalLM.from_pretrained(own_run.student, local_files_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+            model = peft.get_peft_model(base, config)
+        torch.manual_seed(step)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.2 * (i + 1))
+        model.save_pretrained(own_run.checkpoint(step))
+    return own_run
+
+
+def test_adapters_on_a_base_model(adapter_run, tmp_path):
+    done = replayed(adapter_run, tmp_path / "out")
+    assert [(c.label, c.kind) for c in done.checkpoints] == [
+        ("step 0", "full"), *((f"step {s}", "adapter") for s in tiny.STEPS),
+    ]  # fmt: skip
+    start = [s.scores for s in done.scored if s.states == "start"]
+    moved = [float(np.abs(s.student_entropy - start[0].student_entropy).mean()) for s in start]
+    assert moved[0] == 0
+    assert 0.001 < moved[1] < moved[2] < moved[3]
+    np.testing.assert_array_equal(start[3].teacher_entropy, start[0].teacher_entropy)
+
+
+def test_adapters_give_what_their_merged_weights_give(adapter_run, tmp_path):
+    import peft
+    from transformers import Qwen3ForCausalLM
+
+    as_adapters = replayed(adapter_run, tmp_path / "adapters")
+    base = Qwen3ForCausalLM.from_pretrained(adapter_run.student, local_files_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        merged = peft.PeftModel.from_pretrained(base, str(adapter_run.checkpoint(30))).merge_and_unload()
+    shutil.rmtree(adapter_run.checkpoint(30))
+    tiny.save(merged, adapter_run.checkpoint(30), tiny.byte_tokenizer())
+    as_full = replayed(adapter_run, tmp_path / "full")
+    for a, b in zip(as_adapters.scored, as_full.scored, strict=True):
+        np.testing.assert_allclose(a.scores.reverse_kl, b.scores.reverse_kl, atol=1e-5)
+
+
+def test_base_model_given_by_hand(adapter_run, tmp_path):
+    moved = adapter_run.root / "elsewhere"
+    shutil.move(adapter_run.student, moved)
+    tiny.write_manifest(adapter_run, student="../elsewhere")
+    manifest = read_manifest(adapter_run.run_dir)
+    with pytest.raises(RunFolderError, match=r"base model.*--base-model"):
+        make_plan(adapter_run.run_dir, settings_from({}, manifest.settings, manifest.path), manifest)
+    done = replayed(adapter_run, tmp_path / "out", base_model=str(moved))
+    assert len(done.checkpoints) == 4

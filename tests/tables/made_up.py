@@ -1,0 +1,156 @@
+"""Small scored rollouts with every distribution known in full, and the plain computations tables are held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.stats import t as student_t
+
+from opd_diag.records.rollout import Provenance, Rollout
+from opd_diag.records.scores import Scores
+
+from .conftest import scores_from
+
+VOCABULARY = 40
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores, what they are of, and the two distributions at every state (terminal ones included)."""
+
+    scores: Scores
+    rollouts: list[Rollout]
+    p: np.ndarray
+    q: np.ndarray
+
+    @property
+    def pair(self):
+        return self.scores, self.rollouts
+
+
+def rollout(prompt=0, index=0, length=3, *, label="step 10", key="", plain=True, **options):
+    temperature, top_p = (1.0, 1.0) if plain else (0.7, 1.0)
+    source = options.pop("provenance", None) or Provenance("sampled", label, key, None, temperature, top_p, 0)
+    ids = tuple((7 * prompt + 3 * index + 5 * i) % VOCABULARY for i in range(length))
+    return Rollout(
+        prompt_index=prompt,
+        rollout_index=index,
+        prompt_id=f"p{prompt}",
+        group=options.pop("group", None),
+        prompt_ids=(1, 2),
+        teacher_prompt_ids=(1, 2),
+        response_ids=ids,
+        stop_reason=options.pop("stop_reason", "stop"),
+        provenance=source,
+        **options,
+    )
+
+
+def scored(rollouts, *, step=10, label="step 10", states="on-policy", seed=0, vocabulary=VOCABULARY, **about):
+    """Score `rollouts` under two made-up models; truncated ones get their terminal state."""
+    places = [
+        (row, position)
+        for row, r in enumerate(rollouts)
+        for position in (*r.state_positions, *([len(r.response_ids)] if r.truncated else []))
+    ]
+    generator = torch.Generator().manual_seed(seed)
+    student = 2.0 * torch.randn(len(places), vocabulary, generator=generator, dtype=torch.float64)
+    teacher = student + torch.randn(len(places), vocabulary, generator=generator, dtype=torch.float64)
+    terminal = np.array([position == len(rollouts[row].response_ids) for row, position in places])
+    sampled = [0 if end else rollouts[row].response_ids[p] for (row, p), end in zip(places, terminal, strict=True)]
+    return of_distributions(
+        rollouts, places, terminal, student.log_softmax(-1), teacher.log_softmax(-1), sampled,
+        step=step, label=label, states=states, about=about,
+    )  # fmt: skip
+
+
+def of_distributions(rollouts, places, terminal, student, teacher, sampled, *, step, label, states, about=None):
+    """Scores of known log-probabilities; `about` changes the provenance."""
+    made = scores_from(student.float(), teacher.float(), torch.tensor(sampled))
+    nan_at_end = {
+        name: np.where(terminal, np.nan, getattr(made, name))
+        for name in ("student_sampled_logprobs", "teacher_sampled_logprobs")
+    }
+    changes = about or {}
+    provenance = {
+        "states": states,
+        "student": {"name": label, "label": label, "step": step, "key": ""},
+        "teacher": {"name": "big", "key": ""},
+        "student_temperature": 1.0,
+        "teacher_temperature": 1.0,
+    }
+    student_changes = provenance["student"] | changes.get("student", {})
+    scores = replace(
+        made,
+        rollout=np.array([row for row, _ in places], dtype=np.int32),
+        position=np.array([position for _, position in places], dtype=np.int32),
+        terminal=terminal,
+        sampled_ids=np.where(terminal, -1, made.sampled_ids).astype(np.int32),
+        provenance=provenance | changes | {"student": student_changes},
+        **nan_at_end,
+    )
+    return Scored(scores, list(rollouts), student.exp().numpy(), teacher.exp().numpy())
+
+
+def a_run(steps=(10, 20), prompts=4, *, on_start=True):
+    """Both state sets of some checkpoints: two rollouts a prompt, lengths differ, some are cut."""
+    parts, start = [], None
+    for i, step in enumerate(steps):
+        label = f"checkpoint {i}" if step is None else f"step {step}"
+        own = [
+            rollout(
+                prompt, index, 2 + (prompt + 2 * index + i) % 4, label=label,
+                stop_reason="length" if (prompt + i) % 3 == 0 else "stop", is_correct=(prompt + index + i) % 2 == 0,
+            )
+            for prompt in range(prompts)
+            for index in range(2)
+        ]  # fmt: skip
+        start = own if start is None else start
+        parts.append(scored(own, step=step, label=label, seed=2 * i))
+        if on_start:
+            parts.append(scored(start, step=step, label=label, states="start", seed=2 * i + 1))
+    return parts
+
+
+def shared_at(p, q, k):
+    """Ids among the k most probable of both, for one state."""
+    return sorted(set(np.argsort(-p, kind="stable")[:k]) & set(np.argsort(-q, kind="stable")[:k]))
+
+
+def naive_metrics(p, q, sampled_id, k):
+    """Every metric of the catalogue at one state, from the whole distributions."""
+    shared = shared_at(p, q, k)
+    entropy_p, entropy_q = -(p * np.log(p)).sum(), -(q * np.log(q)).sum()
+    bar_p, bar_q = p[shared] / p[shared].sum(), q[shared] / q[shared].sum()
+    advantage = (bar_p * np.log(bar_q / bar_p)).sum() / len(shared) if shared else np.nan
+    return {
+        "overlap_ratio": len(shared) / k,
+        "student_overlap_mass": p[shared].sum(),
+        "teacher_overlap_mass": q[shared].sum(),
+        "overlap_token_advantage": advantage,
+        "entropy_gap": abs(entropy_p - entropy_q),
+        "entropy_difference": entropy_p - entropy_q,
+        "student_entropy": entropy_p,
+        "teacher_entropy": entropy_q,
+        "reverse_kl": (p * np.log(p / q)).sum(),
+        "forward_kl": (q * np.log(q / p)).sum(),
+        "sampled_reverse_kl": np.log(p[sampled_id] / q[sampled_id]),
+        "top1_agreement": float(p.argmax() == q.argmax()),
+    }
+
+
+def naive_mean(values, clusters):
+    """Token mean and its CR1/t interval clustered by prompt, term by term; NaN is left out."""
+    pairs = [(v, c) for v, c in zip(values, clusters, strict=True) if not np.isnan(v)]
+    if not pairs:
+        return np.nan, np.nan, np.nan
+    mean = sum(v for v, _ in pairs) / len(pairs)
+    names = sorted({c for _, c in pairs})
+    if len(names) == 1:
+        return mean, np.nan, np.nan
+    total = sum(sum(v - mean for v, c in pairs if c == name) ** 2 for name in names)
+    error = np.sqrt(len(names) / (len(names) - 1) * total) / len(pairs)
+    half = error * student_t.ppf(0.975, len(names) - 1)
+    return mean, mean - half, mean + half

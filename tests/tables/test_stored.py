@@ -1,0 +1,80 @@
+"""What lies in OUT_DIR says the same as what was in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pandas as pd
+import pytest
+
+from opd_diag.errors import StoreError
+from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.records.rollout import save_rollouts
+from opd_diag.tables import assemble, load_tables, save_states
+
+from .made_up import a_run
+
+
+def stored(out_dir, parts):
+    tables = assemble((s.pair for s in parts), k=8)
+    save_states(out_dir, tables.states)
+    for i, part in enumerate(parts):
+        about = part.scores.provenance
+        slug = Checkpoint(about["student"]["label"], about["student"]["step"], out_dir, "full").slug
+        if about["states"] == "on-policy":
+            save_rollouts(out_dir / f"rollouts/{slug}.jsonl", part.rollouts)
+        if i == 0:
+            save_rollouts(out_dir / "rollouts/start.jsonl", part.rollouts)
+    return tables
+
+
+def as_json_has_it(concentration):
+    """The concentration table after a trip through JSON, as a report's reader has it."""
+    return pd.DataFrame(json.loads(concentration.to_json(orient="records", double_precision=15))).astype(
+        {"step": "Int64"}
+    )
+
+
+@pytest.mark.parametrize("steps", [(10, 20, 30), (None, None), (30, 10)], ids=["steps", "labels", "unsorted"])
+def test_round_trip_keeps_every_number_and_the_order(tmp_path, steps):
+    tables = stored(tmp_path, a_run(steps=steps))
+    again = load_tables(tmp_path, as_json_has_it(tables.concentration))
+    for name in ("states", "rollouts", "summary", "depth", "differences"):
+        before, after = getattr(tables, name), getattr(again, name)
+        assert len(before) > 0
+        assert list(before.columns) == list(after.columns), name
+        for column in before.columns:
+            known = before[column].notna()
+            assert (after[column].notna() == known).all(), (name, column)
+            assert (after[column][known] == before[column][known]).all(), (name, column)
+
+
+def test_one_file_a_checkpoint_and_state_set(tmp_path):
+    stored(tmp_path, a_run(steps=(10, 20)))
+    assert sorted(os.listdir(tmp_path / "states")) == [
+        f"step-0000{step}.{states}.parquet" for step in (10, 20) for states in ("on-policy", "start")
+    ]
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    tables = stored(tmp_path, a_run(steps=(10, 20)))
+    concentration = as_json_has_it(tables.concentration)
+    rows = tmp_path / "states/step-000020.start.parquet"
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StoreError, match=r"step-000020\.start\.parquet.*Run report again"):
+        load_tables(tmp_path, concentration)
+    rows.unlink()
+    with pytest.raises(StoreError, match=r"step-000020\.start\.parquet.*Run report again"):
+        load_tables(tmp_path, concentration)
+    pd.read_parquet(tmp_path / "states/step-000020.on-policy.parquet").drop(columns="forward_kl").to_parquet(rows)
+    with pytest.raises(StoreError, match="lacks forward_kl"):
+        load_tables(tmp_path, concentration)
+
+
+def test_missing_rollouts_are_an_error_of_the_store(tmp_path):
+    tables = stored(tmp_path, a_run(steps=(10, 20)))
+    (tmp_path / "rollouts/start.jsonl").unlink()
+    with pytest.raises(StoreError, match=r"start\.jsonl.*Run report again"):
+        load_tables(tmp_path, as_json_has_it(tables.concentration))

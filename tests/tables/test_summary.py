@@ -1,0 +1,284 @@
+"""One number a step with its interval, the difference of two, and the same by depth: against naive computations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import t as student_t
+
+from opd_diag.tables import METRIC_NAMES, assemble, depth_table, difference_table, measure, rollout_table, summarize
+
+from .made_up import a_run, naive_mean, rollout, scored
+
+SUMMARY_COLUMNS = [
+    "step", "label", "teacher", "states", "metric", "k", "aggregation", "value", "ci_low", "ci_high", "bound_low",
+    "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined",
+]  # fmt: skip
+DEPTH_COLUMNS = [
+    "step", "label", "teacher", "states", "metric", "depth_low", "depth_high", "value", "ci_low", "ci_high",
+    "n_states", "n_rollouts", "n_prompts",
+]  # fmt: skip
+DIFFERENCE_COLUMNS = [
+    "from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k", "value", "ci_low", "ci_high",
+    "n_prompts",
+]  # fmt: skip
+OUTCOMES = ["accuracy", "truncation_rate", "response_length"]
+K_METRICS = {"overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage"}
+ENDS = ["value", "ci_low", "ci_high"]
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return assemble((s.pair for s in a_run()), k=8)
+
+
+def one(table, **where):
+    rows = table
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    assert len(rows) == 1, where
+    return rows.iloc[0]
+
+
+def numbers(row):
+    return [float(row[name]) for name in ENDS]
+
+
+def test_columns_and_rows(tables):
+    summary = tables.summary
+    assert list(summary.columns) == SUMMARY_COLUMNS
+    expected = []
+    for label in ("step 10", "step 20"):
+        expected += [(label, "on-policy", m) for m in (*METRIC_NAMES, *OUTCOMES)]
+        expected += [(label, "start", m) for m in METRIC_NAMES]
+    assert list(zip(summary["label"], summary["states"], summary["metric"], strict=True)) == expected
+    assert set(summary["teacher"]) == {"big"}
+    assert summary["step"].dtype == summary["k"].dtype == "Int64"
+    assert summary[["bound_low", "bound_high"]].isna().all(axis=None)
+
+
+def test_values_and_intervals_are_clustered_by_prompt(tables):
+    states = tables.states
+    for row in tables.summary[tables.summary["aggregation"] == "token mean"].itertuples():
+        of = states[(states["label"] == row.label) & (states["states"] == row.states)]
+        expected = naive_mean(of[row.metric], of["prompt_index"])
+        assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True), row
+        defined = of[of[row.metric].notna()]
+        assert row.n_states == len(defined)
+        assert row.n_undefined == len(of) - len(defined)
+        assert row.n_prompts == defined["prompt_index"].nunique()
+        assert row.n_rollouts == len(set(zip(defined["prompt_index"], defined["rollout_index"], strict=True)))
+
+
+def test_sampled_quantity_is_undefined_and_counted_where_others_sampled(tables):
+    own = one(tables.summary, label="step 20", states="on-policy", metric="sampled_reverse_kl")
+    assert own["n_undefined"] == 0
+    assert np.isfinite(own["value"])
+    moved = one(tables.summary, label="step 20", states="start", metric="sampled_reverse_kl")
+    assert np.isnan(moved["value"])
+    assert (moved["n_states"], moved["n_rollouts"], moved["n_prompts"]) == (0, 0, 0)
+    assert moved["n_undefined"] == one(tables.summary, label="step 20", states="start", metric="reverse_kl")["n_states"]
+    first = one(tables.summary, label="step 10", states="start", metric="sampled_reverse_kl")
+    assert first["n_undefined"] == 0, "the first checkpoint sampled the start's rollouts itself"
+
+
+def test_undefined_states_are_counted():
+    made = scored([rollout(p, 0, 3) for p in range(4)])
+    states = measure(*made.pair, k=4)
+    states.loc[[0, 1, 2, 7], "overlap_token_advantage"] = np.nan
+    row = one(summarize(states), metric="overlap_token_advantage")
+    assert (row["n_states"], row["n_undefined"], row["n_prompts"], row["n_rollouts"]) == (8, 4, 3, 3)
+    expected = naive_mean(states["overlap_token_advantage"], states["prompt_index"])
+    assert numbers(row) == pytest.approx(expected)
+
+
+def test_k_stands_where_it_matters(tables):
+    for row in tables.summary.itertuples():
+        assert (row.k == 8) if row.metric in K_METRICS else pd.isna(row.k), row.metric
+
+
+def test_outcomes_are_means_over_rollouts(tables):
+    rollouts = tables.rollouts
+    of = rollouts[(rollouts["label"] == "step 20") & (rollouts["states"] == "on-policy")]
+    assert len(of) == 8
+    for metric, values in {
+        "accuracy": of["is_correct"].astype(float),
+        "truncation_rate": (of["stop_reason"] == "length").astype(float),
+        "response_length": of["n_states"].astype(float),
+    }.items():
+        row = one(tables.summary, label="step 20", metric=metric)
+        assert numbers(row) == pytest.approx(naive_mean(values, of["prompt_index"]))
+        assert row["aggregation"] == "rollout mean"
+        assert (row["n_rollouts"], row["n_prompts"], row["n_undefined"]) == (8, 4, 0)
+        assert row["n_states"] == of["n_states"].sum()
+    assert 0 < one(tables.summary, label="step 20", metric="truncation_rate")["value"] < 1
+
+
+def test_outcomes_exist_on_own_states_alone(tables):
+    outcomes = tables.summary[tables.summary["metric"].isin(OUTCOMES)]
+    assert set(outcomes["states"]) == {"on-policy"}
+    assert set(summarize(tables.states)["metric"]) == set(METRIC_NAMES)
+
+
+def test_unknown_outcomes_are_undefined_and_counted():
+    rollouts = [
+        rollout(0, 0, 2, stop_reason="unknown", is_correct=True),
+        rollout(1, 0, 3, stop_reason="length"),
+        rollout(2, 0, 1, is_correct=False),
+    ]
+    made = scored(rollouts)
+    states = measure(*made.pair)
+    summary = summarize(states, rollout_table(states, rollouts))
+    accuracy, cut = one(summary, metric="accuracy"), one(summary, metric="truncation_rate")
+    assert (accuracy["value"], accuracy["n_rollouts"], accuracy["n_undefined"], accuracy["n_states"]) == (0.5, 2, 1, 3)
+    assert (cut["value"], cut["n_rollouts"], cut["n_undefined"], cut["n_states"]) == (0.5, 2, 1, 4)
+    without = scored([rollout(0, 0, 2)])
+    states = measure(*without.pair)
+    row = one(summarize(states, rollout_table(states, without.rollouts)), metric="accuracy")
+    assert np.isnan(row["value"])
+    assert (row["n_rollouts"], row["n_undefined"]) == (0, 1)
+
+
+def test_one_prompt_has_a_value_and_no_interval():
+    made = scored([rollout(3, 0, 4), rollout(3, 1, 2)])
+    summary = summarize(measure(*made.pair))
+    row = one(summary, metric="reverse_kl")
+    assert row["value"] > 0
+    assert np.isnan([row["ci_low"], row["ci_high"]]).all()
+    assert (row["n_states"], row["n_rollouts"], row["n_prompts"]) == (6, 2, 1)
+
+
+def test_unknown_steps_keep_the_order_of_the_checkpoints():
+    parts = a_run(steps=(None, None, None))
+    for part, label in zip(parts[::2], ("zeta", "alpha", "mid"), strict=True):
+        part.scores.provenance["student"]["label"] = label
+    for part, label in zip(parts[1::2], ("zeta", "alpha", "mid"), strict=True):
+        part.scores.provenance["student"]["label"] = label
+    tables = assemble((s.pair for s in parts), k=4)
+    for table in (tables.states, tables.rollouts, tables.summary, tables.concentration):
+        assert list(dict.fromkeys(table["label"])) == ["zeta", "alpha", "mid"]
+        assert table["step"].isna().all()
+        assert table["step"].dtype == "Int64"
+    assert list(dict.fromkeys(tables.differences["to_label"])) == ["alpha", "mid"]
+    assert set(tables.differences["from_label"]) == {"zeta"}
+    depth = tables.depth[(tables.depth["states"] == "start") & (tables.depth["metric"] == "reverse_kl")]
+    assert list(dict.fromkeys(depth["label"])) == ["zeta", "alpha", "mid"]
+
+
+def naive_difference(first, first_clusters, second, second_clusters):
+    """Later minus earlier over the clusters that both have, with the paired CR1/t interval."""
+    a = [(v, c) for v, c in zip(first, first_clusters, strict=True) if not np.isnan(v)]
+    b = [(v, c) for v, c in zip(second, second_clusters, strict=True) if not np.isnan(v)]
+    shared = sorted({c for _, c in a} & {c for _, c in b})
+    a, b = [x for x in a if x[1] in shared], [x for x in b if x[1] in shared]
+    if not shared:
+        return np.nan, np.nan, np.nan
+    mean_a, mean_b = (sum(v for v, _ in x) / len(x) for x in (a, b))
+    parts = [
+        sum(v - mean_b for v, c in b if c == name) / len(b) - sum(v - mean_a for v, c in a if c == name) / len(a)
+        for name in shared
+    ]
+    half = student_t.ppf(0.975, len(shared) - 1) * np.sqrt(len(shared) / (len(shared) - 1) * sum(d * d for d in parts))
+    return mean_b - mean_a, mean_b - mean_a - half, mean_b - mean_a + half
+
+
+def test_differences_are_paired_by_prompt(tables):
+    table = tables.differences
+    assert list(table.columns) == DIFFERENCE_COLUMNS
+    assert len(table) == 2 * len(METRIC_NAMES) + len(OUTCOMES)
+    states = tables.states
+    for row in table[table["metric"].isin(METRIC_NAMES)].itertuples():
+        assert (row.from_step, row.from_label, row.to_step, row.to_label) == (10, "step 10", 20, "step 20")
+        first, second = (
+            states[(states["label"] == n) & (states["states"] == row.states)] for n in ("step 10", "step 20")
+        )
+        expected = naive_difference(
+            first[row.metric], first["prompt_index"], second[row.metric], second["prompt_index"]
+        )
+        assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True), row.metric
+        assert (row.k == 8) if row.metric in K_METRICS else pd.isna(row.k)
+    own = one(table, metric="reverse_kl", states="on-policy")
+    values = [
+        one(tables.summary, label=n, states="on-policy", metric="reverse_kl")["value"] for n in ("step 10", "step 20")
+    ]
+    assert own["value"] == pytest.approx(values[1] - values[0])
+    assert own["n_prompts"] == 4
+
+
+def test_differences_of_outcomes(tables):
+    rows = tables.differences[tables.differences["metric"].isin(OUTCOMES)]
+    assert set(rows["states"]) == {"on-policy"}
+    of = tables.rollouts[tables.rollouts["states"] == "on-policy"]
+    first, second = (of[of["label"] == label] for label in ("step 10", "step 20"))
+    expected = naive_difference(
+        (first["stop_reason"] == "length").astype(float), first["prompt_index"],
+        (second["stop_reason"] == "length").astype(float), second["prompt_index"],
+    )  # fmt: skip
+    assert numbers(one(rows, metric="truncation_rate")) == pytest.approx(expected)
+
+
+def test_any_pair_can_be_compared_and_unknown_ones_are_named():
+    tables = assemble((s.pair for s in a_run(steps=(10, 20, 30), on_start=False)), k=4)
+    assert list(dict.fromkeys(tables.differences["to_label"])) == ["step 20", "step 30"]
+    chosen = difference_table(tables.states, tables.rollouts, [("step 30", "step 20")])
+    assert set(chosen["from_step"]) == {30}
+    back = one(chosen, metric="reverse_kl")["value"]
+    forth = one(difference_table(tables.states, tables.rollouts, [("step 20", "step 30")]), metric="reverse_kl")[
+        "value"
+    ]
+    assert back == pytest.approx(-forth)
+    assert back != 0
+    with pytest.raises(ValueError, match="No checkpoint step 40; there are step 10, step 20, step 30"):
+        difference_table(tables.states, tables.rollouts, [("step 10", "step 40")])
+
+
+def test_one_checkpoint_has_no_difference():
+    tables = assemble((s.pair for s in a_run(steps=(10,))), k=4)
+    assert tables.differences.empty
+    assert list(tables.differences.columns) == DIFFERENCE_COLUMNS
+    assert len(tables.summary) > 0
+
+
+def test_depth_counts_every_state_once(tables):
+    table, states = tables.depth, tables.states
+    assert list(table.columns) == DEPTH_COLUMNS
+    for (label, state_set), of in states.groupby(["label", "states"]):
+        rows = table[(table["label"] == label) & (table["states"] == state_set) & (table["metric"] == "reverse_kl")]
+        assert rows["n_states"].sum() == len(of)
+        assert (rows["depth_low"].to_numpy()[1:] == rows["depth_high"].to_numpy()[:-1]).all()
+        for row in rows.itertuples():
+            inside = of[(of["position"] >= row.depth_low) & (of["position"] < row.depth_high)]
+            expected = naive_mean(inside["reverse_kl"], inside["prompt_index"])
+            assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True)
+            assert row.n_states == len(inside)
+            assert row.n_prompts == inside["prompt_index"].nunique()
+            assert row.n_rollouts == inside.groupby(["prompt_index", "rollout_index"]).ngroups
+
+
+@pytest.mark.parametrize("longest", [1, 7, 8, 9, 23, 64, 65])
+def test_depth_bins_cover_all_positions_in_at_most_eight(longest):
+    made = scored([rollout(0, 0, longest), rollout(1, 0, 1)])
+    rows = depth_table(measure(*made.pair))
+    rows = rows[rows["metric"] == "reverse_kl"]
+    assert 1 <= len(rows) <= 8
+    assert rows["n_states"].sum() == longest + 1
+    assert rows["depth_low"].iloc[0] == 0
+    assert rows["depth_high"].iloc[-1] >= longest
+    assert (rows["depth_high"] - rows["depth_low"]).nunique() == 1
+
+
+def test_depth_edges_can_be_given():
+    made = scored([rollout(0, 0, 9), rollout(1, 0, 4)])
+    rows = depth_table(measure(*made.pair), edges=[1, 3, 8])
+    rows = rows[rows["metric"] == "entropy_gap"]
+    assert list(zip(rows["depth_low"], rows["depth_high"], rows["n_states"], rows["n_rollouts"], strict=True)) == [
+        (1, 3, 4, 2),
+        (3, 8, 6, 2),
+    ]
+
+
+def test_depth_is_sorted_by_set_checkpoint_metric_and_place(tables):
+    keys = list(tables.depth[["states", "label", "metric", "depth_low"]].itertuples(index=False, name=None))
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys)

@@ -1,0 +1,594 @@
+"""The terminal door: exit codes, one sentence for each mistake, and what is printed where."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import tiny_run as tiny
+from rich.console import Console
+from typer.testing import CliRunner
+
+from opd_diag import cli
+
+DATA = Path(__file__).parents[1] / "data"
+PROGRAM = Path(sys.executable).with_name("opd-diag")
+ESCAPE = "\x1b"
+
+
+def invoke(*args):
+    """Run the program in this process; give its result."""
+    return CliRunner().invoke(cli.app, [str(a) for a in args])
+
+
+def reported(*args):
+    result = invoke("report", *args)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def refused(*args):
+    """Run what must be refused; give the one sentence."""
+    result = invoke(*args)
+    assert result.exit_code == 2, (result.exit_code, result.output)
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr.removeprefix("error: ").strip()
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "made" / "out"
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_run, tmp_path_factory):
+    """Folder of a report of the tiny run, without pages."""
+    from opd_diag.report import Report
+    from opd_diag.report.json_file import write_report_json
+
+    folder = tmp_path_factory.mktemp("cli") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Report, "write", lambda report: write_report_json(report.out_dir / "report.json", report))
+        reported(tiny_run.run_dir, "--out", folder, "--quiet")
+    return folder
+
+
+# report
+
+
+def test_report_prints_headline_verdicts_and_page(tiny_run, out, without_pages):
+    result = reported(tiny_run.run_dir, "--out", out)
+    lines = result.stdout.splitlines()
+    stored = json.loads((out / "report.json").read_text())
+    assert lines[0] == f"run: {stored['headline']['title']}"
+    for line, verdict in zip(lines[1:7], stored["verdicts"], strict=True):
+        status, name, evidence = line.split(maxsplit=2)
+        assert (status, name, evidence) == (verdict["status"], verdict["name"], verdict["evidence"])
+    assert lines[7:] == [f"page: {out / 'report.html'}"]
+
+
+def test_the_plan_comes_before_the_work(tiny_run, out, without_pages):
+    lines = reported(tiny_run.run_dir, "--out", out).stderr.splitlines()
+    assert [line.split("  ")[0] for line in lines[:6]] == [
+        "run",
+        "teacher",
+        "step 0",
+        "prompts",
+        "to sample",
+        "to score",
+    ]
+    assert lines[6].startswith("step 0: sampling responses")
+
+
+def test_plan_alone_writes_nothing_and_loads_no_weights(tiny_run, out, monkeypatch):
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *a, **o: pytest.fail("weights"))
+    before = tiny.listing(tiny_run.root)
+    result = reported(tiny_run.run_dir, "--out", out, "--plan")
+    assert "4 checkpoints × 16 responses" in result.stderr
+    assert result.stdout == ""
+    assert not out.parent.exists()
+    assert tiny.listing(tiny_run.root) == before
+    quiet = reported(tiny_run.run_dir, "--out", out, "--plan", "--quiet")
+    assert quiet.stderr == result.stderr, "who asks for the plan gets it"
+
+
+def test_quiet_prints_nothing_to_stderr(tiny_run, out, without_pages, capfd):
+    result = reported(tiny_run.run_dir, "--out", out, "--quiet")
+    assert result.stderr == ""
+    assert "alignment_on_policy" in result.stdout
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_off_a_terminal_is_plain_lines(tiny_run, out, without_pages):
+    lines = reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30").stderr.splitlines()
+    assert ESCAPE not in "".join(lines)
+    assert all("\r" not in line for line in lines)
+    told = [re.sub(r"[\d.]+ s$", "T", line) for line in lines[6:]]
+    tokens = re.search(r": ([\d,]+) in", told[1])[1]
+    assert told[0] == "step 0: sampling responses: 16 in T"
+    assert [t.split(": ")[:2] for t in told] == [
+        ["step 0", "sampling responses"], ["step 0", "scoring on-policy states"], ["step 30", "sampling responses"],
+        ["step 30", "scoring on-policy states"], ["step 30", "scoring start states"],
+    ]  # fmt: skip
+    assert int(tokens.replace(",", "")) > 100
+
+
+def test_progress_on_a_terminal_is_drawn_and_taken_away(tiny_run, out, without_pages, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(cli, "err", Console(file=screen, force_terminal=True, width=120, emoji=False))
+    reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30")
+    drawn = screen.getvalue()
+    assert ESCAPE in drawn
+    assert "step 30: scoring start states" in drawn
+    assert re.search(r"(\d{3})/\1\b", drawn), "done of all"
+
+
+def test_bars_show_names_as_they_are_and_the_rate(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(cli, "err", Console(file=screen, force_terminal=True, width=120, emoji=False))
+    with cli._progress(quiet=False) as progress:
+        for done in range(1, 30):
+            progress("[red]step[/] :x:: scoring", done, 30)
+    assert "[red]step[/] :x:: scoring" in screen.getvalue()
+    assert re.search(r"\d/s", screen.getvalue())
+
+
+def test_a_second_run_says_the_same(tiny_run, out, without_pages):
+    first, second = (reported(tiny_run.run_dir, "--out", out) for _ in range(2))
+    assert second.stdout == first.stdout
+    assert "sampling" in first.stderr
+    assert "sampling" not in second.stderr, "all of it was stored"
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "code"), [(None, 0), ("never", 0), ("fail", 0), ("warn", 1), ("unknown", 1)], ids=str
+)
+def test_fail_on(tiny_run, finished, tmp_path, without_pages, fail_on, code):
+    """The verdicts of the tiny run are pass and warn."""
+    shutil.copytree(finished, tmp_path / "out")
+    stored = json.loads((finished / "report.json").read_text())
+    assert {v["status"] for v in stored["verdicts"]} == {"pass", "warn"}
+    words = [] if fail_on is None else ["--fail-on", fail_on]
+    result = invoke("report", tiny_run.run_dir, "--out", tmp_path / "out", "--quiet", *words)
+    assert result.exit_code == code
+    assert "page: " in result.stdout
+
+
+def test_a_run_that_gets_worse_fails(own_run, out, without_pages):
+    """Student and last checkpoint exchanged: away from the teacher."""
+    for a, b in ((own_run.student, own_run.checkpoint(30)), (own_run.checkpoint(10), own_run.checkpoint(20))):
+        (a / "model.safetensors").rename(own_run.root / "kept")
+        (b / "model.safetensors").rename(a / "model.safetensors")
+        (own_run.root / "kept").rename(b / "model.safetensors")
+    result = invoke("report", own_run.run_dir, "--out", out, "--fail-on", "fail", "--quiet")
+    assert result.exit_code == 1
+    assert "run: The student moves away from its teacher" in result.stdout
+    assert invoke("check", out).exit_code == 1
+    assert invoke("check", out, "--fail-on", "never").exit_code == 0
+
+
+def test_a_broken_checkpoint_is_named_and_the_exit_code_is_0(own_run, out, without_pages):
+    tiny.truncate(own_run.checkpoint(10))
+    tiny.fill_with_nan(own_run.checkpoint(20))
+    result = reported(own_run.run_dir, "--out", out)
+    left_out = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
+    assert len(left_out) == 2
+    assert "step 20" in left_out[0]
+    assert "NaN" in left_out[0]
+    assert "step 10" in left_out[1]
+    assert "truncated" in left_out[1]
+
+
+def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, monkeypatch):
+    """Each of them, by its own name and type."""
+    from opd_diag.records.settings import SETTING_NAMES
+
+    given = {}
+
+    class Stop(Exception):
+        pass
+
+    def planned(run_dir, *, out, **options):
+        given.update(options)
+        raise Stop
+
+    monkeypatch.setattr("opd_diag.diagnosis.plan_report", planned)
+    words = {
+        "student": "s", "teacher": "t", "prompts": "p", "rollouts": "r", "base-model": "b", "tokenizer": "k",
+        "states": "start", "k": "5", "rollouts-per-prompt": "3", "max-prompts": "4", "max-new-tokens": "6",
+        "temperature": "0.5", "top-p": "0.4", "student-temperature": "2", "teacher-temperature": "3",
+        "teacher-template": "f", "teacher-system-prompt": "y", "chat-template-kwargs": '{"a": 1}', "seed": "9",
+        "device": "cpu", "dtype": "float16", "checkpoints": "1,2", "layout": "single",
+    }  # fmt: skip
+    line = [part for name, value in words.items() for part in (f"--{name}", value)]
+    result = invoke("report", "RUN", *line, "--trust-remote-code")
+    assert isinstance(result.exception, Stop)
+    expected = {name.replace("-", "_"): value for name, value in words.items()}
+    expected |= {"k": 5, "rollouts_per_prompt": 3, "max_prompts": 4, "max_new_tokens": 6, "seed": 9}
+    expected |= {"temperature": 0.5, "top_p": 0.4, "student_temperature": 2.0, "teacher_temperature": 3.0}
+    expected |= {"chat_template_kwargs": {"a": 1}, "trust_remote_code": True}
+    assert given == expected
+    assert set(SETTING_NAMES) - set(given) <= {"allow_pickle"}
+
+
+# What is wrong is said in one sentence, and nothing is left behind.
+
+
+def without(path):
+    return lambda run: shutil.rmtree(path(run)) if path(run).is_dir() else path(run).unlink()
+
+
+def only(folder_of, *names):
+    """Leave nothing in a folder but `names`."""
+
+    def change(run):
+        for entry in folder_of(run).iterdir():
+            if entry.name not in names:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    return change
+
+
+def truncate_all(run):
+    for step in tiny.STEPS:
+        tiny.truncate(run.checkpoint(step))
+
+
+def adapters_without_base(run):
+    for step in tiny.STEPS:
+        folder = run.checkpoint(step)
+        shutil.rmtree(folder)
+        folder.mkdir()
+        shutil.copy(run.student / "model.safetensors", folder / "adapter_model.safetensors")
+        config = {"peft_type": "LORA", "base_model_name_or_path": "/models/gone/base"}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def break_line(run):
+    lines = run.prompts.read_text().splitlines()
+    lines[4] = lines[4].replace('"prompt"', "prompt")
+    run.prompts.write_text("\n".join(lines) + "\n")
+
+
+def long_prompt(run):
+    with run.prompts.open("a") as file:
+        file.write(json.dumps({"id": "novel", "prompt": "x" * 200}) + "\n")
+
+
+def other_tokenizer(run):
+    tokenizer = json.loads((run.teacher / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["0"], vocabulary["x"] = vocabulary["x"], vocabulary["0"]
+    (run.teacher / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def manifest(text):
+    return lambda run: (run.run_dir / "opd-diag.toml").write_text(text)
+
+
+def nothing(run):
+    pass
+
+
+RUN = "RUN"
+BAD_INPUT = [
+    pytest.param(without(lambda r: r.run_dir), [], ["run does not exist"], id="missing folder"),
+    pytest.param(
+        only(lambda r: r.run_dir), [], ["No checkpoint found", "Found: nothing", "Pass the folder"], id="empty"
+    ),
+    pytest.param(
+        only(lambda r: r.run_dir, "opd-diag.toml"), [], ["No checkpoint found", "opd-diag.toml"], id="no checkpoints"
+    ),
+    pytest.param(truncate_all, [], ["None of the 3 checkpoints", "truncated", "Copy or save it again"], id="truncated"),
+    pytest.param(
+        lambda r: [(r.checkpoint(s) / "model.safetensors").unlink() for s in tiny.STEPS],
+        [],
+        ["It has config.json but no weights", "save_pretrained"],
+        id="config without weights",
+    ),
+    pytest.param(
+        adapters_without_base, [], ["/models/gone/base", "does not exist", "--base-model"], id="adapter without base"
+    ),
+    pytest.param(lambda r: tiny.write_manifest(r, teacher=""), [], ["No teacher", "--teacher"], id="no teacher"),
+    pytest.param(without(lambda r: r.teacher), [], ["/teacher", "--teacher"], id="teacher missing"),
+    pytest.param(without(lambda r: r.student), [], ["student", "--student"], id="student missing"),
+    pytest.param(lambda r: tiny.write_manifest(r, prompts=""), [], ["No prompts", "--prompts"], id="no prompts"),
+    pytest.param(lambda r: r.prompts.write_text(""), [], ["prompts.jsonl holds no prompt"], id="empty prompts"),
+    pytest.param(break_line, [], ["prompts.jsonl, line 5: not JSON", "Mend or delete the line"], id="broken line"),
+    pytest.param(
+        long_prompt, [], ["Prompt novel has 200 tokens", "96 tokens", "--max-new-tokens"], id="prompt too long"
+    ),
+    pytest.param(nothing, ["--max-new-tokens", "95"], ["exceeds the 96 tokens", "--max-new-tokens"], id="too long"),
+    pytest.param(
+        other_tokenizer, [], ["'0' for the student, 'x' for the teacher", "Use a teacher with"], id="tokenizers"
+    ),
+    pytest.param(nothing, ["--k", "0"], ["k must be 1 to 32, found 0"], id="k of 0"),
+    pytest.param(nothing, ["--k", "33"], ["k must be 1 to 32, found 33"], id="k of 33"),
+    pytest.param(nothing, ["--states", "teacher"], ["states must be of on-policy, start"], id="states"),
+    pytest.param(nothing, ["--top-p", "0"], ["top_p must be above 0"], id="top-p"),
+    pytest.param(nothing, ["--dtype", "int8"], ["dtype must be one of float32"], id="dtype"),
+    pytest.param(nothing, ["--device", "abacus"], ["Device 'abacus'", "--device cpu"], id="device"),
+    pytest.param(nothing, ["--checkpoints", "15"], ["--checkpoints names 15", "10, 20, 30"], id="checkpoints"),
+    pytest.param(nothing, ["--layout", "zip"], ["--layout", "'zip'"], id="layout"),
+    pytest.param(nothing, ["--rollouts", "absent.jsonl"], ["absent.jsonl does not exist", "--rollouts"], id="rollouts"),
+    pytest.param(nothing, ["--chat-template-kwargs", "{"], ["--chat-template-kwargs must be JSON"], id="kwargs"),
+    pytest.param(nothing, ["--chat-template-kwargs", "[1]"], ["must be a JSON object, found list"], id="kwargs list"),
+    pytest.param(nothing, ["--tokenizer", "./absent"], ["absent", "--tokenizer"], id="tokenizer"),
+    pytest.param(manifest("teacher = "), [], ["opd-diag.toml is not TOML"], id="manifest"),
+    pytest.param(manifest("k = 'many'"), [], ["opd-diag.toml", "k must be a whole number"], id="manifest type"),
+]
+
+
+@pytest.mark.parametrize(("change", "words", "said"), BAD_INPUT)
+def test_bad_input(own_run, out, change, words, said):
+    change(own_run)
+    before = tiny.listing(own_run.root)
+    message = refused("report", own_run.run_dir, "--out", out, "--quiet", *words)
+    for part in said:
+        assert part in message
+    assert message.endswith((".", "]", "'", ":"))
+    assert not out.parent.exists()
+    assert tiny.listing(own_run.root) == before
+
+
+@pytest.mark.parametrize("inside", ["out", "checkpoint-10", "."])
+def test_an_output_folder_inside_the_run(tiny_run, inside):
+    before = tiny.listing(tiny_run.root)
+    message = refused("report", tiny_run.run_dir, "--out", tiny_run.run_dir / inside)
+    assert "lies inside the run folder" in message
+    assert "--out" in message
+    assert tiny.listing(tiny_run.root) == before
+
+
+def test_an_output_folder_of_another_run(own_run, finished, tiny_run):
+    message = refused("report", own_run.run_dir, "--out", finished)
+    assert f"holds a report of {tiny_run.run_dir.resolve()}" in message
+
+
+def test_bad_words_are_usage_errors(tiny_run):
+    for words in (["report"], ["report", "--fail-on", "x"], ["reports"], ["report", tiny_run.run_dir, "--k", "many"]):
+        result = invoke(*words)
+        assert result.exit_code == 2
+        assert "Usage:" in result.stderr
+
+
+def test_no_word_shows_the_help():
+    result = invoke()
+    for name in ("report", "check", "inspect", "demo"):
+        assert name in result.output
+
+
+@pytest.mark.parametrize("at", ["sampling", "scoring", "writing"])
+def test_ctrl_c_keeps_what_was_finished(tiny_run, finished, out, monkeypatch, without_pages, at):
+    room = importlib.import_module("opd_diag.replay.replay")
+    place = {
+        "sampling": (room, "sample_rollouts"),
+        "scoring": (room, "score"),
+        "writing": (sys.modules["opd_diag.report"].Report, "write"),
+    }
+
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*place[at], interrupt)
+        result = invoke("report", tiny_run.run_dir, "--out", out, "--quiet")
+    assert result.exit_code == 130
+    assert result.stderr == "Interrupted. Run the same command again: what was finished is kept.\n"
+    assert out.exists() is (at != "sampling")
+    assert not (out / "report.json").exists()
+    reported(tiny_run.run_dir, "--out", out, "--quiet")
+    again, whole = (json.loads((folder / "report.json").read_text()) for folder in (out, finished))
+    assert again["summary"] == whole["summary"]
+
+
+def test_a_signal_is_an_interrupt(tiny_run, tmp_path):
+    """A real process, interrupted while it works."""
+    command = [PROGRAM, "report", tiny_run.run_dir, "--out", tmp_path / "out"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("step 0: sampling"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        process.wait()
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert rest.splitlines()[-1].startswith("Interrupted.")
+
+
+# check
+
+
+def test_check_prints_the_verdicts_of_the_report(finished):
+    result = invoke("check", finished)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    stored = json.loads((finished / "report.json").read_text())["verdicts"]
+    assert [line.split(maxsplit=2) for line in result.stdout.splitlines()] == [
+        [v["status"], v["name"], v["evidence"]] for v in stored
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "fail_on", "code"),
+    [
+        ("", "fail", 0), ("", "warn", 1), ("", "unknown", 1), ("", "never", 0),
+        ("prompts = 9", "fail", 0), ("prompts = 9", "warn", 0), ("prompts = 9", "unknown", 1),
+        ("shared_mass = 0.01\naccuracy_change = 0.5", "warn", 1),
+    ],
+)  # fmt: skip
+def test_check_holds_values_against_other_thresholds(finished, tmp_path, limits, fail_on, code):
+    (tmp_path / "limits.toml").write_text(limits)
+    result = invoke("check", finished, "--thresholds", tmp_path / "limits.toml", "--fail-on", fail_on)
+    assert result.exit_code == code, result.stdout
+    if "prompts" in limits:
+        assert all(line.startswith("unknown") for line in result.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("limits", "fail_on", "failures", "skipped"),
+    [("", "fail", 0, 0), ("", "warn", 3, 0), ("prompts = 9", "fail", 0, 6), ("prompts = 9", "unknown", 6, 0)],
+)
+def test_check_writes_junit(finished, tmp_path, limits, fail_on, failures, skipped):
+    (tmp_path / "limits.toml").write_text(limits)
+    words = ["--thresholds", tmp_path / "limits.toml", "--fail-on", fail_on, "--junit", tmp_path / "ci" / "junit.xml"]
+    result = invoke("check", finished, *words)
+    suite = ElementTree.parse(tmp_path / "ci" / "junit.xml").getroot()
+    assert suite.tag == "testsuite"
+    assert {n: suite.get(n) for n in ("name", "tests", "failures", "errors", "skipped")} == {
+        "name": "out", "tests": "6", "failures": str(failures), "errors": "0", "skipped": str(skipped),
+    }  # fmt: skip
+    cases = suite.findall("testcase")
+    lines = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
+    assert [c.get("name") for c in cases] == [name for _, name, _ in lines]
+    for case, (status, _, evidence) in zip(cases, lines, strict=True):
+        assert case.find("system-out").text == f"{status}: {evidence}"
+    assert len(suite.findall("testcase/failure")) == failures
+    assert len(suite.findall("testcase/skipped")) == skipped
+    assert result.exit_code == (1 if failures else 0)
+
+
+def test_check_changes_nothing_but_the_file_asked_for(finished, tmp_path):
+    before = tiny.listing(finished)
+    invoke("check", finished, "--junit", tmp_path / "junit.xml")
+    assert tiny.listing(finished) == before
+
+
+def test_check_of_nothing(tmp_path, finished):
+    assert "Run opd-diag report first" in refused("check", tmp_path)
+    assert "report.json" in refused("check", tmp_path / "absent")
+    (tmp_path / "report.json").write_text("{")
+    assert "no readable JSON" in refused("check", tmp_path)
+    (tmp_path / "report.json").write_text('{"schema_version": 99}')
+    assert "schema_version 99" in refused("check", tmp_path)
+    (tmp_path / "limits.toml").write_text("mass = 1")
+    assert "no threshold 'mass'" in refused("check", finished, "--thresholds", tmp_path / "limits.toml")
+    assert "--thresholds" in refused("check", finished, "--thresholds", tmp_path / "absent.toml")
+    (tmp_path / "file").write_text("")
+    assert "Cannot write" in refused("check", finished, "--junit", tmp_path / "file" / "junit.xml")
+
+
+# inspect
+
+
+def test_inspect_shows_checkpoints_and_inputs(own_run):
+    tiny.truncate(own_run.checkpoint(20))
+    result = invoke("inspect", own_run.run_dir)
+    assert result.exit_code == 0
+    head, *lines = result.stdout.splitlines()
+    assert head.split() == ["step", "label", "kind", "MB", "loadable", "path"]
+    rows = [line.split() for line in lines[:3]]
+    assert [row[:4] for row in rows] == [[str(s), "step", str(s), "full"] for s in (10, 20, 30)]
+    assert [row[5] for row in rows] == ["yes", "no", "yes"]
+    assert [row[6] for row in rows] == [str(own_run.checkpoint(s)) for s in (10, 20, 30)], "paths are not cut"
+    assert lines[3].startswith("step 20: model.safetensors is truncated")
+    assert lines[4:] == [
+        f"{name}: {own_run.run_dir}/../{name}{end}" for name, end in (
+            ("student", " (folder)"), ("teacher", " (folder)"), ("prompts", ".jsonl (file)"),
+        )
+    ]  # fmt: skip
+
+
+def test_inspect_of_nothing(tmp_path):
+    assert "does not exist" in refused("inspect", tmp_path / "absent")
+    assert "No checkpoint found" in refused("inspect", tmp_path)
+
+
+# Names that look like markup, and terminals without Unicode.
+
+
+@pytest.fixture
+def marked_up(tiny_run, tmp_path):
+    """A run whose folder, and so the label of its only checkpoint, is full of what rich would take for its own."""
+    own = tiny_run.copied_to(tmp_path / "[bold]deep[" / ":x:")
+    model = own.root / "[red]run[bold] :smile:"
+    shutil.copytree(own.checkpoint(30), model)
+    (model / "trainer_state.json").unlink()
+    shutil.copy(own.run_dir / "opd-diag.toml", model)
+    return model
+
+
+def test_names_with_markup_print_as_they_are(marked_up, tmp_path, without_pages):
+    label = "[red]run[bold] :smile:"
+    inspected = invoke("inspect", marked_up).stdout
+    assert str(marked_up) in inspected
+    assert f"?     {label}" in inspected
+    out = tmp_path / "[blue]out :x:"
+    result = reported(marked_up, "--out", out)
+    assert result.stdout.startswith(f"{label}: ")
+    assert f"page: {out / 'report.html'}" in result.stdout
+    assert str(marked_up) in result.stderr
+    assert f"\n{label}: scoring start states: " in result.stderr
+    assert "\\" not in result.stderr + result.stdout
+    assert f"At {label} the tokens" in invoke("check", out).stdout
+
+
+def test_errors_with_markup_print_as_they_are(tmp_path):
+    message = refused("report", tmp_path / "[red]gone[/] :x:", "--out", tmp_path / "out")
+    assert str(tmp_path / "[red]gone[/] :x:") in message
+
+
+def test_a_terminal_without_unicode_gets_its_answer(tiny_run, tmp_path):
+    own = tiny_run.copied_to(tmp_path / "läuft → gut")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([PROGRAM, "inspect", own.run_dir], capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert "l\\xe4uft \\u2192 gut" in done.stdout.decode("ascii")
+
+
+# The program itself.
+
+
+def test_the_installed_program_from_a_shell(tiny_run, tmp_path):
+    command = [PROGRAM, "report", tiny_run.run_dir, "--checkpoints", "30", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("page: opd-diag/run/report.html\n")
+    assert ESCAPE not in done.stdout
+    assert (tmp_path / "opd-diag/run/report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    wrong = subprocess.run([PROGRAM, "inspect", "absent"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: Expected the folder")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the bundled runs are not here")
+def test_demo_reports_every_bundled_run(tmp_path):
+    before = tiny.listing(DATA)
+    result = invoke("demo", "--out", tmp_path / "demo", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    names = sorted(path.parent.name for path in DATA.glob("*/opd-diag.toml"))
+    lines = result.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines[: len(names)]] == names
+    assert lines[len(names) :] == [f"page: {tmp_path / 'demo' / name / 'report.html'}" for name in names]
+    pages = [(tmp_path / "demo" / name / "report.html").read_text(encoding="utf-8") for name in names]
+    assert all(len(page) > 50_000 for page in pages)
+    assert len({line.split(": ", 1)[1] for line in lines[: len(names)]}) == len(names), "the pages say different things"
+    assert tiny.listing(DATA) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in DATA.glob("*/opd-diag.toml")))
+def test_a_bundled_run_needs_no_other_argument(name, tmp_path, monkeypatch, without_pages):
+    monkeypatch.chdir(tmp_path)
+    reported(DATA / name)
+    stored = json.loads((tmp_path / "opd-diag" / name / "report.json").read_text())
+    assert stored["run"] == name
+    assert {v["status"] for v in stored["verdicts"]} != {"unknown"}
