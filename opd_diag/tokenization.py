@@ -35,6 +35,11 @@ class Tokenizer:
         """The end-of-sequence id, if it has one."""
         return () if self.hf.eos_token_id is None else (int(self.hf.eos_token_id),)
 
+    @cached_property
+    def size(self) -> int:
+        """One more than its highest id; heads often have more rows."""
+        return max(self.hf.get_vocab().values(), default=-1) + 1
+
     def text(self, ids: Sequence[int]) -> str:
         """Give ids as text, special tokens included, spaces as they are."""
         decoded: str = self.hf.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -59,7 +64,7 @@ class Tokenizer:
         return frozenset((*self.hf.all_special_ids, *added))
 
     def _raw(self, token_id: int) -> str | None:
-        raw: str | None = self.hf.convert_ids_to_tokens(token_id) if token_id < len(self.hf) else None
+        raw: str | None = self.hf.convert_ids_to_tokens(token_id) if token_id < self.size else None
         return raw
 
 
@@ -85,16 +90,31 @@ class TeacherView:
     template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Tokenizer:
-    """Load the tokenizer of a folder or hub id.
+def split_revision(source: str) -> tuple[str, str | None]:
+    """Split ``org/name@revision``; a path that exists is never split.
+
+    Examples
+    --------
+    >>> split_revision("org/name@v1.0"), split_revision("org/name")
+    (('org/name', 'v1.0'), ('org/name', None))
+    """
+    if Path(source).exists() or "@" not in source:
+        return source, None
+    name, revision = source.rsplit("@", 1)
+    return name, revision
+
+
+def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> Tokenizer:
+    """Load the tokenizer of a folder or hub id, with a revision after ``@`` if any.
 
     Raises
     ------
     InputError
         There is none, or it cannot be read.
     """
+    name, revision = split_revision(source)
     try:
-        hf = transformers.AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        hf = transformers.AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"No tokenizer can be loaded from {source}: {reason} Name one with --tokenizer.") from error
@@ -205,7 +225,9 @@ def tokenizer_differences(student: Tokenizer, teacher: Tokenizer) -> list[str]:
         if ours != theirs:
             found.append(f"{name} is {ours!r} for the student and {theirs!r} for the teacher.")
     if (student.hf.chat_template or None) != (teacher.hf.chat_template or None):
-        found.append("The chat templates differ; both models were given the ids of the student's template.")
+        found.append(
+            "The chat templates differ; unless --teacher-template says otherwise, the student's was used for both."
+        )
     size = min(len(student.hf), len(teacher.hf))
     ids = [i for i in range(size) if student._raw(i) != teacher._raw(i)]
     if ids:

@@ -195,7 +195,6 @@ def test_provenance_says_what_was_measured(finished, tiny_run):
     assert known["opd_diag"]
 
 
-@pytest.mark.xfail(reason="provenance lacks tokenizer.differences, which the page reads")
 def test_the_page_is_told_how_the_tokenizers_differ(own_run, tmp_path, without_pages):
     from opd_diag.report.measured import measured
 
@@ -228,7 +227,6 @@ def test_the_command_repeats_the_report(tiny_run, tmp_path, without_pages, optio
     assert read(tmp_path / "second")["provenance"]["settings"] == read(tmp_path / "first")["provenance"]["settings"]
 
 
-@pytest.mark.xfail(reason="the command drops a default that overrides the manifest")
 def test_the_command_keeps_a_default_that_overrides_the_manifest(tiny_run, tmp_path, without_pages):
     """The manifest asks for 2 rollouts and 10 tokens; asking for the default of a setting must not get lost."""
     own = tiny_run.copied_to(tmp_path / "own")
@@ -305,7 +303,6 @@ def test_without_the_initial_student(own_run, tmp_path, without_pages):
     assert [v.as_record() for v in opd_diag.check(tmp_path / "out")] == [v.as_record() for v in report.verdicts]
 
 
-@pytest.mark.xfail(reason="the note names the first checkpoint planned, not the first that worked")
 def test_the_note_names_the_start_that_was_used(own_run, tmp_path, without_pages):
     tiny.write_manifest(own_run, student="")
     tiny.fill_with_nan(own_run.checkpoint(10))

@@ -304,7 +304,9 @@ class TestDifferences:
         ]
 
     def test_templates(self):
-        wanted = ["The chat templates differ; both models were given the ids of the student's template."]
+        wanted = [
+            "The chat templates differ; unless --teacher-template says otherwise, the student's was used for both."
+        ]
         assert tokenizer_differences(word_tokenizer(template=CHATML), word_tokenizer(template=WITH_BOS)) == wanted
         assert tokenizer_differences(word_tokenizer(template=CHATML), word_tokenizer()) == wanted
         assert tokenizer_differences(word_tokenizer(template=CHATML), word_tokenizer(template=CHATML)) == []
@@ -394,6 +396,9 @@ class _Fragments:
     def __len__(self):
         return 10
 
+    def get_vocab(self):
+        return {self.convert_ids_to_tokens(i): i for i in range(10)}
+
     def decode(self, ids, **options):
         return "\N{REPLACEMENT CHARACTER}" * len(ids)
 
@@ -415,6 +420,9 @@ class _ShiftedHF:
     def __len__(self):
         return len(self.hf)
 
+    def get_vocab(self):
+        return {token: i - self.by for token, i in self.hf.get_vocab().items()}
+
     @property
     def all_special_ids(self):
         return [i - self.by for i in self.hf.all_special_ids]
@@ -428,6 +436,15 @@ class _ShiftedHF:
 
     def convert_ids_to_tokens(self, token_id):
         return self.hf.convert_ids_to_tokens(token_id + self.by)
+
+
+class TestSize:
+    def test_gaps_in_the_vocabulary_count(self):
+        class Gap(_Fragments):
+            def get_vocab(self):
+                return {"a": 0, "b": 41}
+
+        assert Tokenizer(Gap("x"), "here").size == 42
 
 
 class TestFiles:

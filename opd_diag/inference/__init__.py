@@ -2,10 +2,13 @@
 
 ===============  ============================================================================================
 `loading.py`     folder or hub id → ``Model``; adapters, refusals, what a model's folder lacks
+`adapters.py`    PEFT adapters, merged with every weight accounted for
 `head.py`        the output head, applied where wanted; checked against ``model(...).logits``
 `batches.py`     which rollouts are forwarded together: a pure function of their lengths
 `scoring.py`     rollouts → ``Scores``: both models over the same states, exact over the whole vocabulary
+`block.py`       one block of states: two matrices of logits in, the fields of the scores out
 `sampling.py`    prompts → rollouts, with random numbers keyed by (seed, step, prompt, rollout)
+`drawing.py`     one token from logits and a uniform number
 ===============  ============================================================================================
 """
 

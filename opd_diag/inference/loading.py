@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +17,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from opd_diag.errors import CheckpointError, InputError, MissingExtra
+from opd_diag.inference.adapters import merged, some
 from opd_diag.inference.head import Head, read_head
 from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.tokenization import split_revision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -117,9 +118,27 @@ def load_model(
     key: str = "",
     dtype: str = "float32",
     device: str = "auto",
+    stop_ids: tuple[int, ...] = (),
     trust_remote_code: bool = False,
 ) -> Model:
     """Load a checkpoint: full weights, or a PEFT adapter merged (in float32) into its base model.
+
+    Parameters
+    ----------
+    checkpoint
+        From :func:`~opd_diag.runs.find_checkpoints`, or made by hand.
+    name
+        As tables and messages call it; default: its label.
+    key
+        Fingerprint of the weights.
+    dtype
+        ``float32``, ``bfloat16`` or ``float16``, of the body; the head computes in float32.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+    stop_ids
+        Ids that end a response besides those of the model's generation settings: the tokenizer's.
+    trust_remote_code
+        Whether code that comes with the model may run.
 
     Raises
     ------
@@ -138,9 +157,11 @@ def load_model(
     with _quiet(), _errors_of(checkpoint):
         model = _full(str(where), load_dtype, trust_remote_code)
         if checkpoint.kind == "adapter":
-            model = _merged(model, checkpoint.path, DTYPES[dtype])
+            model = merged(model, checkpoint.path, DTYPES[dtype])
         model = model.to(target)
-    return wrap_model(model, name=name or checkpoint.label, label=checkpoint.label, step=checkpoint.step, key=key)
+    stops = (*_stop_ids(model), *stop_ids)
+    known = {"label": checkpoint.label, "step": checkpoint.step, "key": key}
+    return wrap_model(model, name=name or checkpoint.label, stop_ids=stops, **known)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -161,20 +182,6 @@ def resolve_device(device: str) -> torch.device:
     return target
 
 
-def split_revision(source: str) -> tuple[str, str | None]:
-    """Split ``org/name@revision``; a path that exists is never split.
-
-    Examples
-    --------
-    >>> split_revision("org/name@v1.0"), split_revision("org/name")
-    (('org/name', 'v1.0'), ('org/name', None))
-    """
-    if Path(source).exists() or "@" not in source:
-        return source, None
-    name, revision = source.rsplit("@", 1)
-    return name, revision
-
-
 def _full(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     name, revision = split_revision(source)
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
@@ -190,12 +197,12 @@ def _full(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     if missing or mismatched:
         kind, names = ("lacks", missing) if missing else ("has other shapes than its config says for", mismatched)
         raise CheckpointError(
-            f"{source} {kind} {len(names)} weights ({_some(names)}). They would be random: save the checkpoint again."
+            f"{source} {kind} {len(names)} weights ({some(names)}). They would be random: save the checkpoint again."
         )
     surplus = [name for name in sorted(info["unexpected_keys"]) if _counts(name, model)]
     if surplus:
         raise CheckpointError(
-            f"{source} has {len(surplus)} weights that its config leaves no place for ({_some(surplus)}). They would "
+            f"{source} has {len(surplus)} weights that its config leaves no place for ({some(surplus)}). They would "
             "be left out: save the checkpoint again with the config that it was trained with."
         )
     return model
@@ -205,31 +212,6 @@ def _counts(name: str, model: Any) -> bool:
     """Tell whether a weight would change logits: one of the body or the head, not a value head beside them."""
     head = next((n for n, module in model.named_modules() if module is model.get_output_embeddings()), None)
     return name.startswith(tuple(f"{part}." for part in (model.base_model_prefix, head) if part))
-
-
-def _some(names: list[str]) -> str:
-    return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-
-
-def _merged(base: Any, adapter: Path, dtype: torch.dtype) -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise MissingExtra("peft", extra="peft") from error
-    model = peft.PeftModel.from_pretrained(base, str(adapter))
-    stored = set(peft.load_peft_weights(str(adapter), device="cpu"))
-    wanted = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
-    missing, surplus = sorted(wanted - stored), sorted(stored - wanted - set(model.state_dict()))
-    if missing or surplus:
-        kind, names = ("lacks", missing) if missing else ("has no place in its base model for", surplus)
-        raise CheckpointError(
-            f"The adapter {adapter} {kind} {len(names)} of its weights ({_some(names)}). "
-            "Save it again, or name the base model that it was trained on with --base-model."
-        )
-    merged = model.merge_and_unload()
-    for parameter in merged.parameters():  # not the buffers: rounded rotary frequencies turn at other angles
-        parameter.data = parameter.data.to(dtype)
-    return merged
 
 
 def _stop_ids(model: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ depend on which others share its batch; batches are a pure function of the promp
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor
 
 from opd_diag.errors import ModelError, PromptsError
+from opd_diag.inference.drawing import draw, tempered_logprobs
 from opd_diag.inference.loading import Model
 from opd_diag.records.answer import is_correct
 from opd_diag.records.rollout import Provenance, Rollout
@@ -32,7 +33,7 @@ CHECKED_TOKENS = 32
 """Tokens of one response in each batch that are scored again in one pass."""
 
 Progress = Callable[[int, int], None]
-"""(responses done, responses in all), called after each batch."""
+"""(responses finished, responses in all), called at the start and after each token of a batch."""
 
 
 @dataclass
@@ -72,7 +73,7 @@ def sample_rollouts(
     vocabulary
         Only ids below it may be drawn (padding rows of the head, ids the teacher lacks); default: all.
     progress
-        Called with (responses done, responses in all).
+        Called with (responses finished, responses in all) at the start and after each token of a batch.
 
     Returns
     -------
@@ -96,13 +97,15 @@ def sample_rollouts(
         for prompt in prompts
         for r in range(sampling.rollouts_per_prompt)
     ]
+    tell = progress or (lambda done, total: None)
+    tell(0, len(rows))
     done = 0
     for batch in _batches(rows, sampling.max_new_tokens):
-        _grow(model, batch, stop_ids, sampling, vocabulary)
+        for finished in _grow(model, batch, stop_ids, sampling, vocabulary):
+            tell(done + finished, len(rows))
         _check_grown(model, batch[-1], sampling, vocabulary)
         done += len(batch)
-        if progress is not None:
-            progress(done, len(rows))
+        tell(done, len(rows))
     source = Provenance(
         origin="sampled",
         weights=model.label or model.name,
@@ -142,8 +145,13 @@ def _batches(rows: list[_Row], max_new_tokens: int) -> list[list[_Row]]:
     return batches
 
 
-def _grow(model: Model, rows: list[_Row], stop_ids: list[int], sampling: Sampling, vocabulary: int | None) -> None:
-    """Extend every row until it stops or is full; rows that stopped leave the batch."""
+def _grow(
+    model: Model, rows: list[_Row], stop_ids: list[int], sampling: Sampling, vocabulary: int | None
+) -> Iterator[int]:
+    """Extend every row until it stops or is full, and give how many have stopped after each token.
+
+    Rows that stopped leave the batch.
+    """
     tokens, mask = _left_padded([row.prompt.ids for row in rows], model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = transformers.DynamicCache(config=model.hf.config.get_text_config())
@@ -156,7 +164,7 @@ def _grow(model: Model, rows: list[_Row], stop_ids: list[int], sampling: Samplin
         ).last_hidden_state[:, -1]
         logits = model.head.logits(hidden)[:, :vocabulary]
         uniforms = torch.tensor([row.uniforms[step] for row in alive], device=model.device)
-        ids, logprobs = _draw(logits, uniforms, sampling.temperature, sampling.top_p)
+        ids, logprobs = draw(logits, uniforms, sampling.temperature, sampling.top_p)
         if logprobs.isnan().any():
             raise ModelError(f"{model.name} gives NaN or infinite logits while sampling. Its weights are damaged.")
         stopped = torch.isin(ids, stops)
@@ -165,6 +173,7 @@ def _grow(model: Model, rows: list[_Row], stop_ids: list[int], sampling: Samplin
             row.logprobs.append(logprob)
             row.stopped = stop
         keep = (~stopped).nonzero().squeeze(-1)
+        yield len(rows) - len(keep)
         if not len(keep):
             return
         if len(keep) < len(alive):
@@ -184,7 +193,7 @@ def _check_grown(model: Model, row: _Row, sampling: Sampling, vocabulary: int | 
     sequence = torch.tensor([[*row.prompt.ids, *row.ids[:n]]], device=model.device)
     logits = model.head.logits(model.hidden(sequence)[0, -n - 1 : -1])[:, :vocabulary]
     ids = torch.tensor(row.ids[:n], device=model.device)
-    whole = _logprobs(logits, sampling.temperature).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    whole = tempered_logprobs(logits, sampling.temperature).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
     difference = (whole.cpu() - torch.tensor(row.logprobs[:n])).abs().mean().item()
     if not difference <= (1e-3 if model.dtype == torch.float32 else 0.25):
         raise ModelError(
@@ -198,31 +207,6 @@ def _elsewhere(model: Model) -> str:
         f"This architecture ({type(model.hf).__name__}) cannot be sampled from here: sample with the tool that "
         "trained it and give the responses with --rollouts."
     )
-
-
-def _logprobs(logits: Tensor, temperature: float) -> Tensor:
-    return (logits / temperature if temperature > 0 else logits).log_softmax(-1)
-
-
-def _draw(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
-    """Draw one id a row by inverting the cumulative distribution; give ids and their log-probabilities."""
-    logprobs = _logprobs(logits, temperature)
-    if temperature == 0:
-        ids = logprobs.argmax(-1)
-    elif top_p < 1:
-        ordered, order = logprobs.sort(dim=-1, descending=True, stable=True)
-        p = ordered.double().exp()
-        p[p.cumsum(-1) - p >= top_p] = 0.0  # the token that crosses top_p still belongs
-        ids = order.gather(-1, _invert(p, uniforms)).squeeze(-1)
-    else:
-        ids = _invert(logprobs.double().exp(), uniforms).squeeze(-1)
-    return ids, logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-
-
-def _invert(p: Tensor, uniforms: Tensor) -> Tensor:
-    cumulative = p.cumsum(-1)
-    target = uniforms.to(cumulative.dtype).unsqueeze(-1) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).clamp_(max=p.shape[-1] - 1)
 
 
 def _left_padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:

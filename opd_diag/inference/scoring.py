@@ -10,18 +10,18 @@ mass that was cut is a field of its own.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from opd_diag import metrics
 from opd_diag.errors import ModelError, RolloutsError
 from opd_diag.inference.batches import length_sorted_batches, right_padded
+from opd_diag.inference.block import BlockPlan, score_block
 from opd_diag.inference.loading import Model
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
@@ -31,19 +31,7 @@ BLOCK_BYTES = 24 * 2**20
 """Size of one (states × vocabulary) float32 matrix; some six of them exist at a time."""
 
 Progress = Callable[[int, int], None]
-"""(tokens done, tokens in all), called after each batch."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is the same for every block."""
-
-    vocabulary: int
-    student_temperature: float
-    teacher_temperature: float
-    stop_ids: tuple[int, ...]
-    grid: tuple[int, ...]
-    k_kept: int
+"""(tokens done, tokens in all), called at the start and after each batch."""
 
 
 @torch.inference_mode()
@@ -70,7 +58,7 @@ def score(
     student_temperature, teacher_temperature
         Of the scored distributions: logits are divided by it.
     progress
-        Called with (tokens done, tokens in all) after each batch.
+        Called with (tokens done, tokens in all) at the start and after each batch.
 
     Returns
     -------
@@ -87,21 +75,50 @@ def score(
     plan = _plan(student, teacher, student_temperature, teacher_temperature)
     _validate(rollouts, student, teacher, plan.vocabulary)
     lengths = [max(len(r.prompt_ids), len(r.teacher_prompt_ids)) + len(r.response_ids) for r in rollouts]
-    parts: list[dict[str, npt.NDArray[np.generic]]] = []
+    places = [[(i, p) for p in _positions(rollout)] for i, rollout in enumerate(rollouts)]
+    first_row = np.cumsum([0, *(len(p) for p in places)])
+    filling = _Filling(int(first_row[-1]))
+    tell = progress or (lambda done, total: None)
     done = 0
+    tell(done, sum(lengths))
     for batch in length_sorted_batches(lengths):
-        places = [(i, p) for i in batch for p in _positions(rollouts[i])]
-        if places:
-            parts += _score_batch(student, teacher, [rollouts[i] for i in batch], batch, places, plan)
+        rows = np.concatenate([np.arange(first_row[i], first_row[i + 1]) for i in batch])
+        if len(rows):
+            _score_batch(_Batch(student, teacher, [rollouts[i] for i in batch], rows), plan, filling)
         done += sum(lengths[i] for i in batch)
-        if progress is not None:
-            progress(done, sum(lengths))
-    return _joined(parts, plan, _provenance(student, teacher, states, plan))
+        tell(done, sum(lengths))
+    filling.put(slice(None), _where(places))
+    return Scores(**filling.arrays, grid=plan.grid, provenance=_provenance(student, teacher, states, plan))
 
 
-def _plan(student: Model, teacher: Model, student_temperature: float, teacher_temperature: float) -> _Plan:
+class _Filling:
+    """The arrays of the scores, made once at full length, block after block written to its rows."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.arrays: dict[str, Any] = {}
+
+    def put(self, rows: Any, fields: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write a block."""
+        for name, values in fields.items():
+            if name not in self.arrays:
+                self.arrays[name] = np.empty((self.length, *values.shape[1:]), dtype=values.dtype)
+            self.arrays[name][rows] = values
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rollouts that are forwarded together, and the rows of their states."""
+
+    student: Model
+    teacher: Model
+    rollouts: list[Rollout]
+    rows: npt.NDArray[np.int64]
+
+
+def _plan(student: Model, teacher: Model, student_temperature: float, teacher_temperature: float) -> BlockPlan:
     vocabulary = min(student.vocabulary, teacher.vocabulary)
-    return _Plan(
+    return BlockPlan(
         vocabulary=vocabulary,
         student_temperature=student_temperature,
         teacher_temperature=teacher_temperature,
@@ -136,34 +153,28 @@ def _positions(rollout: Rollout) -> list[int]:
     return [*rollout.state_positions, *end]
 
 
-def _score_batch(
-    student: Model,
-    teacher: Model,
-    rollouts: list[Rollout],
-    rows: list[int],
-    places: list[tuple[int, int]],
-    plan: _Plan,
-) -> list[dict[str, npt.NDArray[np.generic]]]:
+def _where(places: list[list[tuple[int, int]]]) -> dict[str, npt.NDArray[Any]]:
+    pairs = np.array([place for of_rollout in places for place in of_rollout], dtype=np.int32).reshape(-1, 2)
+    return {"rollout": pairs[:, 0], "position": pairs[:, 1]}
+
+
+def _score_batch(batch: _Batch, plan: BlockPlan, filling: _Filling) -> None:
+    student, teacher, rollouts = batch.student, batch.teacher, batch.rollouts
     hidden_student = _hidden_at_states(student, rollouts, [r.prompt_ids for r in rollouts])
     hidden_teacher = _hidden_at_states(teacher, rollouts, [r.teacher_prompt_ids for r in rollouts])
-    response = dict(zip(rows, (r.response_ids for r in rollouts), strict=True))
-    sampled = [response[i][p] if p < len(response[i]) else -1 for i, p in places]
+    sampled = [(*r.response_ids, -1)[p] for r in rollouts for p in _positions(r)]
     size = max(1, BLOCK_BYTES // (4 * max(student.vocabulary, teacher.vocabulary)))
-    parts = []
-    for start in range(0, len(places), size):
+    for start in range(0, len(sampled), size):
         block = slice(start, start + size)
-        fields = _score_block(
+        fields = score_block(
             student.head.logits(hidden_student[block]),
-            teacher.head.logits(hidden_teacher[block].to(teacher.device)),
+            teacher.head.logits(hidden_teacher[block]),
             torch.tensor(sampled[block], device=student.device),
             plan,
         )
         arrays = {name: value.cpu().numpy() for name, value in fields.items()}
-        _refuse_nan(arrays, places[block], rollouts, rows, student, teacher)
-        arrays["rollout"] = np.array([i for i, _ in places[block]], dtype=np.int32)
-        arrays["position"] = np.array([p for _, p in places[block]], dtype=np.int32)
-        parts.append(arrays)
-    return parts
+        _refuse_nan(arrays, start, batch)
+        filling.put(batch.rows[block], arrays)
 
 
 def _hidden_at_states(model: Model, rollouts: list[Rollout], prompts: list[tuple[int, ...]]) -> Tensor:
@@ -175,92 +186,19 @@ def _hidden_at_states(model: Model, rollouts: list[Rollout], prompts: list[tuple
     return hidden[row, column]
 
 
-def _score_block(student: Tensor, teacher: Tensor, sampled: Tensor, plan: _Plan) -> dict[str, Tensor]:
-    """Reduce two (m, V) matrices of logits to the fields of m states; the matrices are overwritten."""
-    p, student_cut = _normalised(student, plan.student_temperature, plan.vocabulary)
-    q, teacher_cut = _normalised(teacher.to(student.device), plan.teacher_temperature, plan.vocabulary)
-    fields = {
-        "student_cut_mass": student_cut,
-        "teacher_cut_mass": teacher_cut,
-        "sampled_ids": sampled.int(),
-        "terminal": sampled < 0,
-        "student_sampled_logprobs": _at(p, sampled),
-        "teacher_sampled_logprobs": _at(q, sampled),
-        "student_entropy": metrics.entropy(p),
-        "teacher_entropy": metrics.entropy(q),
-        "reverse_kl": metrics.reverse_kl(p, q),
-        "forward_kl": metrics.forward_kl(p, q),
-        "jensen_shannon": metrics.jensen_shannon(p, q),
-        "common_mass": metrics.common_mass(p, q),
-        "student_stop_logprobs": metrics.stop_logprobs(p, plan.stop_ids),
-        "teacher_stop_logprobs": metrics.stop_logprobs(q, plan.stop_ids),
-        "gradient_squared_norm": metrics.gradient_squared_norm(p, q),
-    }
-    return fields | _kept_fields(p, q, plan)
-
-
-def _kept_fields(p: Tensor, q: Tensor, plan: _Plan) -> dict[str, Tensor]:
-    k, size = plan.k_kept, max(plan.k_kept, plan.grid[-1])
-    student_logprobs, student_ids = metrics.topk(p, size)
-    teacher_logprobs, teacher_ids = metrics.topk(q, size)
-    teacher_at_student = q.gather(-1, student_ids)
-    kept = metrics.Kept(student_ids, student_logprobs, teacher_at_student, teacher_ids, teacher_logprobs)
-    curve = metrics.concentration(kept, plan.grid)
-    return {
-        "student_topk_ids": student_ids[:, :k].int(),
-        "student_topk_logprobs": student_logprobs[:, :k],
-        "teacher_at_student_topk_logprobs": teacher_at_student[:, :k],
-        "teacher_topk_ids": teacher_ids[:, :k].int(),
-        "teacher_topk_logprobs": teacher_logprobs[:, :k],
-        "student_at_teacher_topk_logprobs": p.gather(-1, teacher_ids[:, :k]),
-        "curve_shared": curve.shared.int(),
-        "curve_student_shared_mass": curve.student_shared_mass,
-        "curve_teacher_shared_mass": curve.teacher_shared_mass,
-        "curve_student_mass": curve.student_mass,
-        "curve_teacher_mass": curve.teacher_mass,
-    }
-
-
-def _normalised(logits: Tensor, temperature: float, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Give log-probabilities over the common vocabulary, in place, and the mass that was cut."""
-    if temperature != 1.0:
-        logits.div_(temperature)
-    common = logits[:, :vocabulary]
-    norm = common.logsumexp(-1)
-    rest = logits[:, vocabulary:]
-    cut = torch.zeros_like(norm) if not rest.shape[1] else torch.sigmoid(rest.logsumexp(-1) - norm)
-    return common.sub_(norm.unsqueeze(-1)), cut
-
-
-def _at(logprobs: Tensor, ids: Tensor) -> Tensor:
-    values = logprobs.gather(-1, ids.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return values.masked_fill(ids < 0, math.nan)
-
-
-def _refuse_nan(
-    arrays: dict[str, npt.NDArray[np.generic]],
-    places: list[tuple[int, int]],
-    rollouts: list[Rollout],
-    rows: list[int],
-    student: Model,
-    teacher: Model,
-) -> None:
-    for model, name in ((student, "student_entropy"), (teacher, "teacher_entropy")):
-        bad = np.flatnonzero(np.isnan(arrays[name].astype(np.float64)))
+def _refuse_nan(arrays: Mapping[str, npt.NDArray[Any]], start: int, batch: _Batch) -> None:
+    for model, name in ((batch.student, "student_entropy"), (batch.teacher, "teacher_entropy")):
+        bad = np.flatnonzero(np.isnan(arrays[name]))
         if len(bad):
-            row, position = places[int(bad[0])]
-            rollout = rollouts[rows.index(row)]
+            places = [(r, p) for r in batch.rollouts for p in _positions(r)]
+            rollout, position = places[start + int(bad[0])]
             raise ModelError(
                 f"{model.name} gives NaN or infinite logits at rollout {rollout.name}, position {position}. "
                 "Its weights are damaged or overflow in this precision; try --dtype float32."
             )
 
 
-def _joined(parts: list[dict[str, npt.NDArray[np.generic]]], plan: _Plan, provenance: dict[str, object]) -> Scores:
-    return Scores.joined([Scores(**part, grid=plan.grid, provenance=provenance) for part in parts])  # type: ignore[arg-type]
-
-
-def _provenance(student: Model, teacher: Model, states: str, plan: _Plan) -> dict[str, object]:
+def _provenance(student: Model, teacher: Model, states: str, plan: BlockPlan) -> dict[str, object]:
     return {
         "states": states,
         "student": _of_model(student) | {"label": student.label, "step": student.step},

@@ -144,17 +144,6 @@ class Scores:
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{path} is no readable scores file: {error}. Delete it and run report again.") from error
 
-    @classmethod
-    def joined(cls, parts: list[Scores]) -> Scores:
-        """Join parts along the state axis and sort by (rollout, position); grid and provenance are the first's."""
-        tensors = {name: np.concatenate([getattr(p, name) for p in parts]) for name in TENSOR_FIELDS}
-        order = np.lexsort((tensors["position"], tensors["rollout"]))
-        return cls(
-            **{name: value[order] for name, value in tensors.items()},
-            grid=parts[0].grid,
-            provenance=parts[0].provenance,
-        )
-
 
 TENSOR_FIELDS = tuple(f.name for f in fields(Scores) if f.name not in ("grid", "provenance"))
 """Names of the tensors, in file order."""

@@ -65,7 +65,6 @@ class Settings:
     """Steps or labels to use of those found; empty: all."""
     layout: str | None = None
     trust_remote_code: bool = False
-    allow_pickle: bool = False
 
     def __post_init__(self) -> None:
         problems = [

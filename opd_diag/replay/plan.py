@@ -102,16 +102,13 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
     if not checkpoints:
         reasons = "; ".join(f"{c.label}: {c.blocker} {c.way_out or ''}".strip() for c in blocked[:3])
         raise RunFolderError(f"None of the {len(blocked)} checkpoints of {run_dir} can be loaded. {reasons}")
-    if settings.student is not None:
-        start = step_zero(settings.student, checkpoints, base_model=settings.base_model)
-        if not start.loadable:
-            raise CheckpointError(f"The student (step 0) cannot be loaded: {start.blocker} {start.way_out or ''}")
-        checkpoints = [start, *(c for c in checkpoints if c != start)]
+    checkpoints, notes = _with_step_zero(settings, checkpoints)
     _refuse_shared_file_names(checkpoints)
     teacher = _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
     recorded = _recorded(settings, checkpoints)
-    prompts, notes = _prompts(settings, tokenizer, recorded)
+    prompts, of_prompts = _prompts(settings, tokenizer, recorded)
+    notes += of_prompts
     if teacher_tokenizer is None:
         notes.append("The teacher brings no tokenizer; its ids are taken to mean what the student's mean.")
     else:
@@ -132,13 +129,28 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
     )
 
 
+def _with_step_zero(settings: Settings, checkpoints: list[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
+    """Put the initial student first: the one named, or the one base model of a run of adapters."""
+    bases = {c.base_model for c in checkpoints}
+    student, notes = settings.student, []
+    if student is None and checkpoints[0].step != 0 and len(bases) == 1 and None not in bases:
+        student = str(bases.pop())
+        notes.append(f"Step 0 is {student}, the model under the adapters. Name another with --student.")
+    if student is None:
+        return checkpoints, notes
+    start = step_zero(student, checkpoints, base_model=settings.base_model if settings.student else None)
+    if not start.loadable:
+        raise CheckpointError(f"The student (step 0) cannot be loaded: {start.blocker} {start.way_out or ''}".strip())
+    return [start, *(c for c in checkpoints if c != start)], notes
+
+
 def _refuse_shared_file_names(checkpoints: Sequence[Checkpoint]) -> None:
-    slugs = [c.slug for c in checkpoints]
+    slugs = ["start", *(c.slug for c in checkpoints)]  # rollouts/start.jsonl is the start's set
     for checkpoint in checkpoints:
         if slugs.count(checkpoint.slug) > 1:
             raise RunFolderError(
-                f"Two checkpoints would be stored as {checkpoint.slug}; {checkpoint.path} is one. Rename it, or "
-                "choose with --checkpoints."
+                f"Checkpoint {checkpoint.path} would be stored as {checkpoint.slug}, which is taken. Rename it, or "
+                "choose others with --checkpoints."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from opd_diag.records.vocabulary import save_vocabulary
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.store import Store
 from opd_diag.runs import fingerprint
-from opd_diag.tokenization import check_same_ids
+from opd_diag.tokenization import Tokenizer, check_same_ids
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, units done, units in all)."""
@@ -84,21 +85,21 @@ class _Work:
 
     def __init__(self, plan: ReplayPlan, store: Store, progress: Progress) -> None:
         self.plan, self.store, self.progress = plan, store, progress
-        self.teacher = _Lazy(plan.teacher, plan, name=plan.teacher.path.name)
+        self.teacher = _Lazy(plan.teacher, plan, plan.teacher.path.name, plan.teacher_tokenizer or plan.tokenizer)
         self.start: tuple[Rollout, ...] | None = None
         self.checks: list[HeadCheck] = []
 
     def replayed(self, checkpoint: Checkpoint) -> list[ScoredSet]:
         """Sample and score one checkpoint on every state set."""
-        student = _Lazy(checkpoint, self.plan, name=checkpoint.label)
-        own = self._rollouts(student)
-        first = self.start is None
-        start = own if self.start is None else self.start
+        student = _Lazy(checkpoint, self.plan, checkpoint.label, self.plan.tokenizer)
+        wanted = self.plan.settings.states
+        own = self._rollouts(student) if self.start is None or "on-policy" in wanted else ()
+        start = self.start or own
         sets: list[ScoredSet] = []
-        for states in self.plan.settings.states:
+        for states in wanted:
             rollouts = start if states == "start" else own
             sets.append(ScoredSet(checkpoint, states, self._scores(student, states, rollouts, sets), rollouts))
-        if first:
+        if self.start is None:  # only now: a first checkpoint that fails leaves the place to the next
             self.start = own
             save_rollouts(self.store.path("rollouts/start.jsonl"), own)
         return sets
@@ -128,7 +129,7 @@ class _Work:
                 self.plan.tokenizer,
                 self.plan.prompts,
                 sampling=self.plan.settings.sampling,
-                vocabulary=len(self.plan.tokenizer.hf),
+                vocabulary=self.plan.tokenizer.size,
                 progress=lambda done, total: self.progress(what, done, total),
             )
         )
@@ -187,8 +188,14 @@ class _Work:
             ids.update(i for r in part.rollouts for i in (*r.prompt_ids, *r.teacher_prompt_ids, *r.response_ids))
             ids.update(part.scores.student_topk_ids.ravel().tolist(), part.scores.teacher_topk_ids.ravel().tolist())
         save_vocabulary(self.store.path("vocabulary.json"), {i: self.plan.tokenizer.token(i) for i in sorted(ids)})
-        if self.checks:  # nothing was run when all of it was stored: the checks of that time stand
-            write_json(self.store.path("selftest.json"), {"head": [asdict(check) for check in self.checks]})
+        self._save_checks()
+
+    def _save_checks(self) -> None:
+        """Write the checks of the heads; of models that were not run this time, those of last time stand."""
+        path = self.store.path("selftest.json")
+        before = json.loads(path.read_text(encoding="utf-8"))["head"] if path.is_file() else []
+        checks = {check["model"]: check for check in [*before, *(asdict(check) for check in self.checks)]}
+        write_json(path, {"head": list(checks.values())})
 
 
 @dataclass
@@ -198,6 +205,7 @@ class _Lazy:
     checkpoint: Checkpoint
     plan: ReplayPlan
     name: str
+    tokenizer: Tokenizer
     checked: bool = False
 
     @cached_property
@@ -213,5 +221,6 @@ class _Lazy:
             key=self.key,
             dtype=settings.dtype,
             device=settings.device,
+            stop_ids=self.tokenizer.stop_ids,
             trust_remote_code=settings.trust_remote_code,
         )

@@ -14,6 +14,8 @@ from typing import Any
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.settings import Settings
 from opd_diag.replay import Replay, ReplayPlan
+from opd_diag.runs import read_manifest
+from opd_diag.tokenization import tokenizer_differences
 
 
 def provenance(plan: ReplayPlan, replayed: Replay) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def provenance(plan: ReplayPlan, replayed: Replay) -> dict[str, Any]:
             "teacher_cut_mass_max": max(float(s.scores.teacher_cut_mass.max()) for s in replayed.scored),
             "stop_ids": scores["stop_ids"],
         },
-        "tokenizer": {"source": plan.tokenizer.source, "teacher_source": _source(plan)},
+        "tokenizer": _tokenizer(plan),
         "device": scores["device"],
         "dtype": scores["dtype"],
         "threads": scores["threads"],
@@ -47,8 +49,13 @@ def provenance(plan: ReplayPlan, replayed: Replay) -> dict[str, Any]:
     }
 
 
-def _source(plan: ReplayPlan) -> str | None:
-    return None if plan.teacher_tokenizer is None else plan.teacher_tokenizer.source
+def _tokenizer(plan: ReplayPlan) -> dict[str, Any]:
+    theirs = plan.teacher_tokenizer
+    return {
+        "source": plan.tokenizer.source,
+        "teacher_source": None if theirs is None else theirs.source,
+        "differences": None if theirs is None else tokenizer_differences(plan.tokenizer, theirs),
+    }
 
 
 def _model(checkpoint: Checkpoint, role: str, known: dict[str, Any]) -> dict[str, Any]:
@@ -71,11 +78,11 @@ def _prompts(plan: ReplayPlan) -> dict[str, Any]:
 
 
 def _command(plan: ReplayPlan) -> str:
-    """Give the command that repeats the report, with every setting that is not a default."""
-    words = ["opd-diag", "report", str(plan.run_dir)]
+    """Give the command that repeats the report, with every setting that is no default or that the manifest sets."""
+    words, named = ["opd-diag", "report", str(plan.run_dir)], read_manifest(plan.run_dir).settings
     for f in fields(Settings):
         value, default = getattr(plan.settings, f.name), getattr(Settings(), f.name)
-        if value == default:
+        if value is False or (value == default and f.name not in named):
             continue
         flag = "--" + f.name.replace("_", "-")
         if value is True:
@@ -96,10 +103,13 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
     """Say what a reader of the page must know before believing a number."""
     notes = []
     if not plan.step_zero_known:
+        first = replayed.checkpoints[0].label
         notes.append(
-            f"Step 0 is unknown: 'start' is {plan.first.label}, and changes before it are invisible. Name the initial "
-            "student with --student."
+            f"Step 0 is unknown: 'start' is {first}, and changes before it are invisible. Name the initial student "
+            "with --student."
         )
+    left_out = [*replayed.broken, *plan.blocked]
+    notes += [f"Left out: {c.label}. {c.blocker} {c.way_out or ''}".strip() for c in left_out]
     cut = max(float(s.scores.student_cut_mass.max()) for s in replayed.scored)
     cut_teacher = max(float(s.scores.teacher_cut_mass.max()) for s in replayed.scored)
     if max(cut, cut_teacher) > 1e-6:

@@ -14,9 +14,10 @@ import transformers
 from models import FAMILIES, V, checkpoint, save, tiny_model, word_tokenizer
 from safetensors.torch import load_file, save_file
 
+from opd_diag import tokenization
 from opd_diag.errors import CheckpointError, InputError, MissingExtra
 from opd_diag.inference import check_head, load_model, wrap_model
-from opd_diag.inference.loading import resolve_device, split_revision
+from opd_diag.inference.loading import resolve_device
 
 IDS = torch.randint(0, V, (2, 90), generator=torch.Generator().manual_seed(0))
 
@@ -372,12 +373,12 @@ class TestSmallParts:
         assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
     def test_revisions(self, tmp_path):
-        assert split_revision("org/name@v1") == ("org/name", "v1")
-        assert split_revision("org/name") == ("org/name", None)
-        assert split_revision("org/na@me@abc") == ("org/na@me", "abc")
+        assert tokenization.split_revision("org/name@v1") == ("org/name", "v1")
+        assert tokenization.split_revision("org/name") == ("org/name", None)
+        assert tokenization.split_revision("org/na@me@abc") == ("org/na@me", "abc")
         folder = tmp_path / "run@home"
         folder.mkdir()
-        assert split_revision(str(folder)) == (str(folder), None)
+        assert tokenization.split_revision(str(folder)) == (str(folder), None)
 
     def test_a_folder_with_an_at_sign_loads(self, tmp_path):
         assert load_model(checkpoint(save(tmp_path / "run@home", tiny_model()))).vocabulary == V

@@ -94,7 +94,11 @@ class TestRecord:
         monkeypatch.setattr(sampling, "ROWS_PER_BATCH", 4)
         seen = []
         sample(model, prompts, progress=lambda *ends: seen.append(ends))
-        assert seen == [(4, 15), (8, 15), (12, 15), (15, 15)]
+        assert seen[0] == (0, 15)
+        assert seen[-1] == (15, 15)
+        assert {(4, 15), (8, 15), (12, 15)} <= set(seen)
+        assert seen == sorted(seen)
+        assert len(seen) > 10  # told after every token, not only after every batch
 
     def test_graded_without_special_tokens(self):
         hf = tiny_model("phi", vocabulary=WORDS)
@@ -229,13 +233,13 @@ class TestNothingDependsOnTheBatch:
     )
     def test_rows_and_budget(self, monkeypatch, model, prompts, rollouts, rows, budget, most):
         shapes = []
-        draw = sampling._draw
+        draw = sampling.draw
 
         def spy(logits, *others):
             shapes.append(len(logits))
             return draw(logits, *others)
 
-        monkeypatch.setattr(sampling, "_draw", spy)
+        monkeypatch.setattr(sampling, "draw", spy)
         monkeypatch.setattr(sampling, "ROWS_PER_BATCH", rows)
         monkeypatch.setattr(sampling, "TOKENS_PER_BATCH", budget)
         assert tokens(sample(model, prompts)) == tokens(rollouts)
@@ -341,7 +345,7 @@ class TestInversion:
     )
     def test_each_number_has_its_token_and_none_of_probability_zero(self, uniform, token):
         logits = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]]).log()
-        ids, logprobs = sampling._draw(logits, torch.tensor([uniform], dtype=torch.float64), 1.0, 1.0)
+        ids, logprobs = sampling.draw(logits, torch.tensor([uniform], dtype=torch.float64), 1.0, 1.0)
         assert ids.tolist() == [token]
         assert logprobs.item() == pytest.approx(math.log([0, 0.25, 0, 0.5, 0.25][token]))
 
@@ -349,7 +353,7 @@ class TestInversion:
         logits = torch.tensor([[0.125, 0.5, 0.25, 0.125]]).log()
         for top_p, wanted in ((0.49, {1}), (0.51, {1, 2}), (0.74, {1, 2}), (0.76, {1, 2, 0}), (0.9, {1, 2, 0, 3})):
             uniforms = torch.linspace(0, 1 - 1e-9, 1001, dtype=torch.float64)
-            ids, _ = sampling._draw(logits.expand(1001, -1), uniforms, 1.0, top_p)
+            ids, _ = sampling.draw(logits.expand(1001, -1), uniforms, 1.0, top_p)
             assert set(ids.tolist()) == wanted, top_p
 
 

@@ -17,7 +17,7 @@ from opd_diag.inference.head import Head
 from opd_diag.inference.loading import Model
 from opd_diag.records.prompt import Prompt
 from opd_diag.records.sampling import Sampling
-from opd_diag.records.scores import Scores
+from opd_diag.records.scores import TENSOR_FIELDS, Scores
 from opd_diag.tokenization import EncodedPrompt
 
 from .truth import assert_same_scores, assert_scores_are_true, logprobs_before, true_distributions
@@ -189,7 +189,7 @@ class TestStops:
 class TestNothingDependsOnTheBatch:
     def test_batched_equals_alone(self, student, teacher, rollouts, scores):
         alone = [score(student, teacher, [r]) for r in rollouts]
-        assert_same_scores(scores, Scores.joined([_of_rollout(s, i) for i, s in enumerate(alone)]))
+        assert_same_scores(scores, _joined([_of_rollout(s, i) for i, s in enumerate(alone)]))
 
     @pytest.mark.parametrize("tokens", [1, 40, 75])
     @pytest.mark.parametrize("rows", [1, 3])
@@ -224,6 +224,11 @@ class TestNothingDependsOnTheBatch:
         assert student.hf.lm_head.weight.requires_grad
         score(student, teacher, rollouts[:1])
         assert student.hf.lm_head.weight.grad is None
+
+
+def _joined(parts):
+    fields = {name: np.concatenate([getattr(part, name) for part in parts]) for name in TENSOR_FIELDS}
+    return Scores(**fields, grid=parts[0].grid, provenance=parts[0].provenance)
 
 
 def _of_rollout(scores: Scores, index: int) -> Scores:
@@ -346,7 +351,8 @@ class TestCost:
             forwarded = [n for name, n in tokens if name == model.name]
             assert useful <= sum(forwarded) < 1.5 * useful
             assert max(forwarded) <= 70
-        assert len(done) == len(tokens) / 2
+        assert done[0] == (0, done[-1][1])
+        assert len(done) == 1 + len(tokens) / 2
         assert done[-1] == (useful, useful)
         assert [d for d, _ in done] == sorted(d for d, _ in done)
 

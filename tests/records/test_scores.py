@@ -131,16 +131,3 @@ def test_a_failed_save_leaves_the_old_file(saved, monkeypatch):
             random_scores(9).save(saved)
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == ["a.safetensors"]
-
-
-def test_joined_parts_are_sorted_by_rollout_and_position():
-    whole = random_scores(20, seed=1)
-    rows = np.random.default_rng(2).permutation(20)
-    parts = [
-        Scores(**{name: getattr(whole, name)[part] for name in TENSOR_FIELDS}, grid=GRID, provenance=whole.provenance)
-        for part in np.array_split(rows, 3)
-    ]
-    joined = Scores.joined(parts)
-    order = np.lexsort((whole.position, whole.rollout))
-    expected = {name: getattr(whole, name)[order] for name in TENSOR_FIELDS}
-    assert_same(joined, Scores(**expected, grid=GRID, provenance=whole.provenance))

@@ -115,7 +115,7 @@ def test_the_home_folder_is_known(tmp_path, monkeypatch):
         ("k = ", "is not TOML: Invalid value (at end of document). Correct it, or delete it and use options."),
         (
             "techer = 'x'",
-            "unknown key 'techer'. Correct or delete it; known: allow_pickle, base_model, chat_template_kwargs, ",
+            "unknown key 'techer'. Correct or delete it; known: base_model, chat_template_kwargs, ",
         ),
         ("[model]\na = 1", "unknown table 'model'. Correct or delete it; known: "),
         (
