@@ -278,3 +278,13 @@ def test_keyword_arguments_reach_the_chat_template(own_run):
     plan = planned(own_run, chat_template_kwargs={"loud": True})
     assert plan.tokenizer.text(plan.prompts[0].ids) == "<user>0+0<assistant>!"
     assert not plan.tokenizer.text(planned(own_run).prompts[0].ids).endswith("!")
+
+
+def test_a_checkpoint_may_not_take_the_place_of_the_start(own_run, tmp_path):
+    alone = tmp_path / "start"
+    shutil.move(own_run.checkpoint(20), alone)
+    (alone / "trainer_state.json").unlink()
+    options = {"student": str(own_run.student), "teacher": str(own_run.teacher), "prompts": str(own_run.prompts)}
+    with pytest.raises(RunFolderError) as caught:
+        make_plan(alone, settings_from(options, {}, None), read_manifest(alone))
+    assert "would be stored as start, which is taken" in str(caught.value)

@@ -484,3 +484,45 @@ def test_base_model_given_by_hand(adapter_run, tmp_path):
         make_plan(adapter_run.run_dir, settings_from({}, manifest.settings, manifest.path), manifest)
     done = replayed(adapter_run, tmp_path / "out", base_model=str(moved))
     assert len(done.checkpoints) == 4
+
+
+def test_the_model_under_the_adapters_is_step_zero(adapter_run, tmp_path):
+    named = replayed(adapter_run, tmp_path / "named")
+    tiny.write_manifest(adapter_run, student="")
+    manifest = read_manifest(adapter_run.run_dir)
+    plan = make_plan(adapter_run.run_dir, settings_from({}, manifest.settings, manifest.path), manifest)
+    assert plan.step_zero_known
+    assert plan.first.path.resolve() == adapter_run.student
+    assert any("the model under the adapters" in note and "--student" in note for note in plan.notes)
+    with open_store(tmp_path / "found", adapter_run.run_dir) as store:
+        assert_same_scores(replay(plan, store), named)
+
+
+def test_full_weights_have_no_step_zero_of_their_own(own_run):
+    tiny.write_manifest(own_run, student="")
+    manifest = read_manifest(own_run.run_dir)
+    plan = make_plan(own_run.run_dir, settings_from({}, manifest.settings, manifest.path), manifest)
+    assert not plan.step_zero_known
+
+
+# What is not asked for is not done.
+
+
+def test_start_states_alone_sample_the_first_checkpoint_alone(tiny_run, whole, tmp_path):
+    out = tmp_path / "out"
+    done = replayed(tiny_run, out, states="start")
+    assert sorted(p.name for p in (out / "rollouts").iterdir()) == ["start.jsonl", "step-000000.jsonl"]
+    assert [s.states for s in done.scored] == ["start"] * 4
+    for mine, theirs in zip(done.scored, [s for s in whole[0].scored if s.states == "start"], strict=True):
+        np.testing.assert_array_equal(mine.scores.reverse_kl, theirs.scores.reverse_kl)
+
+
+def test_checks_of_models_that_were_not_run_again_stand(own_run, tmp_path):
+    out = tmp_path / "out"
+    replayed(own_run, out)
+    before = json.loads((out / "selftest.json").read_text())["head"]
+    (out / "scores" / "step-000030.on-policy.safetensors").unlink()
+    replayed(own_run, out)
+    after = json.loads((out / "selftest.json").read_text())["head"]
+    assert [check["model"] for check in after] == [check["model"] for check in before]
+    assert len(after) == 5
