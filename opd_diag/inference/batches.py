@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-TOKENS_PER_BATCH = 2048
+TOKENS_PER_BATCH = 1024
 """Padded tokens forwarded at once; bounds the memory of the body whatever the number of rollouts."""
 
 

@@ -74,6 +74,8 @@ def _normalised(logits: Tensor, temperature: float, vocabulary: int) -> tuple[Te
     if temperature != 1.0:
         logits.div_(temperature)
     common = logits[:, :vocabulary]
+    # Near 0 first: float32 keeps 1e-5 of a logit of 300, and that error would stay in every log-probability.
+    logits.sub_(common.amax(-1, keepdim=True))
     norm = common.logsumexp(-1)
     rest = logits[:, vocabulary:]
     cut = torch.zeros_like(norm) if not rest.shape[1] else torch.sigmoid(rest.logsumexp(-1) - norm)

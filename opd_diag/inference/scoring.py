@@ -27,8 +27,9 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 from opd_diag.records.settings import CURVE_GRID, K_KEPT
 
-BLOCK_BYTES = 24 * 2**20
-"""Size of one (states × vocabulary) float32 matrix; some six of them exist at a time."""
+BLOCK_BYTES = 33 * 2**20
+"""Size of one (states × vocabulary) float32 matrix; some five of them exist at a time. Above 32 MiB the C library
+gives such memory back at once instead of keeping it in pieces."""
 
 Progress = Callable[[int, int], None]
 """(tokens done, tokens in all), called at the start and after each batch."""
@@ -164,7 +165,7 @@ def _score_batch(batch: _Batch, plan: BlockPlan, filling: _Filling) -> None:
     hidden_teacher = _hidden_at_states(teacher, rollouts, [r.teacher_prompt_ids for r in rollouts])
     sampled = [(*r.response_ids, -1)[p] for r in rollouts for p in _positions(r)]
     size = max(1, BLOCK_BYTES // (4 * max(student.vocabulary, teacher.vocabulary)))
-    for start in range(0, len(sampled), size):
+    for start in _block_starts(len(sampled), size):
         block = slice(start, start + size)
         fields = score_block(
             student.head.logits(hidden_student[block]),
@@ -175,6 +176,16 @@ def _score_batch(batch: _Batch, plan: BlockPlan, filling: _Filling) -> None:
         arrays = {name: value.cpu().numpy() for name, value in fields.items()}
         _refuse_nan(arrays, start, batch)
         filling.put(batch.rows[block], arrays)
+
+
+def _block_starts(states: int, size: int) -> list[int]:
+    """Cut states into blocks of one size; the last overlaps the one before.
+
+    Matrices of one size are given the same memory again and again; odd remainders would fragment it.
+    """
+    if states <= size:
+        return [0]
+    return [*range(0, states - size, size), states - size]
 
 
 def _hidden_at_states(model: Model, rollouts: list[Rollout], prompts: list[tuple[int, ...]]) -> Tensor:

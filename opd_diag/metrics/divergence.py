@@ -189,14 +189,14 @@ def gradient_squared_norm(student_logprobs: Tensor, teacher_logprobs: Tensor) ->
     p = student_logprobs.exp()
     ratio = _ratio(student_logprobs, teacher_logprobs, p)
     ratio -= ratio.gather(-1, student_logprobs.argmax(-1, keepdim=True))
-    mean = torch.linalg.vecdot(p, ratio).unsqueeze(-1)
-    return ratio.sub_(mean).mul_(p).square_().sum(-1, dtype=torch.float64)
+    mean = (p * ratio).sum(-1, keepdim=True)
+    return ratio.sub_(mean).mul_(p).square_().sum(-1).double()
 
 
 def _kl(first: Tensor, second: Tensor) -> Tensor:
     weights = first.exp()
     # Rounding can leave -1e-8 where both are equal; a KL is never negative.
-    return torch.linalg.vecdot(weights, _ratio(first, second, weights)).clamp_(min=0)
+    return weights.mul_(_ratio(first, second, weights)).sum(-1).clamp_(min=0)
 
 
 def _ratio(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
