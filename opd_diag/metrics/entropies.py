@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -27,6 +26,7 @@ def entropy(logprobs: Tensor) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> entropy(torch.tensor([0.5, 0.5, 0.0]).log())
     tensor(0.6931)
     """
@@ -61,6 +61,7 @@ def entropy_gap(student_entropy: Tensor, teacher_entropy: Tensor) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> entropy_gap(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 1.0])).mean()
     tensor(1.)
     """
@@ -88,6 +89,7 @@ def entropy_difference(student_entropy: Tensor, teacher_entropy: Tensor) -> Tens
 
     Examples
     --------
+    >>> import torch
     >>> entropy_difference(torch.tensor(1.0), torch.tensor(1.5))
     tensor(-0.5000)
     """

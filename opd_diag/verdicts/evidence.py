@@ -29,14 +29,18 @@ class Change:
     n_checkpoints: int
 
     @property
-    def sentence(self) -> str:
-        """Say it: from, to, difference with its interval, rounded by it."""
+    def path(self) -> str:
+        """Say where it went: name, first and last value, rounded by the interval."""
         name = BY_NAME[self.metric].title if self.metric in BY_NAME else self.metric
         name = name[0].lower() + name[1:]
         if math.isnan(self.difference):
             return f"{name} {self._said(self.last)}"
-        change = with_interval(self.difference, self.ci_low, self.ci_high, signed=True)
-        return f"{name} {self._said(self.first)} → {self._said(self.last)} ({change})"
+        return f"{name} {self._said(self.first)} → {self._said(self.last)}"
+
+    @property
+    def shift(self) -> str:
+        """Say how far: the difference with its interval, rounded by it."""
+        return with_interval(self.difference, self.ci_low, self.ci_high, signed=True)
 
     def _said(self, value: float) -> str:
         # Two digits at least: an end of .046 beside a difference of 9.0 must not read as 0.0.

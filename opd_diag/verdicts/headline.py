@@ -15,7 +15,7 @@ class Headline:
     status: Status
     title: str
     facts: tuple[str, ...]
-    """Evidence of the verdicts behind it."""
+    """What the verdicts behind it saw, without intervals and n: those stand in the verdicts themselves."""
 
 
 def headline(verdicts: Sequence[Verdict]) -> Headline:
@@ -26,7 +26,12 @@ def headline(verdicts: Sequence[Verdict]) -> Headline:
     by_name = {v.name: v for v in verdicts}
     own, start, task, before = (by_name[n] for n in ("alignment_on_policy", "alignment_at_start", "accuracy", BEFORE))
     status, title = _reading(own.status, start.status, task.status, before.status)
-    return Headline(status, title, tuple(v.evidence for v in (own, start, task)))
+    return Headline(status, title, tuple(_short(v.evidence) for v in (own, start, task)))
+
+
+def _short(evidence: str) -> str:
+    """Keep what happened; differences, intervals and n follow the first semicolon and stand in the table below."""
+    return evidence.split("; ")[0].rstrip(".") + "."
 
 
 BEFORE = "patterns_compatible"

@@ -69,7 +69,7 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
     held = moved.kl.difference / own.kl.difference if own.status == "pass" and own.kl.difference < 0 else math.nan
     if moved.status == "pass" and held < limits.held_share:
         moved = replace(moved, status="warn", word="progress in part")
-    share = "" if math.isnan(held) else f"; {_percent(held)} of the fall of reverse KL on own states holds here"
+    share = "" if math.isnan(held) else f" ({_percent(held)} of the fall of reverse KL on own states)"
     return _alignment_verdict(name, question, moved, limits, advice, share)
 
 
@@ -112,8 +112,8 @@ def entropy_gap(tables: Tables, limits: Thresholds) -> Verdict:
         ci_low=seen.ci_low,
         ci_high=seen.ci_high,
         threshold=-limits.entropy_gap_change,
-        evidence=f"On own states {seen.sentence}, {seen.n_prompts} prompts; on average the student ends "
-        f"{number(abs(signed.last), 3)} nats {side} than the teacher.",
+        evidence=f"On own states, {seen.path}; difference {seen.shift}, {seen.n_prompts} prompts; on average the "
+        f"student ends {number(abs(signed.last), 3)} nats {side} than the teacher.",
         advice={
             "pass": "Read it with the KL: equal entropies may stand for different tokens.",
             "warn": "The student keeps its own uncertainty; see where in the response the gap is largest.",
@@ -148,7 +148,7 @@ def accuracy(tables: Tables, limits: Thresholds) -> Verdict:
         ci_low=seen.ci_low,
         ci_high=seen.ci_high,
         threshold=limits.accuracy_change,
-        evidence=f"At the task: {seen.sentence} of sampled responses, {seen.n_prompts} prompts.",
+        evidence=f"At the task: {seen.path} of sampled responses; difference {seen.shift}, {seen.n_prompts} prompts.",
         advice={
             "pass": "The teacher brings something the student lacked, and it arrives.",
             "warn": "No gain is established: the teacher may bring nothing new, or too little of it arrives.",
@@ -205,8 +205,8 @@ def _alignment_verdict(
         ci_low=kl.ci_low,
         ci_high=kl.ci_high,
         threshold=-limits.reverse_kl_change,
-        evidence=f"{where}, {moved.word}: {kl.sentence}, {overlap.sentence}{share}; {overlap.n_prompts} prompts, "
-        f"{overlap.n_checkpoints} checkpoints{order}.",
+        evidence=f"{where}, {moved.word}: {kl.path}, {overlap.path}{share}; differences {kl.shift} and "
+        f"{overlap.shift}, {overlap.n_prompts} prompts, {overlap.n_checkpoints} checkpoints{order}.",
         advice=advice[moved.status],
         reference=f"{PAPER}, section 4.1 (success: overlap ratio .72 → .91 over training)",
     )

@@ -51,8 +51,8 @@ def test_change_of_one_checkpoint():
     seen = change(run(checkpoints=1), "reverse_kl", "on-policy")
     assert (seen.first, seen.last, seen.n_checkpoints) == (0.3, 0.3, 1)
     assert all(math.isnan(v) for v in (seen.difference, seen.ci_low, seen.ci_high, seen.tau))
-    assert seen.sentence.startswith("reverse KL")
-    assert numbers_in(seen.sentence) == [0.3]
+    assert seen.path.startswith("reverse KL")
+    assert numbers_in(seen.path) == [0.3]
 
 
 def test_change_of_what_was_not_scored():
@@ -63,9 +63,10 @@ def test_change_of_what_was_not_scored():
 
 
 def test_sentence():
-    sentence = changed(-0.5, -0.625, -0.375).sentence
-    assert sentence.startswith("reverse KL")
-    assert numbers_in(sentence) == pytest.approx([1.0, 0.5, -0.5, -0.625, -0.375], abs=0.006)
+    seen = changed(-0.5, -0.625, -0.375)
+    assert seen.path.startswith("reverse KL")
+    assert numbers_in(seen.path) == pytest.approx([1.0, 0.5], abs=0.006)
+    assert numbers_in(seen.shift) == pytest.approx([-0.5, -0.625, -0.375], abs=0.006)
 
 
 def test_rows_by_place():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,8 @@ def test_what_failed_is_never_green_or_unknown_to_the_reader():
             assert headline(verdicts(own, start, task, before)).status == "fail"
 
 
-def test_facts_are_the_evidence_behind_it():
-    facts = headline(verdicts("pass", "pass", "pass")).facts
-    assert facts == tuple(f"evidence of {n}" for n in ("alignment_on_policy", "alignment_at_start", "accuracy"))
+def test_facts_are_the_evidence_behind_it_without_intervals():
+    made = verdicts("pass", "pass", "pass")
+    made = [replace(v, evidence=f"evidence of {v.name}; difference +1.0 [0.9, 1.1], 32 prompts.") for v in made]
+    facts = headline(made).facts
+    assert facts == tuple(f"evidence of {n}." for n in ("alignment_on_policy", "alignment_at_start", "accuracy"))

@@ -82,9 +82,9 @@ def test_two_checkpoints_have_no_order_to_go_by():
 
 def test_evidence_shows_the_numbers():
     found = verdict("alignment_on_policy", run())
-    reverse_kl, overlap = found.evidence.split("; ")[0].split("overlap ratio")
-    assert numbers_in(reverse_kl) == pytest.approx([1.0, 0.3, -0.7, -0.71, -0.69])
-    assert numbers_in(overlap) == pytest.approx([0.4, 0.7, 0.3, 0.29, 0.31])
+    path, shift = found.evidence.split("; ")
+    assert numbers_in(path) == pytest.approx([1.0, 0.3, 0.4, 0.7])
+    assert numbers_in(shift.split(", 32 prompts")[0]) == pytest.approx([-0.7, -0.71, -0.69, 0.3, 0.29, 0.31])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_how_much_holds_at_the_start(last, status, share):
     start = {"reverse_kl": (1.0, (1 + last) / 2, last), "overlap_ratio": (0.4, 0.4, 0.4)}
     found = verdict("alignment_at_start", run(None, start))
     assert found.status == status
-    assert f"{share} of the fall of reverse KL on own states holds here" in found.evidence
+    assert f"({share} of the fall of reverse KL on own states)" in found.evidence
     assert ("in part" in found.evidence) is (status == "warn")
 
 
@@ -103,7 +103,7 @@ def test_share_is_left_out_where_own_states_do_not_progress():
     stalled = {"reverse_kl": (1.0, 1.0, 1.0), "overlap_ratio": (0.4, 0.4, 0.4)}
     found = verdict("alignment_at_start", run(stalled, {"reverse_kl": (1.0, 0.7, 0.5)}))
     assert found.status == "pass"
-    assert "holds here" not in found.evidence
+    assert "of the fall" not in found.evidence
 
 
 @pytest.mark.parametrize("name", ["alignment_at_start", "patterns_compatible"])
