@@ -199,8 +199,11 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Replay the bundled runs and make their reports; nothing is downloaded."""
+    import torch
+
     from opd_diag.diagnosis import demo_runs, diagnose
 
+    torch.set_num_threads(1)  # models this small lose more to threads that wait for each other than they gain
     pages = []
     for run_dir in demo_runs():
         with _progress(quiet) as progress:
@@ -311,10 +314,12 @@ def _lines() -> Progress:
     import time
 
     started: dict[str, float] = {}
+    told: set[str] = set()
 
     def draw(what: str, done: int, total: int) -> None:
         begin = started.setdefault(what, time.monotonic())
-        if done == total:
+        if done == total and what not in told:
+            told.add(what)
             seconds = time.monotonic() - begin
             err.print(f"{what}: {total:,} in {seconds:.1f} s", markup=False)
 

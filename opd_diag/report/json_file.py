@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,24 +14,14 @@ import pandas as pd
 
 from opd_diag.errors import StoreError
 from opd_diag.records.files import write_json
+from opd_diag.tables.concentration import CONCENTRATION_COLUMNS
+from opd_diag.tables.summary import SUMMARY_COLUMNS
 
 if TYPE_CHECKING:
     from opd_diag.report.content import Report
 
 SCHEMA_VERSION = 1
 """Raised whenever a field is taken away or changes its meaning."""
-
-SUMMARY_COLUMNS = (
-    "step", "label", "teacher", "states", "metric", "k", "aggregation", "value", "ci_low", "ci_high", "bound_low",
-    "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined",
-)  # fmt: skip
-
-_CURVES = ("overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "student_topk_mass", "teacher_topk_mass")
-CONCENTRATION_COLUMNS = (
-    "step", "label", "teacher", "states", "k",
-    *(f"{curve}{end}" for curve in _CURVES for end in ("", "_ci_low", "_ci_high")),
-    "n_states", "n_rollouts", "n_prompts",
-)  # fmt: skip
 
 _FIELDS = ("run", "created", "provenance", "headline", "verdicts", "summary", "concentration")
 
@@ -58,7 +49,7 @@ def write_report_json(path: Path, report: Report) -> None:
     write_json(path, report_record(report))
 
 
-def records(table: pd.DataFrame, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+def records(table: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Give the rows of `table` as JSON values, with exactly `columns`."""
     return [dict(zip(columns, map(plain, row), strict=True)) for row in table[list(columns)].itertuples(index=False)]
 
