@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,6 @@ class TeacherView:
     """Chat template (jinja)."""
     system_prompt: str | None = None
     """System message in place of the prompt's own."""
-    template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 def split_revision(source: str) -> tuple[str, str | None]:
@@ -148,8 +147,8 @@ def encode_prompts(
         content = prompt.content if prompt.teacher_content is None else prompt.teacher_content
         if view.system_prompt is not None:
             content = _with_system(content, view.system_prompt, prompt)
-        same = content == prompt.content and view.template is None and not view.template_kwargs
-        teacher_ids = ids if same else _encode(content, prompt, tokenizer, kwargs | view.template_kwargs, view.template)
+        same = content == prompt.content and view.template is None
+        teacher_ids = ids if same else _encode(content, prompt, tokenizer, kwargs, view.template)
         encoded.append(EncodedPrompt(index, prompt, ids, teacher_ids))
     return encoded
 

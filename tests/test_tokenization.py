@@ -184,17 +184,6 @@ class TestTeacherView:
         assert replaced.ids == self.ids("system mat user the cat")
         assert replaced.teacher_ids == bare.teacher_ids
 
-    def test_arguments_of_its_own_win_over_the_common_ones(self):
-        tokenizer = word_tokenizer(template=SWITCHED)
-        encoded = encode(
-            user("dog"),
-            tokenizer,
-            template_kwargs={"loud": True},
-            teacher=TeacherView(template_kwargs={"loud": False}),
-        )
-        assert encoded.ids == ids_of("cat dog", tokenizer)
-        assert encoded.teacher_ids == ids_of("dog", tokenizer)
-
     def test_what_the_prompt_shows_the_teacher(self):
         encoded = encode("the cat", self.TOKENIZER, teacher_content="the cat sat on the mat")
         assert encoded.ids == self.ids("the cat")

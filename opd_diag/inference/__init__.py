@@ -13,8 +13,8 @@
 """
 
 from opd_diag.inference.head import HeadCheck, check_head
-from opd_diag.inference.loading import Model, load_model, wrap_model
+from opd_diag.inference.loading import Model, load_model, resolve_device, wrap_model
 from opd_diag.inference.sampling import sample_rollouts
 from opd_diag.inference.scoring import score
 
-__all__ = ["HeadCheck", "Model", "check_head", "load_model", "sample_rollouts", "score", "wrap_model"]
+__all__ = ["HeadCheck", "Model", "check_head", "load_model", "resolve_device", "sample_rollouts", "score", "wrap_model"]

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -44,7 +44,6 @@ class Model:
     """Optimiser step of the checkpoint; None when unknown."""
     key: str = ""
     """Fingerprint of the weights; equal weights, equal key."""
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def vocabulary(self) -> int:
@@ -176,6 +175,8 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         target = torch.device(device)
+        if target.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(target.type)
         torch.empty(1, device=target)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"Device '{device}' is not available here. Use --device cpu or --device auto.") from error

@@ -71,7 +71,7 @@ def sample_rollouts(
     sampling
         How many responses, how long, at which temperature and top-p, and the seed.
     vocabulary
-        Only ids below it may be drawn (padding rows of the head, ids the teacher lacks); default: all.
+        Only ids below it may be drawn, so that no padding row of the head is; default: all.
     progress
         Called with (responses finished, responses in all) at the start and after each token of a batch.
 

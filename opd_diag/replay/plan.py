@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opd_diag.errors import CheckpointError, InputError, RolloutsError, RunFolderError
+from opd_diag.inference import resolve_device
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.prompt import Prompt, load_prompts
 from opd_diag.records.rollout import Rollout, load_rollouts
 from opd_diag.records.settings import Settings
-from opd_diag.runs import Manifest, find_checkpoints, select_checkpoints, step_zero
+from opd_diag.runs import Manifest, find_checkpoints, fingerprint, select_checkpoints, step_zero
 from opd_diag.tokenization import (
     EncodedPrompt,
     TeacherView,
@@ -62,7 +63,9 @@ class ReplayPlan:
 
     def prompts_key(self) -> str:
         """Give a key of the ids that both models see."""
-        return content_key([[p.index, p.prompt.id, p.prompt.answer, p.ids, p.teacher_ids] for p in self.prompts])
+        return content_key(
+            [[p.index, p.prompt.id, p.prompt.answer, p.prompt.group, p.ids, p.teacher_ids] for p in self.prompts]
+        )
 
     def description(self) -> list[str]:
         """Say what the report will cost, one line a fact."""
@@ -104,6 +107,7 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
         raise RunFolderError(f"None of the {len(blocked)} checkpoints of {run_dir} can be loaded. {reasons}")
     checkpoints, notes = _with_step_zero(settings, checkpoints)
     _refuse_shared_file_names(checkpoints)
+    resolve_device(settings.device)
     teacher = _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
     recorded = _recorded(settings, checkpoints)
@@ -202,6 +206,7 @@ def _recorded(settings: Settings, checkpoints: Sequence[Checkpoint]) -> dict[str
         if label in labels and rollout.prompt_index < settings.max_prompts:
             # start.jsonl repeats the first checkpoint's own file: one copy is enough
             by_label.setdefault(label, {})[rollout.prompt_index, rollout.rollout_index] = rollout
+    _refuse_foreign(path, by_label, checkpoints)
     if not by_label:
         raise RolloutsError(
             f"The rollouts in {path} were written by {', '.join(sorted(written))}, the run has "
@@ -210,10 +215,35 @@ def _recorded(settings: Settings, checkpoints: Sequence[Checkpoint]) -> dict[str
     return {label: tuple(chosen[key] for key in sorted(chosen)) for label, chosen in by_label.items()}
 
 
+def _refuse_foreign(
+    path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], checkpoints: Sequence[Checkpoint]
+) -> None:
+    """Refuse rollouts of other weights under the same label, and two prompts under one index."""
+    keys = {c.label: fingerprint(c) for c in checkpoints if c.label in by_label}
+    prompts: dict[int, tuple[int, ...]] = {}
+    for label, rollouts in by_label.items():
+        for rollout in rollouts.values():
+            if rollout.provenance.weights_key not in ("", keys[label]):
+                raise RolloutsError(
+                    f"The rollouts of {label} in {path} were written by other weights than the {label} of this run. "
+                    "Give rollouts of this very run, or leave --rollouts out to sample new ones."
+                )
+            if prompts.setdefault(rollout.prompt_index, rollout.prompt_ids) != rollout.prompt_ids:
+                raise RolloutsError(
+                    f"The rollouts in {path} have two different prompts numbered {rollout.prompt_index}. Give rollouts "
+                    "of one set of prompts."
+                )
+
+
 def _prompts(
     settings: Settings, tokenizer: Tokenizer, recorded: dict[str, tuple[Rollout, ...]]
 ) -> tuple[list[EncodedPrompt], list[str]]:
     if recorded:
+        if settings.teacher_template or settings.teacher_system_prompt:
+            raise InputError(
+                "Recorded rollouts bring what the teacher sees with them. Leave --teacher-template and "
+                "--teacher-system-prompt out, or leave --rollouts out."
+            )
         unique = {r.prompt_index: r for rollouts in recorded.values() for r in rollouts}
         prompts = [
             EncodedPrompt(
@@ -221,7 +251,12 @@ def _prompts(
             )
             for index, r in sorted(unique.items())
         ]
-        return prompts, [f"Prompts are those of the recorded rollouts ({len(prompts)}); no prompts file was read."]
+        used = {(r.provenance.temperature, r.provenance.top_p) for rollouts in recorded.values() for r in rollouts}
+        how = " and ".join(f"temperature {t:g}, top-p {p:g}" for t, p in sorted(used))
+        return prompts, [
+            f"Responses of {', '.join(recorded)} were recorded ({how}); the sampling settings hold for the others.",
+            f"Prompts are the {len(prompts)} of the recorded rollouts, at most --max-prompts {settings.max_prompts}.",
+        ]
     if settings.prompts is None:
         raise InputError("No prompts. Name a file with --prompts, or as 'prompts' in opd-diag.toml of the run folder.")
     everything = load_prompts(settings.prompts)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
-from opd_diag.errors import CheckpointError, InputError, ModelError, RunFolderError
+from opd_diag.errors import CheckpointError, InputError, ModelError, PromptsError, RunFolderError
 from opd_diag.inference import HeadCheck, Model, check_head, load_model, sample_rollouts, score
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key, write_json
@@ -111,7 +111,7 @@ class _Work:
         key = content_key(
             ["recorded", [asdict(r) for r in recorded]]
             if recorded
-            else [student.key, self.plan.prompts_key(), asdict(sampling), self.plan.settings.dtype]
+            else [student.key, self.plan.prompts_key(), asdict(sampling), self.plan.settings.dtype, *self._drawable()]
         )
         stored = self.store.has(name, key)
         rollouts = tuple(load_rollouts(self.store.path(name))) if stored else recorded or self._sampled(student)
@@ -121,7 +121,12 @@ class _Work:
             self.store.finished(name, key)
         return rollouts
 
+    def _drawable(self) -> tuple[int, tuple[int, ...]]:
+        """Give what of the tokenizer decides which responses are drawn."""
+        return self.plan.tokenizer.size, self.plan.tokenizer.stop_ids
+
     def _sampled(self, student: _Lazy) -> tuple[Rollout, ...]:
+        self._check_teacher_takes_them()  # before hours of sampling, and before anything is written
         what = f"{student.checkpoint.label}: sampling responses"
         return tuple(
             sample_rollouts(
@@ -170,6 +175,17 @@ class _Work:
             teacher_temperature=self.plan.settings.teacher_temperature,
             progress=lambda done, total: self.progress(what, done, total),
         )
+
+    def _check_teacher_takes_them(self) -> None:
+        teacher, room = self._teacher(), self.plan.settings.max_new_tokens
+        for prompt in self.plan.prompts:
+            length = len(prompt.teacher_ids) + room
+            if teacher.context is not None and length > teacher.context:
+                raise PromptsError(
+                    f"Prompt {prompt.prompt.id} has {len(prompt.teacher_ids)} tokens; with --max-new-tokens {room} "
+                    f"that exceeds the {teacher.context} tokens that the teacher takes. Lower --max-new-tokens or "
+                    "leave the prompt out."
+                )
 
     def _teacher(self) -> Model:
         try:

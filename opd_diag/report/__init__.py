@@ -5,11 +5,8 @@
 `json_file.py`    ``report.json``, its JSON Schema and reading it back
 `markdown.py`     ``report.md``, short enough for a pull-request comment
 `junit.py`        verdicts as JUnit XML
-`junit.py`        verdicts as JUnit XML
 `page.py`         ``report.html``, one file that works offline
 `figures.py`      every picture of the page, drawn once
-`provenance.py`   what ``provenance`` holds, from plan and replay
-`measured.py`     what the page says of it, and what this cannot show
 `sections.py`     the tables and lists of the page, as plain data for the template
 `provenance.py`   what was measured and how, for ``report.json`` and the page
 `measured.py`     what the page says of that, and what it cannot show

@@ -108,4 +108,6 @@ def load_report_json(path: str | Path) -> dict[str, Any]:
     missing = [name for name in _FIELDS if name not in data]
     if missing:
         raise StoreError(f"{path} lacks {', '.join(missing)}. Run opd-diag report again.")
+    if not data["concentration"] or "step_zero" not in data["provenance"]:
+        raise StoreError(f"{path} is damaged: it holds no curve or no provenance. Run opd-diag report again.")
     return data

@@ -117,6 +117,10 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
             "The vocabularies differ in size; both distributions were cut to the common ids. At most "
             f"{cut:.2g} of the student's and {cut_teacher:.2g} of the teacher's mass was cut at a state."
         )
-    if not plan.settings.sampling.plain or plan.settings.student_temperature != 1.0:
-        notes.append("Sampled reverse KL is undefined: responses were not sampled at temperature 1 and top-p 1.")
+    if not all(r.provenance.plain for s in replayed.scored for r in s.rollouts):
+        notes.append(
+            "Sampled reverse KL is undefined for responses that were not sampled at temperature 1 and top-p 1."
+        )
+    if plan.settings.student_temperature != 1.0:
+        notes.append("Sampled reverse KL is undefined: the student was scored at another temperature than 1.")
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from opd_diag.runs.manifest import MANIFEST_NAME, Manifest, read_manifest
 from opd_diag.runs.weights import classify_weights, is_local
 
 _CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
+_PIECES, _PIECE = 64, 2**16
 _WEIGHT_ENDINGS = (".safetensors", ".safetensors.index.json")
 
 
@@ -124,9 +126,9 @@ def step_zero(student: str, checkpoints: Sequence[Checkpoint], *, base_model: st
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """Give a key of the weights: names, sizes and modification times of weight and config files, base model included.
+    """Give a key of the weights: names, sizes and samples of the content of weight and config files, base included.
 
-    Cheap, as no weights are read; a copy with new times has another key, a run folder that moved has the same.
+    Cheap, as 64 evenly spread pieces of 64 KiB stand for a file; a copy has the same key, wherever and whenever made.
     """
     base = checkpoint.base_model
     return content_key([_stamps(checkpoint.path), None if base is None else _stamps(Path(base))])
@@ -136,8 +138,20 @@ def _stamps(model: Path) -> Any:
     if not model.is_dir():
         return str(model)
     names = sorted(n for n in os.listdir(model) if n in _CONFIGS or n.endswith(_WEIGHT_ENDINGS))
-    stats = [(name, (model / name).stat()) for name in names if (model / name).exists()]
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return [[name, *_sampled(model / name)] for name in names if (model / name).is_file()]
+
+
+def _sampled(file: Path) -> tuple[int, str]:
+    """Give the size of a file and a hash of pieces spread over it: layers in the middle may be all that moved."""
+    size = file.stat().st_size
+    digest = hashlib.sha256()
+    with file.open("rb") as handle:
+        for i in range(_PIECES):
+            handle.seek(i * max(size - _PIECE, 0) // (_PIECES - 1))
+            digest.update(handle.read(_PIECE))
+            if size <= _PIECE:
+                break
+    return size, digest.hexdigest()
 
 
 def _names(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -64,9 +64,9 @@ def sampled_by_scorer(scores: Scores, rollout: Rollout) -> bool:
     """Whether the scoring checkpoint sampled `rollout` itself, from the very distribution that was scored."""
     student, source = scores.provenance["student"], rollout.provenance
     plain = source.plain and scores.provenance["student_temperature"] == 1.0 and rollout.exactness == "ids"
-    if student["key"] and source.weights_key:
-        return bool(plain and student["key"] == source.weights_key)
-    return bool(plain and source.weights in (student["label"], student["name"]))
+    same_name = source.weights in (student["label"], student["name"])
+    same_weights = student["key"] == source.weights_key if student["key"] and source.weights_key else True
+    return bool(plain and same_name and same_weights)
 
 
 def rollout_table(states: pd.DataFrame, rollouts: Sequence[Rollout]) -> pd.DataFrame:

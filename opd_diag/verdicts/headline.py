@@ -67,8 +67,8 @@ def _progressing(task: Status) -> Reading:
 
 def _moved_elsewhere(task: Status) -> Reading:
     if task == "pass":
-        return "warn", "Better at the task, by going to other states: at the start's states the pair is still far apart"
-    return "warn", "Progress on own states only: most of it comes from going to other states"
+        return "warn", "Better at the task, and alike where the student goes now; at equal states in part at most"
+    return "warn", "More alike where the student goes now; at equal states that holds in part at most"
 
 
 def _stalled(task: Status, before: Status) -> Reading:

@@ -35,7 +35,8 @@ class Thresholds:
     accuracy_change: float = 0.02
     """Least change of the accuracy that counts. Ours."""
     order: float = 0.3
-    """Least Kendall's tau of the steps' means, in the direction of the change, from three checkpoints on. Ours."""
+    """Least Kendall's tau of the steps' means, in the direction of the change, from three checkpoints on;
+    accuracy, which may well recover from a fall, goes by the paired difference alone. Ours."""
     prompts: float = 5
     """Fewest prompts for any verdict. Ours: below, the interval rests on fewer than four degrees of freedom."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import tiny_run as tiny
@@ -194,7 +195,7 @@ def test_recorded_rollouts_stand_in_for_sampling(tiny_run, tmp_path):
     assert plan.recorded["step 30"] == tuple(rollouts[3:])
     assert [p.index for p in plan.prompts] == [0, 1, 4]
     assert [p.ids for p in plan.prompts] == [r.prompt_ids for r in rollouts[:3]]
-    assert "Prompts are those of the recorded rollouts (3); no prompts file was read." in plan.notes
+    assert "Prompts are the 3 of the recorded rollouts, at most --max-prompts 64." in plan.notes
     assert "2 checkpoints × 6 responses" in plan.description()[4]
 
 
@@ -212,6 +213,37 @@ def test_recorded_rollouts_of_other_runs_are_refused(tiny_run, tmp_path):
     assert "written by epoch 1" in message
     assert "step 0, step 10, step 20, step 30" in message
     assert "--rollouts" in message
+
+
+def test_recorded_rollouts_of_other_weights_are_refused(tiny_run, tmp_path):
+    mine = recorded(tiny_run, "step 10")
+    foreign = replace(mine, provenance=replace(mine.provenance, weights_key="of another run"))
+    save_rollouts(tmp_path / "rollouts.jsonl", [foreign])
+    message = refused(tiny_run, RolloutsError, rollouts=str(tmp_path / "rollouts.jsonl"))
+    assert "rollouts of step 10" in message
+    assert "written by other weights" in message
+    assert "leave --rollouts out" in message
+
+
+def test_two_prompts_under_one_number_are_refused(tiny_run, tmp_path):
+    first, second = recorded(tiny_run, "step 10"), recorded(tiny_run, "step 20")
+    other = replace(second, prompt_ids=(*second.prompt_ids, 5))
+    save_rollouts(tmp_path / "rollouts.jsonl", [first, other])
+    message = refused(tiny_run, RolloutsError, rollouts=str(tmp_path / "rollouts.jsonl"))
+    assert "two different prompts numbered" in message
+
+
+def test_recorded_rollouts_bring_what_the_teacher_sees(tiny_run, tmp_path):
+    save_rollouts(tmp_path / "rollouts.jsonl", [recorded(tiny_run, "step 10")])
+    options = {"rollouts": str(tmp_path / "rollouts.jsonl"), "teacher_system_prompt": "Be brief."}
+    message = refused(tiny_run, InputError, **options)
+    assert "--teacher-system-prompt" in message
+    assert "--rollouts" in message
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:x", "tpu"])
+def test_a_device_that_is_not_there(tiny_run, device):
+    assert f"Device '{device}' is not available" in refused(tiny_run, InputError, device=device)
 
 
 def test_no_recorded_rollouts(tiny_run, tmp_path):

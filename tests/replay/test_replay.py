@@ -526,3 +526,11 @@ def test_checks_of_models_that_were_not_run_again_stand(own_run, tmp_path):
     after = json.loads((out / "selftest.json").read_text())["head"]
     assert [check["model"] for check in after] == [check["model"] for check in before]
     assert len(after) == 5
+
+
+def test_a_teacher_with_too_little_room_is_told_before_anything_is_sampled(own_run, tmp_path):
+    config = own_run.teacher / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 12}))
+    with pytest.raises(OpdDiagError, match=r"the 12 tokens that the teacher takes\. Lower --max-new-tokens"):
+        replayed(own_run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

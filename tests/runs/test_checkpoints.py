@@ -225,16 +225,27 @@ class TestFingerprint:
         assert self.key(tmp_path / "b") == before
 
     @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "generation_config.json"])
-    def test_follows_size_and_time_of_weights_and_configs(self, tmp_path, name):
+    def test_follows_size_and_content_of_weights_and_configs(self, tmp_path, name):
         file = write(trainer_run(tmp_path, steps=(1,)) / "checkpoint-1", {"generation_config.json": "{}"}) / name
-        keys = {self.key(tmp_path)}
-        stat = file.stat()
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-        keys.add(self.key(tmp_path))
-        file.write_bytes(file.read_bytes() + b" ")
+        before, content, stat = self.key(tmp_path), file.read_bytes(), file.stat()
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+        assert self.key(tmp_path) == before
+        file.write_bytes(content + b" ")
+        longer = self.key(tmp_path)
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        keys.add(self.key(tmp_path))
-        assert len(keys) == 3
+        assert len({before, longer, self.key(tmp_path)}) == 3
+
+    @pytest.mark.parametrize("place", [0, 0.25, 0.5, 0.75, 1])
+    def test_sees_a_layer_change_anywhere_in_a_large_file(self, tmp_path, place):
+        file = trainer_run(tmp_path, steps=(1,)) / "checkpoint-1" / "model.safetensors"
+        content = bytearray(40 * 2**20)
+        file.write_bytes(content)
+        before = self.key(tmp_path)
+        start = int(place * (len(content) - 2**20))
+        content[start : start + 2**20] = b"\1" * 2**20  # a layer of a megabyte
+        file.write_bytes(content)
+        assert self.key(tmp_path) != before
 
     def test_leaves_other_files_out(self, tmp_path):
         trainer_run(tmp_path, steps=(1,))

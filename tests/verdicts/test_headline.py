@@ -46,8 +46,8 @@ def verdicts(own, start, task, before="pass"):
         ("pass", "pass", "unknown", "pass", "unknown", "More alike; whether anything was learned is unknown"),
         ("pass", "unknown", "pass", "unknown", "unknown", "More alike on own states; without step 0 nobody knows"),
         ("pass", "fail", "pass", "pass", "fail", "More alike on own states, less at the start's"),
-        ("pass", "warn", "pass", "pass", "warn", "Better at the task, by going to other states"),
-        ("pass", "warn", "unknown", "pass", "warn", "Progress on own states only"),
+        ("pass", "warn", "pass", "pass", "warn", "Better at the task, and alike where the student goes now"),
+        ("pass", "warn", "unknown", "pass", "warn", "More alike where the student goes now"),
     ],
 )
 def test_every_branch(own, start, task, before, status, said):
