@@ -399,7 +399,12 @@ def test_ctrl_c_keeps_what_was_finished(tiny_run, finished, out, monkeypatch, wi
 def test_a_signal_is_an_interrupt(tiny_run, tmp_path):
     """A real process, interrupted while it works."""
     command = [PROGRAM, "report", tiny_run.run_dir, "--out", tmp_path / "out"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+    def heed_interrupts():  # where the tests run in the background, the shell made them ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=heed_interrupts) as process:
         for line in process.stderr:
             if line.startswith("step 0: sampling"):
                 process.send_signal(signal.SIGINT)
