@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -209,8 +209,3 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "provenance": (lambda value: isinstance(value, dict), "an object"),
 }
 """What a hand-written file most likely gets wrong, and what would change numbers without a word."""
-
-
-def states_of(rollouts: Sequence[Rollout]) -> int:
-    """Count the states of `rollouts`: response tokens that the student generated."""
-    return sum(len(r.state_positions) for r in rollouts)

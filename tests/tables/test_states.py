@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from opd_diag.records.rollout import Provenance, states_of
+from opd_diag.records.rollout import Provenance
 from opd_diag.tables import METRIC_NAMES, measure, rollout_table
 from opd_diag.tables.states import sampled_by_scorer
 
@@ -76,7 +76,7 @@ def test_rows_say_where_they_belong(made):
 
 def test_terminal_states_are_left_out_and_tokens_of_others_too(made):
     assert made.scores.terminal.sum() == 1
-    assert len(measure(*made.pair)) == states_of(made.rollouts) == len(made.scores) - 1
+    assert len(measure(*made.pair)) == sum(len(r.state_positions) for r in made.rollouts) == len(made.scores) - 1
 
 
 def test_step_may_be_unknown():
