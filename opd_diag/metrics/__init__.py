@@ -20,6 +20,7 @@ tensor(0.5000)
 """
 
 from opd_diag.metrics.concentration import Concentration, Kept, concentration
+from opd_diag.metrics.coverage import covered
 from opd_diag.metrics.divergence import (
     common_mass,
     forward_kl,
@@ -45,6 +46,7 @@ __all__ = [
     "Kept",
     "common_mass",
     "concentration",
+    "covered",
     "entropy",
     "entropy_difference",
     "entropy_gap",

@@ -3,6 +3,7 @@
 ====================  =========================================================================
 `concentration.py`    probability mass on the shared tokens, and tokens shared, against k
 `steps.py`            a metric against the step, with its interval; a grid of them
+`split.py`            how much of a change is the policy's, and how much comes from going elsewhere
 `depth.py`            a metric against the position in the response
 `entropies.py`        student against teacher entropy, state by state
 `quantities.py`       title, unit and bounds of whatever a table may hold
@@ -16,14 +17,17 @@ from opd_diag.plots.concentration import concentration_curves, overlap_ratio_cur
 from opd_diag.plots.depth import metric_by_depth
 from opd_diag.plots.entropies import student_against_teacher_entropy
 from opd_diag.plots.quantities import Quantity, quantity
+from opd_diag.plots.split import change_split, metric_with_split
 from opd_diag.plots.steps import alignment_grid, metric_by_step
 
 __all__ = [
     "Quantity",
     "alignment_grid",
+    "change_split",
     "concentration_curves",
     "metric_by_depth",
     "metric_by_step",
+    "metric_with_split",
     "overlap_ratio_curves",
     "quantity",
     "student_against_teacher_entropy",

@@ -1,4 +1,4 @@
-"""Title, unit and bounds of whatever a summary may hold: the metrics of the catalogue and three facts on rollouts."""
+"""Title, unit and bounds of whatever a summary may hold: the metrics of the catalogue and facts on responses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Quantity:
 
 _SAMPLED = "exists only on states that the checkpoint sampled itself at temperature 1 and top-p 1"
 
-_OF_ROLLOUTS = (
+_OF_RESPONSES = (
     Quantity(
         name="accuracy",
         title="Accuracy",
@@ -74,6 +74,56 @@ _OF_ROLLOUTS = (
         caution="Cut at the length limit, so its mean is a lower bound where the truncation rate is not 0.",
         undefined="there is no rollout",
     ),
+    Quantity(
+        name="distinct_bigram_ratio",
+        title="Distinct bigrams",
+        symbol="",
+        unit="ratio",
+        low=0.0,
+        high=1.0,
+        meaning="Share of distinct ones among equally many token pairs of all responses: 1 if no pair occurs twice.",
+        caution="Random tokens are as varied as can be, and a healthy student that learns a fixed format loses variety "
+        "too; compares only within one run, as all sets are thinned to half of the smallest.",
+        undefined="the responses are too short",
+    ),
+    Quantity(
+        name="distinct_trigram_ratio",
+        title="Distinct trigrams",
+        symbol="",
+        unit="ratio",
+        low=0.0,
+        high=1.0,
+        meaning="Share of distinct ones among equally many token triples of all responses: 1 if no triple occurs "
+        "twice.",
+        caution="As for bigrams; near 1 unless whole phrases recur, so a student that writes random digits has a high "
+        "value.",
+        undefined="the responses are too short",
+    ),
+    Quantity(
+        name="unigram_entropy",
+        title="Entropy of the unigram mixture",
+        symbol="",
+        unit="nats",
+        low=0.0,
+        high=math.inf,
+        meaning="Entropy of the tokens of all responses pooled: how many different tokens the student uses.",
+        caution="Falls when the student uses few tokens only, digits for example, whatever their order; a teacher that "
+        "writes tersely lowers it too, so hold it against the teacher's responses; a little low in few tokens.",
+        undefined="the responses are too short",
+    ),
+    Quantity(
+        name="teacher_state_coverage",
+        title="Coverage of the teacher's states",
+        symbol="",
+        unit="ratio",
+        low=0.0,
+        high=1.0,
+        meaning="Share of the teacher's states that have one of the student's nearby, in the teacher's final hidden "
+        "space; at most about .97 where both go to the same places, lower where states come in clumps.",
+        caution="Near means as near as the teacher's own fifth neighbour of another prompt, so it compares within one "
+        "run and teacher; responses of other lengths or another format lower it without harm to the answers.",
+        undefined="the teacher's states were not looked at, or there are too few prompts",
+    ),
 )
 
 QUANTITIES: dict[str, Quantity] = {
@@ -89,9 +139,9 @@ QUANTITIES: dict[str, Quantity] = {
         undefined=_SAMPLED if m.on_policy_only else "no state defines it",
     )
     for m in CATALOGUE
-} | {q.name: q for q in _OF_ROLLOUTS}
+} | {q.name: q for q in _OF_RESPONSES}
 
-ROLLOUT_QUANTITIES = tuple(q.name for q in _OF_ROLLOUTS)
+RESPONSE_QUANTITIES = tuple(q.name for q in _OF_RESPONSES)
 
 
 def quantity(name: str) -> Quantity:
@@ -100,7 +150,7 @@ def quantity(name: str) -> Quantity:
     Raises
     ------
     InputError
-        No metric of the catalogue and no fact on rollouts has that name.
+        No metric of the catalogue and no fact on responses has that name.
 
     Examples
     --------
@@ -108,5 +158,5 @@ def quantity(name: str) -> Quantity:
     'nats'
     """
     if name not in QUANTITIES:
-        raise InputError(f"No metric is called '{name}'. Known: {', '.join([*BY_NAME, *ROLLOUT_QUANTITIES])}.")
+        raise InputError(f"No metric is called '{name}'. Known: {', '.join([*BY_NAME, *RESPONSE_QUANTITIES])}.")
     return QUANTITIES[name]

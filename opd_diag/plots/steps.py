@@ -15,11 +15,11 @@ from opd_diag.plots.style import (
     MUTED,
     PANEL,
     STATE_STYLES,
-    StateStyle,
-    band,
     checkpoints_of,
+    interval_line,
     legend_below,
     new_axes,
+    room_for_all,
     say,
     step_positions,
     styled,
@@ -35,7 +35,6 @@ MAIN_METRICS = (
 )
 """What the paper plots over training, and the divergence that on-policy distillation minimises."""
 
-_MARKERS_UP_TO = 40
 _CLEAR_OF_EDGE = 0.03
 """Share of the axis left beyond a bound, so that markers on it are not cut."""
 
@@ -69,8 +68,8 @@ def metric_by_step(summary: pd.DataFrame, metric: str, *, ax: Axes | None = None
     ax.set_ylabel(what.axis_label)
     positions = step_positions(ax, checkpoints_of(summary))
     for states in [s for s in STATE_STYLES if (rows["states"] == s).any()]:
-        _line(ax, rows[rows["states"] == states], positions, STATE_STYLES[states])
-    _room_for_all(ax, positions)
+        interval_line(ax, rows[rows["states"] == states], positions, STATE_STYLES[states])
+    room_for_all(ax, positions)
     if ax.lines:
         legend_below(ax)
     _y_axis(ax, what)
@@ -106,33 +105,6 @@ def alignment_grid(summary: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS,
 def _at_k(rows: pd.DataFrame) -> str:
     known = rows["k"].dropna().unique()
     return f" at k = {int(known[0])}" if len(known) == 1 else ""
-
-
-def _line(ax: Axes, rows: pd.DataFrame, positions: pd.Series, style: StateStyle) -> None:
-    if not np.isfinite(rows["value"].astype(float)).any():
-        return
-    x = positions[rows["label"].to_numpy()].to_numpy()
-    marker = style.marker if len(positions) <= _MARKERS_UP_TO else ""
-    low, high = rows["ci_low"].astype(float), rows["ci_high"].astype(float)
-    value = rows["value"].astype(float)
-    size, width = 3.0 + style.width, style.width
-    ax.plot(
-        x, value, style.dashes, marker=marker, markersize=size, linewidth=width, color=style.colour, label=style.name
-    )
-    if len(x) == 1 and np.isfinite(low).all():
-        ax.vlines(x, low, high, color=style.colour, linewidth=1.2)
-    else:
-        band(ax, x, low, high, style.colour)
-
-
-def _room_for_all(ax: Axes, positions: pd.Series) -> None:
-    """Show every checkpoint of the table, also those at which this metric is undefined."""
-    first, last = float(positions.min()), float(positions.max())
-    if first == last:
-        ax.set_xlim(first - 1, last + 1)
-    else:
-        margin = 0.04 * (last - first)
-        ax.set_xlim(first - margin, last + margin)
 
 
 def _y_axis(ax: Axes, what: Quantity) -> None:

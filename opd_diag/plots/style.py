@@ -65,11 +65,13 @@ MOST_LINES = 6
 """Checkpoints drawn as lines of one picture, or named on one axis."""
 
 _LEGEND_POINTS = 245.0
+_SLANTED_POINTS = 32.0
+_MARKERS_UP_TO = 40
 
 
 @dataclass(frozen=True)
-class StateStyle:
-    """How one state set is drawn; colour, marker and dashes each tell the sets apart alone."""
+class LineStyle:
+    """How one line is drawn; colour, marker and dashes each tell the lines of a picture apart alone."""
 
     name: str
     colour: str
@@ -78,10 +80,11 @@ class StateStyle:
     width: float
 
 
-STATE_STYLES: dict[str, StateStyle] = {
-    "on-policy": StateStyle("own states", "#0072b2", "o", "-", 2.6),
-    "start": StateStyle("the start's states", "#d55e00", "s", "--", 1.5),
-    "teacher": StateStyle("the teacher's states", "#00805e", "^", "-.", 1.5),
+STATE_STYLES: dict[str, LineStyle] = {
+    "on-policy": LineStyle("own states", "#0072b2", "o", "-", 2.6),
+    "start": LineStyle("start's states", "#d55e00", "s", "--", 1.5),
+    "teacher": LineStyle("teacher's states", "#00805e", "^", "-.", 1.5),
+    "back": LineStyle("own, scored by the start", "#a6507f", "D", ":", 1.5),
 }
 """Okabe and Ito's colours, distinct for colour-blind readers; lines that coincide show through each other's dashes."""
 
@@ -149,6 +152,34 @@ def band(ax: Axes, x: npt.ArrayLike, low: pd.Series, high: pd.Series, colour: st
         ax.fill_between(np.asarray(x, dtype=float), ends[:, 0], ends[:, 1], color=colour, alpha=0.18, linewidth=0)
 
 
+def interval_line(ax: Axes, rows: pd.DataFrame, positions: pd.Series, style: LineStyle) -> None:
+    """Draw the values of `rows` against their checkpoints' positions, with their intervals; nothing where undefined."""
+    value = rows["value"].astype(float)
+    if not np.isfinite(value).any():
+        return
+    x = positions[rows["label"].to_numpy()].to_numpy()
+    marker = style.marker if len(positions) <= _MARKERS_UP_TO else ""
+    low, high = rows["ci_low"].astype(float), rows["ci_high"].astype(float)
+    size, width = 3.0 + style.width, style.width
+    ax.plot(
+        x, value, style.dashes, marker=marker, markersize=size, linewidth=width, color=style.colour, label=style.name
+    )
+    if len(x) == 1 and np.isfinite(low).all():
+        ax.vlines(x, low, high, color=style.colour, linewidth=1.2)
+    else:
+        band(ax, x, low, high, style.colour)
+
+
+def room_for_all(ax: Axes, positions: pd.Series) -> None:
+    """Show every checkpoint of the table, also those at which this metric is undefined."""
+    first, last = float(positions.min()), float(positions.max())
+    if first == last:
+        ax.set_xlim(first - 1, last + 1)
+    else:
+        margin = 0.04 * (last - first)
+        ax.set_xlim(first - margin, last + margin)
+
+
 def say(ax: Axes, text: str) -> None:
     """Write `text` in the middle of empty axes."""
     text = textwrap.fill(text, 38)
@@ -163,8 +194,10 @@ def legend_below(
     """Put the legend under the axes, where it hides no data, in rows as wide as a panel."""
     if handles is None:
         handles, labels = ax.get_legend_handles_labels()
-    label_lines = ax.get_xlabel().count("\n") + 1
-    shift = ScaledTranslation(0.0, -(22.0 + 11.5 * label_lines) / 72, ax.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]
+    below = 22.0 + 11.5 * (ax.get_xlabel().count("\n") + 1)
+    if any(tick.get_rotation() for tick in ax.get_xticklabels()):
+        below += _SLANTED_POINTS
+    shift = ScaledTranslation(0.0, -below / 72, ax.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]
     columns = int(_LEGEND_POINTS / (26 + 5.2 * max(map(len, labels), default=1)))
     legend = ax.legend(
         handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=ax.transAxes + shift,

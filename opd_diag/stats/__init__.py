@@ -4,14 +4,17 @@ The sampling unit of a report is the prompt. Thousands of states from a few doze
 independent draws, and an interval that treats them so is several times too narrow; so every function here takes the
 cluster of each value beside it. numpy and scipy alone: nothing here knows what a model is.
 
-===================================  =============================================================
-:func:`clustered_mean`               token mean with a CR1/t interval, clustered by prompt
-:func:`clustered_mean_difference`    later minus earlier, paired by prompt
-:func:`clustered_means`,             the same for many columns at once
+========================================  =============================================================
+:func:`clustered_mean`                    token mean with a CR1/t interval, clustered by prompt
+:func:`clustered_mean_difference`         later minus earlier, paired by prompt
+:func:`clustered_means`,                  the same for many columns at once
 :func:`clustered_mean_differences`
-:func:`kendall_tau`                  whether a curve over checkpoints rises or falls, without a p-value
-:mod:`~opd_diag.stats.rounding`      numbers rounded by their error, as people read them
-===================================  =============================================================
+:func:`clustered_contrasts`               any weighted sum of means, paired by prompt
+:func:`clustered_jackknife`,              an interval for statistics that are no means
+:func:`clustered_jackknife_difference`
+:func:`kendall_tau`                       whether a curve over checkpoints rises or falls, without a p-value
+:mod:`~opd_diag.stats.rounding`           numbers rounded by their error, as people read them
+========================================  =============================================================
 
 Undefined is NaN, left out and counted (:attr:`Estimate.n_undefined`), never 0.
 
@@ -28,17 +31,16 @@ Examples
 (0.7, 3, 2, 1)
 """
 
-from opd_diag.stats.clustered import (
-    Estimate,
-    clustered_mean,
-    clustered_mean_difference,
-    clustered_mean_differences,
-    clustered_means,
-)
+from opd_diag.stats.clustered import Estimate, clustered_mean, clustered_means
+from opd_diag.stats.contrasts import clustered_contrasts, clustered_mean_difference, clustered_mean_differences
+from opd_diag.stats.jackknife import clustered_jackknife, clustered_jackknife_difference
 from opd_diag.stats.trends import kendall_tau
 
 __all__ = [
     "Estimate",
+    "clustered_contrasts",
+    "clustered_jackknife",
+    "clustered_jackknife_difference",
     "clustered_mean",
     "clustered_mean_difference",
     "clustered_mean_differences",

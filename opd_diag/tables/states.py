@@ -102,12 +102,16 @@ def rollout_table(states: pd.DataFrame, rollouts: Sequence[Rollout]) -> pd.DataF
 
 
 def identity_of(scores: Scores) -> dict[str, tuple[object, str]]:
-    """Give value and dtype of the columns of `IDENTITY`."""
+    """Give value and dtype of the columns of `IDENTITY`: the checkpoint that the scores are listed under.
+
+    That is the student, but on `back`, where the first checkpoint scores another one's states.
+    """
     student = scores.provenance["student"]
-    step = student["step"]
+    under = scores.provenance.get("checkpoint", student)
+    step = under["step"]
     return {
         "step": (pd.NA if step is None else step, "Int64"),
-        "label": (student["label"] or student["name"], "object"),
+        "label": (under["label"] or student["name"], "object"),
         "teacher": (scores.provenance["teacher"]["name"], "object"),
         "states": (scores.provenance["states"], "object"),
     }

@@ -9,21 +9,25 @@ import pandas as pd
 import pyarrow as pa
 
 from opd_diag.errors import RolloutsError, StoreError
-from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import replaced_whole
 from opd_diag.records.rollout import Rollout, load_rollouts
 from opd_diag.tables.assembled import Tables, from_rows
 from opd_diag.tables.catalogue import METRIC_NAMES
+from opd_diag.tables.coverage import load_coverage, slug_of
 from opd_diag.tables.states import rollout_table
 
+SHARED_ROLLOUTS = ("start", "teacher")
+"""State sets whose rollouts are one file for all checkpoints, named after the set; the others are the checkpoint's."""
 
-def save_states(out_dir: Path, states: pd.DataFrame) -> None:
-    """Write ``states/<checkpoint>.<state set>.parquet``, each whole or not at all."""
+
+def save_states(out_dir: Path, states: pd.DataFrame) -> list[str]:
+    """Write ``states/<checkpoint>.<state set>.parquet``, each whole or not at all; give their names in `out_dir`."""
+    names = []
     for (label, state_set), group in states.groupby(["label", "states"], sort=False):
-        step = group["step"].iloc[0]
-        slug = _slug(str(label), None if pd.isna(step) else int(step))
-        with replaced_whole(out_dir / "states" / f"{slug}.{state_set}.parquet") as part:
+        names.append(f"states/{slug_of(str(label), group)}.{state_set}.parquet")
+        with replaced_whole(out_dir / names[-1]) as part:
             group.to_parquet(part, index=False)
+    return names
 
 
 def load_tables(out_dir: Path, concentration: pd.DataFrame) -> Tables:
@@ -43,12 +47,14 @@ def load_tables(out_dir: Path, concentration: pd.DataFrame) -> Tables:
     """
     states, rollouts = [], []
     for (label, state_set), group in concentration.groupby(["label", "states"], sort=False):
-        step = group["step"].iloc[0]
-        slug = _slug(str(label), None if pd.isna(step) else int(step))
+        slug = slug_of(str(label), group)
         states.append(_states(out_dir / "states" / f"{slug}.{state_set}.parquet"))
-        source = "start" if state_set == "start" else slug
+        source = str(state_set) if state_set in SHARED_ROLLOUTS else slug
         rollouts.append(rollout_table(states[-1], _rollouts(out_dir / "rollouts" / f"{source}.jsonl")))
-    return from_rows(_stacked(states), _stacked(rollouts), concentration)
+    # files of an earlier report that scored more may still lie there
+    both = {"on-policy", "teacher"} <= {*concentration["states"]}
+    coverage = load_coverage(out_dir, concentration) if both else None
+    return from_rows(_stacked(states), _stacked(rollouts), concentration, coverage)
 
 
 def _states(path: Path) -> pd.DataFrame:
@@ -72,7 +78,3 @@ def _rollouts(path: Path) -> list[Rollout]:
 
 def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
-
-
-def _slug(label: str, step: int | None) -> str:
-    return Checkpoint(label, step, Path(), "full").slug

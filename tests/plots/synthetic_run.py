@@ -9,6 +9,9 @@ import pandas as pd
 
 from opd_diag.records.settings import CURVE_GRID
 from opd_diag.tables.catalogue import CATALOGUE
+from opd_diag.tables.diversity import DIVERSITY
+from opd_diag.tables.responses import COVERAGE, OUTCOMES, RESPONSE_METRICS
+from opd_diag.tables.split import SPLIT_COLUMNS
 
 CONCENTRATION_COLUMNS = (
     "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "student_topk_mass", "teacher_topk_mass",
@@ -29,8 +32,20 @@ START_AND_END = {
     "accuracy": (0.11, 0.63),
     "truncation_rate": (0.42, 0.05),
     "response_length": (71.0, 38.0),
+    "distinct_bigram_ratio": (0.81, 0.74),
+    "distinct_trigram_ratio": (0.95, 0.93),
+    "unigram_entropy": (4.9, 4.6),
+    "teacher_state_coverage": (0.58, 0.83),
 }
-OUTCOMES = ("accuracy", "truncation_rate", "response_length")
+OF_TEACHER = {
+    "accuracy": 0.91,
+    "truncation_rate": 0.0,
+    "response_length": 35.0,
+    "distinct_bigram_ratio": 0.73,
+    "distinct_trigram_ratio": 0.92,
+    "unigram_entropy": 4.7,
+}
+"""What is known of the teacher's responses, whatever the checkpoint."""
 EQUAL_STATES_SHARE = {"healthy": 0.8, "collapse": -0.5}
 
 
@@ -54,8 +69,11 @@ class SyntheticRun:
         self.concentration = self._concentration()
         self.depth = self._depth()
         self.differences = self._differences()
+        self.split = self._split()
 
     def level(self, metric: str, states: str, i: int) -> float:
+        if states == "teacher" and metric in OF_TEACHER:
+            return OF_TEACHER[metric]
         low, high = START_AND_END[metric]
         done = 0.0 if len(self.steps) == 1 else i / (len(self.steps) - 1)
         share = done**0.6 * (1.0 if states == "on-policy" else EQUAL_STATES_SHARE[self.kind])
@@ -85,8 +103,8 @@ class SyntheticRun:
         rows = []
         for i, states in self._every():
             for metric in START_AND_END:
-                of_rollouts = metric in OUTCOMES
-                if of_rollouts and states != "on-policy":
+                of_responses = metric in RESPONSE_METRICS
+                if of_responses and states != "on-policy" and not (states == "teacher" and metric in OF_TEACHER):
                     continue
                 on_policy_only = metric == "sampled_reverse_kl" and states != "on-policy"
                 value = float("nan") if on_policy_only else self.level(metric, states, i)
@@ -95,7 +113,7 @@ class SyntheticRun:
                 rows.append(
                     self.keys(i, states)
                     | {"metric": metric, "k": 16 if depends else pd.NA}
-                    | {"aggregation": "rollout mean" if of_rollouts else "token mean"}
+                    | {"aggregation": aggregation_of(metric)}
                     | {"value": value, "ci_low": value - half, "ci_high": value + half}
                     | {"bound_low": float("nan"), "bound_high": float("nan")}
                     | self.counts
@@ -140,7 +158,7 @@ class SyntheticRun:
         for a, b in [(0, later) for later in range(1, len(self.steps))]:
             for states in self.state_sets:
                 for metric in START_AND_END:
-                    if metric in OUTCOMES and states != "on-policy":
+                    if metric in RESPONSE_METRICS and states != "on-policy":
                         continue
                     value = self.level(metric, states, b) - self.level(metric, states, a)
                     half = 0.8 * self.half_width(metric, self.level(metric, states, b))
@@ -155,6 +173,27 @@ class SyntheticRun:
         columns = ["from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k", "value",
                    "ci_low", "ci_high", "n_prompts"]  # fmt: skip
         return typed(pd.DataFrame(rows, columns=columns))
+
+    def _split(self) -> pd.DataFrame:
+        rows = []
+        both = "back" in self.state_sets
+        for i in range(1, len(self.steps)) if {"on-policy", "start"} <= {*self.state_sets} else ():
+            for metric in [m.name for m in CATALOGUE]:
+                whole, policy = (
+                    self.level(metric, states, i) - self.level(metric, states, 0) for states in ("on-policy", "start")
+                )
+                parts = {"on_policy_change": whole, "policy_change": policy, "state_change": whole - policy}
+                for part, value in (parts | ({"order_difference": 0.1 * policy} if both else {})).items():
+                    value = float("nan") if metric == "sampled_reverse_kl" else value
+                    half = 0.8 * self.half_width(metric, value)
+                    rows.append(
+                        {"from_step": self.keys(0, "start")["step"], "from_label": self.labels[0]}
+                        | {"step": self.keys(i, "start")["step"], "label": self.labels[i], "teacher": "teacher"}
+                        | {"metric": metric, "k": 16 if "overlap" in metric else pd.NA, "part": part}
+                        | {"value": value, "ci_low": value - half, "ci_high": value + half}
+                        | {"n_prompts": self.prompts, "orders": 2 if both else 1}
+                    )
+        return typed(pd.DataFrame(rows, columns=SPLIT_COLUMNS))
 
     def _states(self) -> pd.DataFrame:
         parts = []
@@ -175,3 +214,9 @@ class SyntheticRun:
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
     whole = [c for c in ("step", "k", "from_step", "to_step") if c in frame]
     return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+def aggregation_of(metric: str) -> str:
+    if metric in OUTCOMES:
+        return "rollout mean"
+    return "pooled" if metric in DIVERSITY else "state mean" if metric == COVERAGE else "token mean"

@@ -4,14 +4,14 @@ import pytest
 
 from opd_diag.errors import InputError
 from opd_diag.plots import quantity
-from opd_diag.plots.quantities import QUANTITIES, ROLLOUT_QUANTITIES
+from opd_diag.plots.quantities import QUANTITIES, RESPONSE_QUANTITIES
 from opd_diag.tables.catalogue import CATALOGUE
-from opd_diag.tables.summary import OUTCOMES
+from opd_diag.tables.responses import RESPONSE_METRICS
 
 
 def test_whatever_a_summary_holds_is_known():
-    assert set(QUANTITIES) == {m.name for m in CATALOGUE} | set(OUTCOMES)
-    assert set(ROLLOUT_QUANTITIES) == set(OUTCOMES)
+    assert set(QUANTITIES) == {m.name for m in CATALOGUE} | set(RESPONSE_METRICS)
+    assert RESPONSE_QUANTITIES == RESPONSE_METRICS
 
 
 @pytest.mark.parametrize("name", sorted(QUANTITIES))

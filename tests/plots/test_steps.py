@@ -55,6 +55,25 @@ def test_axis_keeps_to_the_bounds_of_the_metric(run, metric, low, high):
     assert high is None or high <= top < high + room
 
 
+def test_four_sets_differ_in_colour_marker_and_dashes():
+    from plots.synthetic_run import SyntheticRun
+
+    ax = metric_by_step(SyntheticRun(state_sets=list(STATE_STYLES)).summary, "reverse_kl")
+    assert [line.get_label() for line in ax.lines] == [style.name for style in STATE_STYLES.values()]
+    for looks in (lambda line: line.get_color(), lambda line: line.get_marker(), lambda line: line.get_linestyle()):
+        assert len({looks(line) for line in ax.lines}) == 4
+    drawn(ax)
+
+
+def test_responses_of_the_teacher_stand_beside_the_checkpoints():
+    from plots.synthetic_run import SyntheticRun
+
+    ax = metric_by_step(SyntheticRun(state_sets=("on-policy", "start", "teacher")).summary, "unigram_entropy")
+    assert [line.get_label() for line in ax.lines] == ["own states", "teacher's states"]
+    assert len(set(ax.lines[1].get_ydata())) == 1
+    drawn(ax)
+
+
 def test_title_and_unit_come_from_the_catalogue(run):
     ax = metric_by_step(run.summary, "overlap_ratio")
     assert ax.get_title(loc="left") == "Overlap ratio at k = 16"
@@ -128,8 +147,10 @@ def test_grid_has_one_panel_a_metric(run):
     figure.draw_without_rendering()
 
 
-def test_legend_hides_no_data(run):
-    ax = metric_by_step(run.summary, "overlap_ratio")
+@pytest.mark.parametrize("which", ["run", "unknown_steps"])
+def test_legend_hides_neither_data_nor_labels(which, request):
+    ax = metric_by_step(request.getfixturevalue(which).summary, "overlap_ratio")
     drawn(ax)
+    assert ax.get_legend().get_window_extent().y1 < min(t.get_window_extent().y0 for t in ax.get_xticklabels())
     assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0
     assert ax.get_legend().get_window_extent().y1 < ax.xaxis.label.get_window_extent().y0

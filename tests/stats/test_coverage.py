@@ -44,3 +44,41 @@ def test_paired_intervals_cover_and_are_narrower_than_unpaired_ones():
         narrower += paired.standard_error < 0.5 * apart
     assert 0.92 <= covered / draws <= 0.98
     assert narrower == draws
+
+
+def test_contrasts_of_three_paired_samples_cover():
+    """Half the change from the first to the second, and half of that to the third, whose clusters differ in size."""
+    rng = np.random.default_rng(22)
+    draws, covered = 800, 0
+    for _ in range(draws):
+        values, prompts = hierarchical(rng, prompt_sd=1.0)
+        second = values + 0.5 + rng.normal(scale=0.3, size=50)[prompts]
+        kept = rng.random(len(values)) < np.linspace(0.3, 1.0, 50)[prompts]
+        third = values[kept] - 0.2 + rng.normal(scale=0.3, size=kept.sum())
+        samples = [(values[:, None], prompts), (second[:, None], prompts), (third[:, None], prompts[kept])]
+        (ours,) = stats.clustered_contrasts(samples, (-1.0, 0.5, 0.5))
+        covered += ours.ci_low <= 0.15 <= ours.ci_high
+    assert 0.92 <= covered / draws <= 0.98
+
+
+def test_jackknife_intervals_of_a_difference_of_deviations_cover():
+    """No mean: the standard deviation of the second sample less that of the first, paired by prompt."""
+    rng = np.random.default_rng(23)
+    draws, covered = 400, 0
+    for _ in range(draws):
+        values, prompts = hierarchical(rng, prompts=40, states=10)
+        later = 1.5 * (values + rng.normal(scale=0.5, size=len(values)))
+        ours = stats.clustered_jackknife_difference(
+            *deviation(values, prompts), *deviation(later, prompts), n=len(later)
+        )
+        truth = 1.5 * math.sqrt(0.25 + 0.16 + 1 + 0.25) - math.sqrt(0.25 + 0.16 + 1)
+        covered += ours.ci_low <= truth <= ours.ci_high
+    assert 0.92 <= covered / draws <= 0.98
+
+
+def deviation(values, prompts):
+    """The standard deviation, and without each prompt, from sums."""
+    sums = [np.bincount(prompts, weights=values**power) for power in range(3)]
+    n, total, squares = (np.concatenate([[s.sum()], s.sum() - s]) for s in sums)
+    spread = np.sqrt(squares / n - (total / n) ** 2)
+    return spread[0], spread[1:]

@@ -33,7 +33,7 @@ class Scored:
 def rollout(prompt=0, index=0, length=3, *, label="step 10", key="", plain=True, **options):
     temperature, top_p = (1.0, 1.0) if plain else (0.7, 1.0)
     source = options.pop("provenance", None) or Provenance("sampled", label, key, None, temperature, top_p, 0)
-    ids = tuple((7 * prompt + 3 * index + 5 * i) % VOCABULARY for i in range(length))
+    made_up = tuple((7 * prompt + 3 * index + 5 * i) % VOCABULARY for i in range(length))
     return Rollout(
         prompt_index=prompt,
         rollout_index=index,
@@ -41,7 +41,7 @@ def rollout(prompt=0, index=0, length=3, *, label="step 10", key="", plain=True,
         group=options.pop("group", None),
         prompt_ids=(1, 2),
         teacher_prompt_ids=(1, 2),
-        response_ids=ids,
+        response_ids=options.pop("response_ids", made_up),
         stop_reason=options.pop("stop_reason", "stop"),
         provenance=source,
         **options,
@@ -66,9 +66,11 @@ def scored(rollouts, *, step=10, label="step 10", states="on-policy", seed=0, vo
     )  # fmt: skip
 
 
-def of_distributions(rollouts, places, terminal, student, teacher, sampled, *, step, label, states, about=None):
+def of_distributions(
+    rollouts, places, terminal, student, teacher, sampled, *, step, label, states, about=None, dtype=torch.float32
+):
     """Scores of known log-probabilities; `about` changes the provenance."""
-    made = scores_from(student.float(), teacher.float(), torch.tensor(sampled))
+    made = scores_from(student.to(dtype), teacher.to(dtype), torch.tensor(sampled))
     nan_at_end = {
         name: np.where(terminal, np.nan, getattr(made, name))
         for name in ("student_sampled_logprobs", "teacher_sampled_logprobs")
@@ -94,9 +96,12 @@ def of_distributions(rollouts, places, terminal, student, teacher, sampled, *, s
     return Scored(scores, list(rollouts), student.exp().numpy(), teacher.exp().numpy())
 
 
-def a_run(steps=(10, 20), prompts=4, *, on_start=True):
-    """Both state sets of some checkpoints: two rollouts a prompt, lengths differ, some are cut."""
+def a_run(steps=(10, 20), prompts=4, *, on_start=True, on_teacher=False, back=False):
+    """State sets of some checkpoints: two rollouts a prompt, lengths differ, some are cut."""
     parts, start = [], None
+    teachers = [
+        rollout(p, i, 3 + (p + i) % 4, label="teacher", is_correct=p > 0) for p in range(prompts) for i in (0, 1)
+    ]
     for i, step in enumerate(steps):
         label = f"checkpoint {i}" if step is None else f"step {step}"
         own = [
@@ -111,7 +116,18 @@ def a_run(steps=(10, 20), prompts=4, *, on_start=True):
         parts.append(scored(own, step=step, label=label, seed=2 * i))
         if on_start:
             parts.append(scored(start, step=step, label=label, states="start", seed=2 * i + 1))
+        if on_teacher:
+            parts.append(scored(teachers, step=step, label=label, states="teacher", seed=30 + i))
+        if back:
+            parts.append(scored_back(own, parts[0], step=step, label=label, seed=50 + i))
     return parts
+
+
+def scored_back(own, first, *, step, label, seed):
+    """Score a checkpoint's `own` rollouts with the student of `first`; the rows are listed under the checkpoint."""
+    student = first.scores.provenance["student"]
+    under = {"checkpoint": {"label": label, "step": step}}
+    return scored(own, step=student["step"], label=student["label"], states="back", seed=seed, **under)
 
 
 def shared_at(p, q, k):

@@ -7,6 +7,7 @@ import pandas as pd
 from opd_diag.tables import Tables, assemble, concentration_table, from_rows, measure, rollout_table
 
 from .made_up import a_run, rollout, scored
+from .test_coverage import coverage
 
 
 def test_rows_come_in_the_order_given():
@@ -25,11 +26,12 @@ def test_rows_come_in_the_order_given():
 
 
 def test_derived_tables_follow_from_the_rows_alone():
-    parts = a_run()
-    tables = assemble((s.pair for s in parts), k=8)
+    parts, near = a_run(on_teacher=True, back=True), coverage()
+    tables = assemble((s.pair for s in parts), k=8, coverage=near)
     rollouts = pd.concat([rollout_table(measure(*s.pair, k=8), s.rollouts) for s in parts], ignore_index=True)
-    again = from_rows(tables.states, rollouts, tables.concentration)
-    for name in ("summary", "depth", "differences", "rollouts"):
+    again = from_rows(tables.states, rollouts, tables.concentration, near)
+    for name in ("summary", "depth", "differences", "rollouts", "coverage", "split"):
+        assert len(getattr(again, name)) > 0, name
         pd.testing.assert_frame_equal(getattr(again, name), getattr(tables, name))
 
 
@@ -40,3 +42,15 @@ def test_k_is_cut_to_a_small_vocabulary():
     known = tables.summary[tables.summary["metric"] == "overlap_ratio"]
     assert list(known["k"]) == [8]
     assert list(known["value"]) == [1.0]
+
+
+def test_tables_made_by_hand_may_leave_out_coverage_and_split():
+    tables = assemble((s.pair for s in a_run()), k=8)
+    bare = Tables(
+        tables.states, tables.rollouts, tables.summary, tables.concentration, tables.depth, tables.differences
+    )
+    assert bare.coverage.empty
+    assert bare.split.empty
+    assert list(bare.coverage.columns) == list(tables.coverage.columns)
+    assert list(bare.split.columns) == list(tables.split.columns)
+    assert len(tables.split) > 0

@@ -14,11 +14,13 @@ from opd_diag.records.rollout import save_rollouts
 from opd_diag.tables import assemble, load_tables, save_states
 
 from .made_up import a_run
+from .test_coverage import coverage, write_all
 
 
-def stored(out_dir, parts):
-    tables = assemble((s.pair for s in parts), k=8)
+def stored(out_dir, parts, near=None):
+    tables = assemble((s.pair for s in parts), k=8, coverage=near)
     save_states(out_dir, tables.states)
+    write_all(out_dir, tables.coverage)
     for i, part in enumerate(parts):
         about = part.scores.provenance
         slug = Checkpoint(about["student"]["label"], about["student"]["step"], out_dir, "full").slug
@@ -26,6 +28,8 @@ def stored(out_dir, parts):
             save_rollouts(out_dir / f"rollouts/{slug}.jsonl", part.rollouts)
         if i == 0:
             save_rollouts(out_dir / "rollouts/start.jsonl", part.rollouts)
+        if about["states"] == "teacher":
+            save_rollouts(out_dir / "rollouts/teacher.jsonl", part.rollouts)
     return tables
 
 
@@ -38,9 +42,12 @@ def as_json_has_it(concentration):
 
 @pytest.mark.parametrize("steps", [(10, 20, 30), (None, None), (30, 10)], ids=["steps", "labels", "unsorted"])
 def test_round_trip_keeps_every_number_and_the_order(tmp_path, steps):
-    tables = stored(tmp_path, a_run(steps=steps))
+    labels = [f"checkpoint {i}" if step is None else f"step {step}" for i, step in enumerate(steps)]
+    near = coverage(labels, [pd.NA if step is None else step for step in steps])
+    tables = stored(tmp_path, a_run(steps=steps, on_teacher=True, back=True), near)
+    assert set(tables.states["states"]) == {"on-policy", "start", "teacher", "back"}
     again = load_tables(tmp_path, as_json_has_it(tables.concentration))
-    for name in ("states", "rollouts", "summary", "depth", "differences"):
+    for name in ("states", "rollouts", "summary", "depth", "differences", "coverage", "split"):
         before, after = getattr(tables, name), getattr(again, name)
         assert len(before) > 0
         assert list(before.columns) == list(after.columns), name
@@ -73,8 +80,17 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         load_tables(tmp_path, concentration)
 
 
-def test_missing_rollouts_are_an_error_of_the_store(tmp_path):
-    tables = stored(tmp_path, a_run(steps=(10, 20)))
-    (tmp_path / "rollouts/start.jsonl").unlink()
-    with pytest.raises(StoreError, match=r"start\.jsonl.*Run report again"):
+@pytest.mark.parametrize("shared", ["start", "teacher"])
+def test_missing_rollouts_are_an_error_of_the_store(tmp_path, shared):
+    tables = stored(tmp_path, a_run(steps=(10, 20), on_teacher=True))
+    (tmp_path / f"rollouts/{shared}.jsonl").unlink()
+    with pytest.raises(StoreError, match=rf"{shared}\.jsonl.*Run report again"):
         load_tables(tmp_path, as_json_has_it(tables.concentration))
+
+
+def test_a_report_without_coverage_has_none(tmp_path):
+    tables = stored(tmp_path, a_run(steps=(10, 20)))
+    again = load_tables(tmp_path, as_json_has_it(tables.concentration))
+    pd.testing.assert_frame_equal(again.coverage, tables.coverage)
+    assert again.coverage.empty
+    assert "teacher_state_coverage" not in set(again.summary["metric"])

@@ -1,4 +1,4 @@
-"""One number a step with its interval, the difference of two, and the same by depth: against naive computations."""
+"""One number a step with its interval, and the difference of two: against naive computations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import t as student_t
 
-from opd_diag.tables import METRIC_NAMES, assemble, depth_table, difference_table, measure, rollout_table, summarize
+from opd_diag.tables import METRIC_NAMES, assemble, difference_table, measure, rollout_table, summarize
 
 from .made_up import a_run, naive_mean, rollout, scored
 
@@ -15,15 +15,12 @@ SUMMARY_COLUMNS = [
     "step", "label", "teacher", "states", "metric", "k", "aggregation", "value", "ci_low", "ci_high", "bound_low",
     "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined",
 ]  # fmt: skip
-DEPTH_COLUMNS = [
-    "step", "label", "teacher", "states", "metric", "depth_low", "depth_high", "value", "ci_low", "ci_high",
-    "n_states", "n_rollouts", "n_prompts",
-]  # fmt: skip
 DIFFERENCE_COLUMNS = [
     "from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k", "value", "ci_low", "ci_high",
     "n_prompts",
 ]  # fmt: skip
 OUTCOMES = ["accuracy", "truncation_rate", "response_length"]
+DIVERSITY = ["distinct_bigram_ratio", "distinct_trigram_ratio", "unigram_entropy"]
 K_METRICS = {"overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage"}
 ENDS = ["value", "ci_low", "ci_high"]
 
@@ -50,7 +47,7 @@ def test_columns_and_rows(tables):
     assert list(summary.columns) == SUMMARY_COLUMNS
     expected = []
     for label in ("step 10", "step 20"):
-        expected += [(label, "on-policy", m) for m in (*METRIC_NAMES, *OUTCOMES)]
+        expected += [(label, "on-policy", m) for m in (*METRIC_NAMES, *OUTCOMES, *DIVERSITY)]
         expected += [(label, "start", m) for m in METRIC_NAMES]
     assert list(zip(summary["label"], summary["states"], summary["metric"], strict=True)) == expected
     assert set(summary["teacher"]) == {"big"}
@@ -186,7 +183,7 @@ def naive_difference(first, first_clusters, second, second_clusters):
 def test_differences_are_paired_by_prompt(tables):
     table = tables.differences
     assert list(table.columns) == DIFFERENCE_COLUMNS
-    assert len(table) == 2 * len(METRIC_NAMES) + len(OUTCOMES)
+    assert len(table) == 2 * len(METRIC_NAMES) + len(OUTCOMES) + len(DIVERSITY)
     states = tables.states
     for row in table[table["metric"].isin(METRIC_NAMES)].itertuples():
         assert (row.from_step, row.from_label, row.to_step, row.to_label) == (10, "step 10", 20, "step 20")
@@ -238,47 +235,3 @@ def test_one_checkpoint_has_no_difference():
     assert tables.differences.empty
     assert list(tables.differences.columns) == DIFFERENCE_COLUMNS
     assert len(tables.summary) > 0
-
-
-def test_depth_counts_every_state_once(tables):
-    table, states = tables.depth, tables.states
-    assert list(table.columns) == DEPTH_COLUMNS
-    for (label, state_set), of in states.groupby(["label", "states"]):
-        rows = table[(table["label"] == label) & (table["states"] == state_set) & (table["metric"] == "reverse_kl")]
-        assert rows["n_states"].sum() == len(of)
-        assert (rows["depth_low"].to_numpy()[1:] == rows["depth_high"].to_numpy()[:-1]).all()
-        for row in rows.itertuples():
-            inside = of[(of["position"] >= row.depth_low) & (of["position"] < row.depth_high)]
-            expected = naive_mean(inside["reverse_kl"], inside["prompt_index"])
-            assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True)
-            assert row.n_states == len(inside)
-            assert row.n_prompts == inside["prompt_index"].nunique()
-            assert row.n_rollouts == inside.groupby(["prompt_index", "rollout_index"]).ngroups
-
-
-@pytest.mark.parametrize("longest", [1, 7, 8, 9, 23, 64, 65])
-def test_depth_bins_cover_all_positions_in_at_most_eight(longest):
-    made = scored([rollout(0, 0, longest), rollout(1, 0, 1)])
-    rows = depth_table(measure(*made.pair))
-    rows = rows[rows["metric"] == "reverse_kl"]
-    assert 1 <= len(rows) <= 8
-    assert rows["n_states"].sum() == longest + 1
-    assert rows["depth_low"].iloc[0] == 0
-    assert rows["depth_high"].iloc[-1] >= longest
-    assert (rows["depth_high"] - rows["depth_low"]).nunique() == 1
-
-
-def test_depth_edges_can_be_given():
-    made = scored([rollout(0, 0, 9), rollout(1, 0, 4)])
-    rows = depth_table(measure(*made.pair), edges=[1, 3, 8])
-    rows = rows[rows["metric"] == "entropy_gap"]
-    assert list(zip(rows["depth_low"], rows["depth_high"], rows["n_states"], rows["n_rollouts"], strict=True)) == [
-        (1, 3, 4, 2),
-        (3, 8, 6, 2),
-    ]
-
-
-def test_depth_is_sorted_by_set_checkpoint_metric_and_place(tables):
-    keys = list(tables.depth[["states", "label", "metric", "depth_low"]].itertuples(index=False, name=None))
-    assert keys == sorted(keys)
-    assert len(set(keys)) == len(keys)

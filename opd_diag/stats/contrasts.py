@@ -1,0 +1,172 @@
+"""Differences of means, and any other weighted sum of means, paired by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from opd_diag.stats.clustered import Estimate, Floats, Ints, checked, estimate_from, influences, one_column
+
+
+def clustered_mean_difference(
+    first: npt.ArrayLike,
+    first_clusters: npt.ArrayLike,
+    second: npt.ArrayLike,
+    second_clusters: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+) -> Estimate:
+    """Mean of the second sample minus mean of the first, paired by cluster.
+
+    Formula: x̄2 - x̄1, each the mean over the defined values of the clusters that both samples have;
+    d_g = (S2_g - x̄2 N2_g)/N2 - (S1_g - x̄1 N1_g)/N1; Var = G/(G - 1) · Σ_g d_g²; interval with t(G - 1).
+
+    Parameters
+    ----------
+    first, second
+        (N1,) and (N2,) numbers; NaN is undefined: left out and counted.
+    first_clusters, second_clusters
+        (N1,) and (N2,) labels; equal labels are paired. A cluster without a defined value on one side is left out on
+        both, so either mean may differ from the sample's own :func:`~opd_diag.stats.clustered_mean`.
+    level
+        Coverage of the interval, between 0 and 1.
+
+    Returns
+    -------
+    Estimate
+        `n` counts the values of `second` that were used, `n_clusters` the shared clusters, `n_undefined` the NaN of
+        both samples. Without a shared cluster, `value` is NaN; with one, `value` stands and the interval is NaN; where
+        a mean is not finite, the interval is NaN.
+
+    Raises
+    ------
+    ValueError
+        As :func:`~opd_diag.stats.clustered_mean`.
+
+    Notes
+    -----
+    Pairing takes out what a prompt adds to both means, so the interval is narrower than that of two unpaired samples
+    whenever prompts that score high in one score high in the other.
+
+    References
+    ----------
+    Miller (2024), arXiv 2411.00640, section 4 (paired differences).
+
+    Examples
+    --------
+    >>> estimate = clustered_mean_difference([1.0, 5.0], ["a", "b"], [2.0, 8.0], ["a", "b"])
+    >>> estimate.value, estimate.standard_error
+    (2.0, 1.0)
+    """
+    return clustered_mean_differences(
+        one_column(first), first_clusters, one_column(second), second_clusters, level=level
+    )[0]
+
+
+def clustered_mean_differences(
+    first: npt.ArrayLike,
+    first_clusters: npt.ArrayLike,
+    second: npt.ArrayLike,
+    second_clusters: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+) -> list[Estimate]:
+    """Do :func:`clustered_mean_difference` for every column of (N1, M) and (N2, M) numbers at once.
+
+    Each column leaves out its own NaN and its own unshared clusters; parameters otherwise as there, one label a row.
+
+    Returns
+    -------
+    list of Estimate
+        M of them, in the order of the columns.
+
+    Examples
+    --------
+    >>> table = [[1.0, 2.0], [3.0, 4.0]]
+    >>> [e.value for e in clustered_mean_differences(table, [0, 1], [[2.0, 2.0], [4.0, 4.0]], [0, 1])]
+    [1.0, 0.0]
+    """
+    return clustered_contrasts([(first, first_clusters), (second, second_clusters)], (-1.0, 1.0), level=level)
+
+
+def clustered_contrasts(
+    samples: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], weights: Sequence[float], *, level: float = 0.95
+) -> list[Estimate]:
+    """Weighted sum of the means of several samples, paired by cluster; for every column at once.
+
+    Formula: Σ_s w_s x̄_s, each x̄_s the mean over the defined values of the clusters that all samples have;
+    d_g = Σ_s w_s (S_sg - x̄_s N_sg)/N_s, with S_sg the sum and N_sg the number of the values of sample s in cluster g;
+    Var = G/(G - 1) · Σ_g d_g²; interval with t(G - 1).
+
+    Parameters
+    ----------
+    samples
+        One or more pairs of (N_s, M) numbers and their (N_s,) clusters; NaN is undefined: left out and counted. Equal
+        labels are paired.
+    weights
+        One number a sample. A sample of weight 0 adds nothing but still says which clusters count, so that several
+        contrasts of the same samples are about the same clusters, and their values add up.
+    level
+        Coverage of the interval, between 0 and 1.
+
+    Returns
+    -------
+    list of Estimate
+        M of them, in the order of the columns. Each column is restricted to the clusters that have a defined value in
+        every sample. `n` counts the values of the last sample that were used, `n_clusters` the shared clusters,
+        `n_undefined` the NaN of all samples. Without a shared cluster, `value` is NaN; with one, `value` stands and
+        the interval is NaN; where a mean of weight other than 0 is not finite, the interval is NaN.
+
+    Raises
+    ------
+    ValueError
+        Lengths or numbers of columns differ, there is no sample or not one weight a sample, or `level` is not between
+        0 and 1.
+
+    Notes
+    -----
+    Caution: means are over values, not over clusters, so a prompt with long responses weighs more, and differently in
+    each sample.
+
+    References
+    ----------
+    Cameron and Miller (2015), A practitioner's guide to cluster-robust inference, section II; Miller (2024), arXiv
+    2411.00640, section 4.
+
+    Examples
+    --------
+    >>> once, twice, thrice = ([[1.0], [5.0]], [0, 1]), ([[2.0], [8.0]], [0, 1]), ([[2.0], [9.0]], [0, 1])
+    >>> [e.value for e in clustered_contrasts([once, twice, thrice], (-0.5, 1.0, -0.5))]
+    [0.75]
+    """
+    if not samples or len(samples) != len(weights):
+        raise ValueError(f"Every sample needs one weight, found {len(samples)} samples and {len(weights)} weights.")
+    tables, labels = zip(*(checked(values, clusters, level) for values, clusters in samples), strict=True)
+    columns = [table.shape[1] for table in tables]
+    if len(set(columns)) > 1:
+        raise ValueError(f"All samples need the same columns, found {' and '.join(map(str, columns))}.")
+    _, codes = np.unique(np.concatenate(labels), return_inverse=True)
+    size = int(codes.max(initial=-1)) + 1
+    apart = np.split(codes, np.cumsum([len(of) for of in labels])[:-1])
+    return [
+        _contrast(list(zip([table[:, i] for table in tables], apart, strict=True)), weights, size, level)
+        for i in range(columns[0])
+    ]
+
+
+def _contrast(samples: list[tuple[Floats, Ints]], weights: Sequence[float], size: int, level: float) -> Estimate:
+    defined = [~np.isnan(values) for values, _ in samples]
+    shared = np.ones(size, dtype=bool)
+    for (_, codes), known in zip(samples, defined, strict=True):
+        shared &= np.bincount(codes[known], minlength=size) > 0
+    value, influence, n = 0.0, np.zeros(size), 0
+    for (values, codes), known, weight in zip(samples, defined, weights, strict=True):
+        used = known & shared[codes]
+        n = int(used.sum())
+        if weight or not n:  # 0 times infinity would be undefined, and nothing shared must be
+            mean, of_cluster = influences(values[used], codes[used], size)
+            value, influence = value + weight * mean, influence + weight * of_cluster
+    undefined = sum(int((~known).sum()) for known in defined)
+    return estimate_from(value, influence[shared], n, undefined, level)

@@ -1,0 +1,61 @@
+"""From rows to means within bins of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from opd_diag import stats
+from opd_diag.tables.catalogue import METRIC_NAMES
+from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids
+from opd_diag.tables.states import IDENTITY
+
+DEPTH_COLUMNS = [
+    *IDENTITY, "metric", "depth_low", "depth_high", "value", "ci_low", "ci_high", "n_states", "n_rollouts", "n_prompts",
+]  # fmt: skip
+
+
+def depth_table(states: pd.DataFrame, edges: Sequence[int] | None = None) -> pd.DataFrame:
+    """Average every metric within bins of positions.
+
+    Parameters
+    ----------
+    states
+        From :func:`~opd_diag.tables.measure`.
+    edges
+        Increasing bin edges; default: up to 8 bins of equal width over the positions that occur.
+
+    Returns
+    -------
+    DataFrame
+        Columns as in :mod:`opd_diag.tables`. Deep bins hold only the rollouts that reach them, so a trend over depth
+        compares different rollouts; `n_rollouts` shows how many are left.
+    """
+    bins = np.asarray(edges if edges is not None else _depth_edges(int(states["position"].max())))
+    binned = states.assign(depth=np.searchsorted(bins, states["position"].to_numpy(), side="right") - 1)
+    rows: list[dict[str, Any]] = []
+    for identity, group in groups_of(binned, [*IDENTITY, "depth"]):
+        low = int(identity.pop("depth"))
+        if not 0 <= low < len(bins) - 1:
+            continue
+        estimates = stats.clustered_means(group[list(METRIC_NAMES)].to_numpy(float), group["prompt_index"].to_numpy())
+        place = {"depth_low": int(bins[low]), "depth_high": int(bins[low + 1])}
+        counts = {"n_rollouts": len(np.unique(rollout_ids(group)))}
+        for name, estimate in zip(METRIC_NAMES, estimates, strict=True):
+            columns = estimate_columns(estimate) | {"metric": name, "n_states": estimate.n}
+            rows.append(identity | place | counts | columns)
+    table = pd.DataFrame(rows, columns=DEPTH_COLUMNS).astype({"step": "Int64"})
+    order = {label: i for i, label in enumerate(dict.fromkeys(states["label"]))}
+    return table.sort_values(
+        ["states", "label", "metric", "depth_low"],
+        key=lambda column: column.map(order) if column.name == "label" else column,
+        ignore_index=True,
+    )
+
+
+def _depth_edges(last: int) -> list[int]:
+    width = max(1, -(-(last + 1) // 8))
+    return [*range(0, last + 1, width), -(-(last + 1) // width) * width]

@@ -1,0 +1,63 @@
+"""Means within bins of positions: against naive computations."""
+
+from __future__ import annotations
+
+import pytest
+
+from opd_diag.tables import assemble, depth_table, measure
+
+from .made_up import a_run, naive_mean, rollout, scored
+
+DEPTH_COLUMNS = [
+    "step", "label", "teacher", "states", "metric", "depth_low", "depth_high", "value", "ci_low", "ci_high",
+    "n_states", "n_rollouts", "n_prompts",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return assemble((s.pair for s in a_run()), k=8)
+
+
+def test_depth_counts_every_state_once(tables):
+    table, states = tables.depth, tables.states
+    assert list(table.columns) == DEPTH_COLUMNS
+    for (label, state_set), of in states.groupby(["label", "states"]):
+        rows = table[(table["label"] == label) & (table["states"] == state_set) & (table["metric"] == "reverse_kl")]
+        assert rows["n_states"].sum() == len(of)
+        assert (rows["depth_low"].to_numpy()[1:] == rows["depth_high"].to_numpy()[:-1]).all()
+        for row in rows.itertuples():
+            inside = of[(of["position"] >= row.depth_low) & (of["position"] < row.depth_high)]
+            expected = naive_mean(inside["reverse_kl"], inside["prompt_index"])
+            assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True)
+            assert row.n_states == len(inside)
+            assert row.n_prompts == inside["prompt_index"].nunique()
+            assert row.n_rollouts == inside.groupby(["prompt_index", "rollout_index"]).ngroups
+
+
+@pytest.mark.parametrize("longest", [1, 7, 8, 9, 23, 64, 65])
+def test_depth_bins_cover_all_positions_in_at_most_eight(longest):
+    made = scored([rollout(0, 0, longest), rollout(1, 0, 1)])
+    rows = depth_table(measure(*made.pair))
+    rows = rows[rows["metric"] == "reverse_kl"]
+    assert 1 <= len(rows) <= 8
+    assert rows["n_states"].sum() == longest + 1
+    assert rows["depth_low"].iloc[0] == 0
+    assert rows["depth_high"].iloc[-1] >= longest
+    assert (rows["depth_high"] - rows["depth_low"]).nunique() == 1
+
+
+def test_depth_edges_can_be_given():
+    made = scored([rollout(0, 0, 9), rollout(1, 0, 4)])
+    rows = depth_table(measure(*made.pair), edges=[1, 3, 8])
+    rows = rows[rows["metric"] == "entropy_gap"]
+    assert list(zip(rows["depth_low"], rows["depth_high"], rows["n_states"], rows["n_rollouts"], strict=True)) == [
+        (1, 3, 4, 2),
+        (3, 8, 6, 2),
+    ]
+
+
+def test_depth_is_sorted_by_set_checkpoint_metric_and_place(tables):
+    keys = list(tables.depth[["states", "label", "metric", "depth_low"]].itertuples(index=False, name=None))
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys)

@@ -1,0 +1,44 @@
+"""What rows of several tables have in common."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from opd_diag import stats
+from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of
+
+TABLE = pd.DataFrame(
+    {
+        "label": ["b", "b", "a", "b"],
+        "states": ["start", "on-policy", "start", "start"],
+        "step": pd.array([pd.NA, pd.NA, 3, pd.NA], dtype="Int64"),
+        "prompt_index": [0, 1, 0, 0],
+        "rollout_index": [1, 0, 1, 2],
+    }
+)
+
+
+def test_groups_keep_the_order_and_what_is_missing():
+    found = list(groups_of(TABLE, ["step", "label", "states"]))
+    assert [(keys["label"], keys["states"], len(rows)) for keys, rows in found] == [
+        ("b", "start", 2), ("b", "on-policy", 1), ("a", "start", 1),
+    ]  # fmt: skip
+    assert pd.isna(found[0][0]["step"])
+
+
+def test_rows_of_one_checkpoint_on_one_set():
+    assert list(rows_of(TABLE, "b", "start").index) == [0, 3]
+    assert rows_of(TABLE, "a", "teacher").empty
+
+
+def test_rollouts_are_told_apart_by_both_numbers():
+    assert len(np.unique(rollout_ids(TABLE))) == 3
+    assert rollout_ids(TABLE)[0] == rollout_ids(TABLE)[2]
+    assert len(rollout_ids(TABLE.iloc[:0])) == 0
+
+
+def test_columns_of_an_estimate():
+    assert estimate_columns(stats.Estimate(1.0, 0.5, 1.5, 0.2, 30, 4, 2)) == {
+        "value": 1.0, "ci_low": 0.5, "ci_high": 1.5, "n_prompts": 4,
+    }  # fmt: skip
