@@ -121,6 +121,9 @@ def report(  # noqa: PLR0913 - the options of the contract
     trust_remote_code: Annotated[
         bool | None, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
     ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder that shares rollouts and scores between reports.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it would cost, do nothing.")] = False,
     fail_on: Annotated[FailOn, typer.Option(help="Exit with 1 if a verdict is as bad as this.")] = FailOn.never,
     quiet: Quiet = False,

@@ -13,7 +13,9 @@ from opd_diag.errors import InputError
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
-from opd_diag.replay import Replay, ReplayPlan, make_plan, open_store, replay
+from opd_diag.replay import Replay, ReplayPlan, Store, make_plan, open_store, replay
+from opd_diag.replay.marker import refuse_damaged
+from opd_diag.replay.plan import TEACHER_LABEL
 from opd_diag.replay.replay import Progress
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.report import Report, load_report_json
@@ -23,7 +25,7 @@ from opd_diag.tables import Tables, assemble, load_tables, save_states
 from opd_diag.verdicts import DEFAULTS, Thresholds, headline, judge
 
 EXCERPTS = 6
-"""Rollouts of the first and of the last checkpoint that can be read on the page."""
+"""Rollouts of the first and of the last checkpoint, and of the teacher, that can be read on the page."""
 
 
 def diagnose(
@@ -54,11 +56,13 @@ def diagnose(
     """
     plan = plan_report(run_dir, out=out, **options)
     out_dir = default_out(run_dir, out)
-    with open_store(out_dir, plan.run_dir) as store:
+    with open_store(out_dir, plan.run_dir, plan.settings.store) as store:
         replayed = replay(plan, store, progress)
-        tables = assemble(((s.scores, s.rollouts) for s in replayed.scored), k=plan.settings.k)
-        save_states(out_dir, tables.states)
-        report = _report(plan, replayed, tables, out_dir)
+        tables = assemble(
+            ((s.scores, s.rollouts) for s in replayed.scored), k=plan.settings.k, coverage=replayed.coverage
+        )
+        store.note(*save_states(out_dir, tables.states))
+        report = _report(plan, replayed, tables, store)
         report.write()
     return report
 
@@ -72,7 +76,7 @@ def plan_report(run_dir: str | Path, *, out: str | Path | None = None, **options
     manifest = read_manifest(run_dir)
     settings = settings_from(options, manifest.settings, manifest.path)
     plan = make_plan(run_dir, settings, manifest)
-    refuse_unfit(default_out(run_dir, out), run_dir)
+    refuse_unfit(default_out(run_dir, out), run_dir, settings.store)
     return plan
 
 
@@ -115,32 +119,33 @@ def check(
         tables, known = source, bool((source.summary["step"].iloc[:1] == 0).any())  # missing is not 0
     else:
         stored = load_report_json(Path(source) / "report.json")
+        refuse_damaged(Path(source))
         concentration = pd.DataFrame(stored["concentration"]).astype({"step": "Int64"})
         tables, known = load_tables(Path(source), concentration), bool(stored["provenance"]["step_zero"])
     return judge(tables, step_zero_known=known if step_zero_known is None else step_zero_known, thresholds=limits)
 
 
-def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, out_dir: Path) -> Report:
+def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, store: Store) -> Report:
     verdicts = judge(tables, step_zero_known=plan.step_zero_known)
-    ends = list(dict.fromkeys([replayed.checkpoints[0], replayed.checkpoints[-1]]))
-    written = {(s.checkpoint.label, s.rollouts[0].provenance.weights): s.rollouts for s in replayed.scored}
     return Report(
         run=plan.run,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        out_dir=out_dir,
+        out_dir=store.out_dir,
         provenance=provenance(plan, replayed),
         headline=headline(verdicts),
         verdicts=verdicts,
         checkpoints=[*replayed.checkpoints, *replayed.broken, *plan.blocked],
         tables=tables,
-        excerpts={c.label: _excerpts(written[c.label, c.label]) for c in ends if (c.label, c.label) in written},
-        notes=[*plan.notes, *reader_notes(plan, replayed)],
+        excerpts=_excerpts(replayed),
+        notes=[*plan.notes, *reader_notes(plan, replayed), *store.notes],
     )
 
 
-def _excerpts(rollouts: tuple[Rollout, ...]) -> list[Rollout]:
-    """Take the first response to each of the first prompts, so that both ends show the same ones."""
-    return [r for r in rollouts if r.rollout_index == 0][:EXCERPTS]
+def _excerpts(replayed: Replay) -> dict[str, list[Rollout]]:
+    """Take the first response to each of the first prompts, so that all show the same ones: both ends, the teacher."""
+    writers = dict.fromkeys([replayed.checkpoints[0].label, replayed.checkpoints[-1].label, TEACHER_LABEL])
+    written = {s.rollouts[0].provenance.weights: s.rollouts for s in replayed.scored}
+    return {w: [r for r in written[w] if r.rollout_index == 0][:EXCERPTS] for w in writers if w in written}
 
 
 def demo_runs() -> list[Path]:

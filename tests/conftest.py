@@ -20,6 +20,24 @@ def own_run(tiny_run, tmp_path):
 
 
 @pytest.fixture
+def small_disk(tmp_path):
+    """A disk of one megabyte, where this user may mount one."""
+    import subprocess
+
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(mounting, capture_output=True, check=False).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
 def without_pages(monkeypatch):
     """Reports write their numbers alone: pictures and pages take seconds and have tests of their own."""
     from opd_diag.report import Report

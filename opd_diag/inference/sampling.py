@@ -7,8 +7,9 @@ depend on which others share its batch; batches are a pure function of the promp
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from opd_diag.errors import ModelError, PromptsError
 from opd_diag.inference.drawing import draw, tempered_logprobs
 from opd_diag.inference.loading import Model
+from opd_diag.inference.shards import Keep, Progress, Shard, Told, keep_nothing
 from opd_diag.records.answer import is_correct
 from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.sampling import Sampling
@@ -32,15 +34,14 @@ TOKENS_PER_BATCH = 32768
 CHECKED_TOKENS = 32
 """Tokens of one response in each batch that are scored again in one pass."""
 
-Progress = Callable[[int, int], None]
-"""(responses finished, responses in all), called at the start and after each token of a batch."""
-
 
 @dataclass
 class _Row:
     """One response while it grows."""
 
     prompt: EncodedPrompt
+    seen: tuple[int, ...]
+    """The prompt as the writer sees it."""
     rollout_index: int
     uniforms: np.ndarray
     ids: list[int]
@@ -56,7 +57,9 @@ def sample_rollouts(
     *,
     sampling: Sampling | None = None,
     vocabulary: int | None = None,
+    as_teacher: bool = False,
     progress: Progress | None = None,
+    keep: Keep[list[Rollout]] = keep_nothing,
 ) -> list[Rollout]:
     """Sample responses of `model`.
 
@@ -72,8 +75,12 @@ def sample_rollouts(
         How many responses, how long, at which temperature and top-p, and the seed.
     vocabulary
         Only ids below it may be drawn, so that no padding row of the head is; default: all.
+    as_teacher
+        Whether the model reads the prompts as the teacher sees them.
     progress
         Called with (responses finished, responses in all) at the start and after each token of a batch.
+    keep
+        Called for each batch, to keep its responses and find them again.
 
     Returns
     -------
@@ -93,19 +100,17 @@ def sample_rollouts(
         raise ModelError(f"{model.name} keeps no key–value cache of the usual kind. {_elsewhere(model)}")
     stop_ids = sorted({*model.stop_ids, *tokenizer.stop_ids})
     rows = [
-        _Row(prompt, r, _uniforms(model, sampling, prompt.index, r), [], [])
+        _Row(
+            prompt,
+            prompt.teacher_ids if as_teacher else prompt.ids,
+            r,
+            _uniforms(model, sampling, prompt.index, r),
+            [],
+            [],
+        )
         for prompt in prompts
         for r in range(sampling.rollouts_per_prompt)
     ]
-    tell = progress or (lambda done, total: None)
-    tell(0, len(rows))
-    done = 0
-    for batch in _batches(rows, sampling.max_new_tokens):
-        for finished in _grow(model, batch, stop_ids, sampling, vocabulary):
-            tell(done + finished, len(rows))
-        _check_grown(model, batch[-1], sampling, vocabulary)
-        done += len(batch)
-        tell(done, len(rows))
     source = Provenance(
         origin="sampled",
         weights=model.label or model.name,
@@ -115,7 +120,21 @@ def sample_rollouts(
         top_p=sampling.top_p,
         seed=sampling.seed,
     )
-    return [_rollout(row, tokenizer, source) for row in sorted(rows, key=lambda r: (r.prompt.index, r.rollout_index))]
+    told = Told(progress, len(rows))
+
+    def made(batch: list[_Row]) -> list[Rollout]:
+        for finished in _grow(model, batch, stop_ids, sampling, vocabulary):
+            told.within(finished)
+        _check_grown(model, batch[-1], sampling, vocabulary)
+        return [_rollout(row, tokenizer, source) for row in batch]
+
+    rollouts: list[Rollout] = []
+    batches = _batches(rows, sampling.max_new_tokens)
+    for number, batch in enumerate(batches):
+        shard = Shard(number, len(batches), [(row.prompt.index, row.rollout_index) for row in batch])
+        rollouts += keep(shard, partial(made, batch))
+        told.shard(len(batch))
+    return sorted(rollouts, key=lambda r: (r.prompt_index, r.rollout_index))
 
 
 def _check_context(model: Model, prompts: Sequence[EncodedPrompt], max_new_tokens: int) -> None:
@@ -134,10 +153,10 @@ def _uniforms(model: Model, sampling: Sampling, prompt: int, rollout: int) -> np
 
 
 def _batches(rows: list[_Row], max_new_tokens: int) -> list[list[_Row]]:
-    ordered = sorted(rows, key=lambda row: -len(row.prompt.ids))
+    ordered = sorted(rows, key=lambda row: -len(row.seen))
     batches: list[list[_Row]] = []
     for row in ordered:
-        width = len(batches[-1][0].prompt.ids) + max_new_tokens if batches else 0
+        width = len(batches[-1][0].seen) + max_new_tokens if batches else 0
         if batches and len(batches[-1]) < ROWS_PER_BATCH and (len(batches[-1]) + 1) * width <= TOKENS_PER_BATCH:
             batches[-1].append(row)
         else:
@@ -152,7 +171,7 @@ def _grow(
 
     Rows that stopped leave the batch.
     """
-    tokens, mask = _left_padded([row.prompt.ids for row in rows], model.device)
+    tokens, mask = _left_padded([row.seen for row in rows], model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = transformers.DynamicCache(config=model.hf.config.get_text_config())
     stops = torch.tensor(stop_ids, device=model.device)
@@ -190,7 +209,7 @@ def _check_grown(model: Model, row: _Row, sampling: Sampling, vocabulary: int | 
     Without it an architecture that keeps its state elsewhere would write nonsense, and nobody would be told.
     """
     n = min(len(row.ids), CHECKED_TOKENS)
-    sequence = torch.tensor([[*row.prompt.ids, *row.ids[:n]]], device=model.device)
+    sequence = torch.tensor([[*row.seen, *row.ids[:n]]], device=model.device)
     logits = model.head.logits(model.hidden(sequence)[0, -n - 1 : -1])[:, :vocabulary]
     ids = torch.tensor(row.ids[:n], device=model.device)
     whole = tempered_logprobs(logits, sampling.temperature).gather(-1, ids.unsqueeze(-1)).squeeze(-1)

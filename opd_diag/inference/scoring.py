@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ import torch
 from torch import Tensor
 
 from opd_diag.errors import ModelError, RolloutsError
-from opd_diag.inference.batches import length_sorted_batches, right_padded
+from opd_diag.inference.batches import length_sorted_batches
 from opd_diag.inference.block import BlockPlan, score_block
+from opd_diag.inference.hidden import hidden_at
 from opd_diag.inference.loading import Model
+from opd_diag.inference.shards import Keep, Progress, Shard, Told, keep_nothing, shards
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 from opd_diag.records.settings import CURVE_GRID, K_KEPT
@@ -31,8 +34,8 @@ BLOCK_BYTES = 33 * 2**20
 """Size of one (states × vocabulary) float32 matrix; some five of them exist at a time. Above 32 MiB the C library
 gives such memory back at once instead of keeping it in pieces."""
 
-Progress = Callable[[int, int], None]
-"""(tokens done, tokens in all), called at the start and after each batch."""
+Arrays = dict[str, npt.NDArray[Any]]
+"""Fields of the scores by name, one row a state."""
 
 
 @torch.inference_mode()
@@ -45,6 +48,7 @@ def score(
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
     progress: Progress | None = None,
+    keep: Keep[Arrays] = keep_nothing,
 ) -> Scores:
     """Score student and teacher on every state of `rollouts`.
 
@@ -60,6 +64,8 @@ def score(
         Of the scored distributions: logits are divided by it.
     progress
         Called with (tokens done, tokens in all) at the start and after each batch.
+    keep
+        Called for each shard, to keep it and find it again; the scores are the same whatever it found.
 
     Returns
     -------
@@ -79,15 +85,15 @@ def score(
     places = [[(i, p) for p in _positions(rollout)] for i, rollout in enumerate(rollouts)]
     first_row = np.cumsum([0, *(len(p) for p in places)])
     filling = _Filling(int(first_row[-1]))
-    tell = progress or (lambda done, total: None)
-    done = 0
-    tell(done, sum(lengths))
-    for batch in length_sorted_batches(lengths):
-        rows = np.concatenate([np.arange(first_row[i], first_row[i + 1]) for i in batch])
-        if len(rows):
-            _score_batch(_Batch(student, teacher, [rollouts[i] for i in batch], rows), plan, filling)
-        done += sum(lengths[i] for i in batch)
-        tell(done, sum(lengths))
+    told = Told(progress, sum(lengths))
+    cut = shards(length_sorted_batches(lengths), lengths)
+    for number, batches in enumerate(cut):
+        tokens = [sum(lengths[i] for i in batch) for batch in batches]
+        inside = [[rollouts[i] for i in batch] for batch in batches]
+        make = partial(_shard, student, teacher, list(zip(inside, tokens, strict=True)), plan, told.within)
+        rows = np.concatenate([np.arange(first_row[i], first_row[i + 1]) for batch in batches for i in batch])
+        filling.put(rows, keep(Shard(number, len(cut), [*batches]), make))
+        told.shard(sum(tokens))
     filling.put(slice(None), _where(places))
     return Scores(**filling.arrays, grid=plan.grid, provenance=_provenance(student, teacher, states, plan))
 
@@ -97,7 +103,7 @@ class _Filling:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self.arrays: dict[str, Any] = {}
+        self.arrays: Arrays = {}
 
     def put(self, rows: Any, fields: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write a block."""
@@ -159,6 +165,26 @@ def _where(places: list[list[tuple[int, int]]]) -> dict[str, npt.NDArray[Any]]:
     return {"rollout": pairs[:, 0], "position": pairs[:, 1]}
 
 
+def _shard(
+    student: Model,
+    teacher: Model,
+    batches: list[tuple[list[Rollout], int]],
+    plan: BlockPlan,
+    tell: Callable[[int], None],
+) -> Arrays:
+    """Score batches, each given with its tokens, one after the other; their rows follow each other."""
+    ends = np.cumsum([0, *(sum(len(_positions(r)) for r in batch) for batch, _ in batches)])
+    filling = _Filling(int(ends[-1]))
+    done = 0
+    for n, (batch, tokens) in enumerate(batches):
+        rows = np.arange(ends[n], ends[n + 1])
+        if len(rows):
+            _score_batch(_Batch(student, teacher, batch, rows), plan, filling)
+        done += tokens
+        tell(done)
+    return filling.arrays
+
+
 def _score_batch(batch: _Batch, plan: BlockPlan, filling: _Filling) -> None:
     student, teacher, rollouts = batch.student, batch.teacher, batch.rollouts
     hidden_student = _hidden_at_states(student, rollouts, [r.prompt_ids for r in rollouts])
@@ -191,10 +217,9 @@ def _block_starts(states: int, size: int) -> list[int]:
 def _hidden_at_states(model: Model, rollouts: list[Rollout], prompts: list[tuple[int, ...]]) -> Tensor:
     """Give (states of the batch, d): the hidden state before each scored position."""
     sequences = [[*prompt, *r.response_ids] for prompt, r in zip(prompts, rollouts, strict=True)]
-    hidden = model.hidden(right_padded(sequences, model.device))
     row = [b for b, r in enumerate(rollouts) for _ in _positions(r)]
     column = [len(prompts[b]) + p - 1 for b, r in enumerate(rollouts) for p in _positions(r)]
-    return hidden[row, column]
+    return hidden_at(model, sequences, row, column)
 
 
 def _refuse_nan(arrays: Mapping[str, npt.NDArray[Any]], start: int, batch: _Batch) -> None:

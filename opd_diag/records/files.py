@@ -1,7 +1,8 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and knowing its content again."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,10 +14,27 @@ from typing import Any
 
 from opd_diag.errors import StoreError
 
+ELSEWHERE = "Choose another folder with --out."
+"""What to do where OUT_DIR cannot be written to."""
+
+FREE_SPACE = "Free some space and run the same command again: what was finished is kept."
+
+LEFTOVER = ".*.part"
+"""What a process that was killed while it wrote leaves beside the file."""
+
 
 @contextmanager
-def replaced_whole(path: Path) -> Iterator[Path]:
+def replaced_whole(path: Path, way_out: str = ELSEWHERE) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; move it onto `path` only if the block succeeds.
+
+    Nothing is synced to the disk: a power cut may tear a file, which its checksum then shows.
+
+    Parameters
+    ----------
+    path
+        The file.
+    way_out
+        What the user can do when the folder cannot be written to.
 
     Raises
     ------
@@ -27,24 +45,29 @@ def replaced_whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise StoreError(f"Cannot write {path}: {error.strerror}. Choose another folder with --out.") from error
+        raise unwritable(path, error, way_out) from error
     os.close(handle)
     part = Path(name)
     try:
         yield part
-        part.chmod(0o644)
+        part.chmod(0o644)  # only now: a library may have put a file of its own there
         os.replace(part, path)
     except OSError as error:
-        raise StoreError(
-            f"Cannot write {path}: {error.strerror or error}. Choose another folder with --out."
-        ) from error
+        raise unwritable(path, error, way_out) from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def unwritable(path: Path, error: OSError, way_out: str = ELSEWHERE) -> StoreError:
+    """Give the error that says why `path` could not be written and what to do."""
+    reason = os.strerror(error.errno) if error.errno else str(error.strerror or error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StoreError(f"Cannot write {path}: {reason}. {FREE_SPACE if full else way_out}")
+
+
+def write_text(path: Path, text: str, way_out: str = ELSEWHERE) -> None:
     """Write `text` as UTF-8, whole or not at all; lone surrogates become replacement characters."""
-    with replaced_whole(path) as part:
+    with replaced_whole(path, way_out) as part:
         part.write_text(text.encode("utf-8", "replace").decode("utf-8"), encoding="utf-8")
 
 
@@ -63,3 +86,9 @@ def content_key(data: Any) -> str:
     """
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def checksum(path: Path) -> str:
+    """Give the SHA-256 of the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

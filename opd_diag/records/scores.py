@@ -11,6 +11,8 @@ after its last token; it has no sampled token and serves the stop metrics alone.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from opd_diag.errors import StoreError
 from opd_diag.records.files import replaced_whole
 
 SCORES_VERSION = 1
-"""Raised whenever a field is added or changes its meaning."""
+"""Raised whenever a field is added or changes its meaning; older versions then leave such a folder alone."""
 
 METADATA_KEY = "opd-diag"
 """Key of the file's metadata: JSON with version, grid and provenance."""
@@ -111,14 +113,8 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in TENSOR_FIELDS}
-        # One key only: safetensors writes several in random order, and equal scores should be equal files.
         about = {"scores_version": SCORES_VERSION, "grid": self.grid, "provenance": self.provenance}
-        with replaced_whole(path) as part:
-            try:
-                save_file(tensors, part, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
-            except SafetensorError as error:
-                raise StoreError(f"Cannot write {path}: {error}. Choose another folder with --out.") from error
+        save_arrays(path, {name: getattr(self, name) for name in TENSOR_FIELDS}, about)
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -147,3 +143,29 @@ class Scores:
 
 TENSOR_FIELDS = tuple(f.name for f in fields(Scores) if f.name not in ("grid", "provenance"))
 """Names of the tensors, in file order."""
+
+
+def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], about: dict[str, Any] | None = None) -> None:
+    """Write arrays, and what is said about them, as one safetensors file, whole or not at all."""
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replaced_whole(path) as part:
+        try:
+            # One key only: safetensors writes several in random order, and equal arrays should be equal files.
+            save_file(tensors, part, metadata=about and {METADATA_KEY: json.dumps(about, sort_keys=True)})
+        except SafetensorError as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))  # the system's error, as text alone
+            raise OSError(int(number[1]) if number else 0, str(error)) from error
+
+
+def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of :func:`save_arrays`.
+
+    Raises
+    ------
+    StoreError
+        The file is missing or damaged.
+    """
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{path} is no readable file of arrays: {error}. Delete it and run report again.") from error

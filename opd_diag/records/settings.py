@@ -11,8 +11,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 from opd_diag.errors import InputError
 from opd_diag.records.sampling import Sampling
 
-STATE_SETS = ("on-policy", "start")
-"""The state sets this version scores, in the order pages show them."""
+STATE_SETS = ("on-policy", "start", "teacher", "back")
+"""The state sets, in the order pages show them: each checkpoint's own; the initial student's; the teacher's; and, with
+the initial student scoring instead of the checkpoint, each checkpoint's own again."""
+
+DEFAULT_STATES = STATE_SETS[:3]
+"""Those that are scored unless others are named."""
 
 K_KEPT = 32
 """Most probable tokens kept per state and model, so that every k up to this one is free afterwards."""
@@ -37,7 +41,7 @@ class Settings:
     """Model under the adapters; overrides what each adapter names."""
     tokenizer: str | None = None
     """Tokenizer; default: the last checkpoint's that has one, else the base model's, else the teacher's."""
-    states: tuple[str, ...] = STATE_SETS
+    states: tuple[str, ...] = DEFAULT_STATES
     """State sets to score."""
     k: int = 16
     """Tokens compared per state, 1 to 32."""
@@ -65,6 +69,8 @@ class Settings:
     """Steps or labels to use of those found; empty: all."""
     layout: str | None = None
     trust_remote_code: bool = False
+    store: str | None = None
+    """Folder in which rollouts and scores are also kept, and found again by other reports; changes no number."""
 
     def __post_init__(self) -> None:
         problems = [

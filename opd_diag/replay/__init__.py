@@ -1,10 +1,15 @@
 """From a run folder to a filled store: what is to be done, doing it, and where the results lie.
 
-===========  =====================================================================================
-`plan.py`    ``make_plan``: everything that can be known, and refused, before a model is loaded
-`store.py`   ``Store``: OUT_DIR, its lock, and which parts of it are finished
-`replay.py`  ``replay``: load, sample, score; checkpoint by checkpoint, the teacher loaded once
-===========  =====================================================================================
+============  =====================================================================================
+`plan.py`     ``make_plan``: everything that can be known, and refused, before a model is loaded
+`store.py`    ``Store``: OUT_DIR, its lock, its finished parts, and the shards of those under way
+`marker.py`   what OUT_DIR says of itself: whose run, the key and the checksum of every part
+`shared.py`   a folder in which several OUT_DIRs find each other's parts (``--store``)
+`parts.py`    ``Parts``: what each part is made from, and how
+`lazy.py`     a model that is loaded when it is first needed
+`coverage.py` which of the teacher's states lie near a checkpoint's own
+`replay.py`   ``replay``: sample and score, checkpoint by checkpoint, the teacher loaded once
+============  =====================================================================================
 """
 
 from opd_diag.replay.plan import ReplayPlan, make_plan

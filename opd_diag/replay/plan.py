@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from opd_diag.records.prompt import Prompt, load_prompts
 from opd_diag.records.rollout import Rollout, load_rollouts
 from opd_diag.records.settings import Settings
 from opd_diag.runs import Manifest, find_checkpoints, fingerprint, select_checkpoints, step_zero
+from opd_diag.runs.shapes import shape_difference
 from opd_diag.tokenization import (
     EncodedPrompt,
     TeacherView,
@@ -71,8 +72,11 @@ class ReplayPlan:
         """Say what the report will cost, one line a fact."""
         settings = self.settings
         responses = len(self.prompts) * settings.rollouts_per_prompt
-        sampled = [c for c in self.checkpoints if c.label not in self.recorded]
-        passes = len(self.checkpoints) * len(settings.states) - (set(settings.states) == {"on-policy", "start"})
+        writers = [*self.checkpoints, *([self.teacher] if "teacher" in settings.states else [])]
+        sampled = [c for c in writers if c.label not in self.recorded]
+        # the first checkpoint's own states are the start's, and step 0 scoring them is the same again
+        repeated = len({"on-policy", "start", "back"} & {*settings.states}) - 1
+        passes = len(self.checkpoints) * len(settings.states) - max(0, repeated)
         start = os.path.normpath(self.first.path) if self.step_zero_known else "unknown (name it with --student)"
         longest = max(len(p.ids) for p in self.prompts) + settings.max_new_tokens
         return [
@@ -83,7 +87,7 @@ class ReplayPlan:
             f"prompts      {len(self.prompts)} × {settings.rollouts_per_prompt} rollouts of at most "
             f"{settings.max_new_tokens} tokens, temperature {settings.temperature:g}, top-p {settings.top_p:g}, "
             f"seed {settings.seed}",
-            f"to sample    {len(sampled)} checkpoints × {responses} responses "
+            f"to sample    {len(sampled)} models × {responses} responses "
             f"(at most {len(sampled) * responses * settings.max_new_tokens:,} tokens)",
             f"to score     {passes} sets of states ({', '.join(settings.states)}), each through student and teacher "
             f"(at most {2 * passes * responses * longest:,} tokens)",
@@ -110,7 +114,8 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
     resolve_device(settings.device)
     teacher = _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
-    recorded = _recorded(settings, checkpoints)
+    recorded, of_recorded = _recorded(settings, checkpoints, teacher)
+    notes += of_recorded
     prompts, of_prompts = _prompts(settings, tokenizer, recorded)
     notes += of_prompts
     if teacher_tokenizer is None:
@@ -145,11 +150,22 @@ def _with_step_zero(settings: Settings, checkpoints: list[Checkpoint]) -> tuple[
     start = step_zero(student, checkpoints, base_model=settings.base_model if settings.student else None)
     if not start.loadable:
         raise CheckpointError(f"The student (step 0) cannot be loaded: {start.blocker} {start.way_out or ''}".strip())
+    _refuse_other_shape(start, checkpoints)
     return [start, *(c for c in checkpoints if c != start)], notes
 
 
+def _refuse_other_shape(start: Checkpoint, checkpoints: Sequence[Checkpoint]) -> None:
+    for checkpoint in checkpoints:
+        difference = shape_difference(start, checkpoint)
+        if difference:
+            raise InputError(
+                f"The student (step 0) {start.path} cannot be what {checkpoint.label} was trained from: {difference}. "
+                "Name the model that the training started from with --student."
+            )
+
+
 def _refuse_shared_file_names(checkpoints: Sequence[Checkpoint]) -> None:
-    slugs = ["start", *(c.slug for c in checkpoints)]  # rollouts/start.jsonl is the start's set
+    slugs = ["start", TEACHER_LABEL, *(c.slug for c in checkpoints)]  # rollouts/start.jsonl is the start's set
     for checkpoint in checkpoints:
         if slugs.count(checkpoint.slug) > 1:
             raise RunFolderError(
@@ -190,36 +206,50 @@ def _tokenizers(
     )
 
 
-def _recorded(settings: Settings, checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[Rollout, ...]]:
+def _recorded(
+    settings: Settings, checkpoints: Sequence[Checkpoint], teacher: Checkpoint
+) -> tuple[dict[str, tuple[Rollout, ...]], list[str]]:
     if settings.rollouts is None:
-        return {}
+        return {}, []
     path = Path(settings.rollouts)
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files:
         raise RolloutsError(f"No .jsonl file in {path}. Expected rollouts as opd-diag writes them to rollouts/.")
-    labels = {c.label for c in checkpoints}
+    writers = {c.label: c for c in (*checkpoints, *([teacher] if "teacher" in settings.states else []))}
     by_label: dict[str, dict[tuple[int, int], Rollout]] = {}
     written = set()
     for rollout in (r for file in files for r in load_rollouts(file)):
         label = rollout.provenance.weights
         written.add(label)
-        if label in labels and rollout.prompt_index < settings.max_prompts:
+        if label in writers and rollout.prompt_index < settings.max_prompts:
             # start.jsonl repeats the first checkpoint's own file: one copy is enough
             by_label.setdefault(label, {})[rollout.prompt_index, rollout.rollout_index] = rollout
-    _refuse_foreign(path, by_label, checkpoints)
+    notes = _without_another_teachers(path, by_label, teacher)
+    _refuse_foreign(path, by_label, writers)
     if not by_label:
         raise RolloutsError(
             f"The rollouts in {path} were written by {', '.join(sorted(written))}, the run has "
             f"{', '.join(c.label for c in checkpoints)}. Leave --rollouts out to sample new ones."
         )
-    return {label: tuple(chosen[key] for key in sorted(chosen)) for label, chosen in by_label.items()}
+    return {label: tuple(chosen[key] for key in sorted(chosen)) for label, chosen in by_label.items()}, notes
+
+
+def _without_another_teachers(
+    path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], teacher: Checkpoint
+) -> list[str]:
+    """Take out responses of another teacher: the students' beside them are as good for this one."""
+    theirs = by_label.get(TEACHER_LABEL, {})
+    if all(r.provenance.weights_key in ("", fingerprint(teacher)) for r in theirs.values()):
+        return []
+    del by_label[TEACHER_LABEL]
+    return [f"The teacher's responses in {path} are of another teacher and were not used."]
 
 
 def _refuse_foreign(
-    path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], checkpoints: Sequence[Checkpoint]
+    path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], writers: Mapping[str, Checkpoint]
 ) -> None:
     """Refuse rollouts of other weights under the same label, and two prompts under one index."""
-    keys = {c.label: fingerprint(c) for c in checkpoints if c.label in by_label}
+    keys = {label: fingerprint(writers[label]) for label in by_label}
     prompts: dict[int, tuple[int, ...]] = {}
     for label, rollouts in by_label.items():
         for rollout in rollouts.values():

@@ -1,22 +1,31 @@
-"""OUT_DIR: whose run it holds, who writes to it, and which parts of it are finished."""
+"""OUT_DIR: whose run it holds, who writes to it, and which parts of it are finished.
+
+A *part* is a file with the key of its inputs. One way to it serves the whole replay: :meth:`Store.part` reads it where
+it stands whole and made from the same inputs, takes it from the shared folder where it lies there, and makes it
+otherwise. Long parts are made in *shards*, which are parts too; a killed replay goes on at the shard where it was.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import filelock
 
 from opd_diag.errors import StoreError
-from opd_diag.records.files import write_json
+from opd_diag.inference import Keep, Shard
+from opd_diag.records.files import ELSEWHERE, LEFTOVER, content_key, unwritable
+from opd_diag.replay.marker import MARKER, Finished, Marker, read_marker, write_marker
+from opd_diag.replay.shared import SharedFolder, link_or_copy, refuse_unfit_shared
 
-MARKER = ".opd-diag.json"
-"""Says that a folder is ours, of which run, and with which inputs each part of it was made."""
+T = TypeVar("T")
 LOCK = ".lock"
+SHARDS = ".shards"
+"""Holds the finished shards of parts that are under way, below the key of the part."""
 
 
 @dataclass
@@ -25,33 +34,126 @@ class Store:
 
     out_dir: Path
     run_dir: Path
-    parts: dict[str, str] = field(default_factory=dict)
-    """Key of the inputs of every finished part, by its path within OUT_DIR."""
+    parts: dict[str, Finished] = field(default_factory=dict)
+    """What is finished, by its path within OUT_DIR."""
+    shared: SharedFolder | None = None
+    """Where parts are also kept for other OUT_DIRs."""
+    notes: list[str] = field(default_factory=list)
+    """What of it was damaged and made again."""
 
     def path(self, name: str) -> Path:
         """Give the path of a part, as ``rollouts/start.jsonl``."""
         return self.out_dir / name
 
-    def has(self, name: str, key: str) -> bool:
-        """Whether the part was finished with these very inputs."""
-        return self.parts.get(name) == key and self.path(name).is_file()
+    def part(
+        self,
+        name: str,
+        key: str,
+        *,
+        make: Callable[[], T],
+        save: Callable[[Path, T], None],
+        load: Callable[[Path], T],
+        share: bool = True,
+    ) -> T:
+        """Give a part: read if it is finished, else made, saved and noted.
 
-    def finished(self, name: str, key: str) -> None:
-        """Note that a part now stands on disk."""
-        self.parts[name] = key
-        self._write_marker()
+        Parameters
+        ----------
+        name
+            Its path within OUT_DIR.
+        key
+            Of everything it is made from.
+        make, save, load
+            Make it; write it to a path, whole or not at all; read it from there.
+        share
+            Whether other OUT_DIRs can use it.
+        """
+        if self._has(name, key) or (share and self._taken(name, key)):
+            part = load(self.path(name))
+        else:
+            part = make()
+            self._claim()
+            save(self.path(name), part)
+            self._finished(name, key)
+        if share and self.shared is not None:
+            self.shared.keep(key, self.path(name), self.parts[name].sha256)
+        return part
 
-    def _write_marker(self) -> None:
-        write_json(self.out_dir / MARKER, {"run_dir": str(self.run_dir), "parts": dict(sorted(self.parts.items()))})
+    def shards(self, key: str, suffix: str, *, save: Callable[[Path, T], None], load: Callable[[Path], T]) -> Keep[T]:
+        """Give what keeps the shards of the part with this key.
+
+        A part of one shard is that shard, and is not kept twice.
+        """
+
+        def kept(shard: Shard, make: Callable[[], T]) -> T:
+            if shard.count == 1:
+                return make()
+            name = f"{SHARDS}/{key}/{shard.number:04d}{suffix}"
+            return self.part(
+                name,
+                content_key([key, shard.number, shard.count, shard.rows]),
+                make=make,
+                save=save,
+                load=load,
+                share=False,
+            )
+
+        return kept
+
+    def note(self, *names: str) -> None:
+        """Note files that every report writes anew, so that who reads them later can tell whether they are whole."""
+        self.parts |= {name: Finished.of("", self.path(name)) for name in names}
+        write_marker(self.out_dir, self.run_dir, self.parts)
+
+    def drop_shards(self) -> None:
+        """Take away the shards of parts that nobody asked for any more."""
+        if (self.out_dir / SHARDS).is_dir():
+            self._drop(f"{SHARDS}/")
+
+    def _has(self, name: str, key: str) -> bool:
+        """Whether the part is finished, made from these very inputs, and still has the bytes it had then."""
+        noted = self.parts.get(name)
+        if noted is None or noted.key != key or not self.path(name).is_file():
+            return False
+        if not noted.fits(self.path(name)):
+            self.notes.append(f"{self.path(name)} was damaged (its checksum differs). It was made again.")
+            return False
+        return True
+
+    def _claim(self) -> None:
+        """Mark OUT_DIR as ours before the first file of ours stands in it: a killed process must find it again."""
+        if not (self.out_dir / MARKER).is_file():
+            write_marker(self.out_dir, self.run_dir, self.parts)
+
+    def _finished(self, name: str, key: str) -> None:
+        """Note that a part now stands on disk; its shards have served."""
+        self.parts[name] = Finished.of(key, self.path(name))
+        self._drop(f"{SHARDS}/{key}/")
+
+    def _drop(self, prefix: str) -> None:
+        self.parts = {name: noted for name, noted in self.parts.items() if not name.startswith(prefix)}
+        write_marker(self.out_dir, self.run_dir, self.parts)
+        shutil.rmtree(self.out_dir / prefix, ignore_errors=True)  # what stays is taken away when it is opened next
+
+    def _taken(self, name: str, key: str) -> bool:
+        """Take a part over from the shared folder, if it lies there."""
+        found = None if self.shared is None else self.shared.find(key, Path(name).suffix)
+        if found is None:
+            return False
+        self._claim()
+        link_or_copy(found, self.path(name), ELSEWHERE)
+        self._finished(name, key)
+        return True
 
 
-def refuse_unfit(out_dir: Path, run_dir: Path) -> dict[str, Any]:
+def refuse_unfit(out_dir: Path, run_dir: Path, shared: str | Path | None = None) -> Marker:
     """Give what the marker of OUT_DIR says (nothing, if there is none yet), or refuse the folder; writes nothing.
 
     Raises
     ------
     StoreError
-        OUT_DIR lies inside the run folder, is a file, holds another run, or holds files that are not ours.
+        OUT_DIR lies inside the run folder, is a file, holds another run, holds files that are not ours, or is of a
+        newer version; or the shared folder lies inside either, or cannot be written to.
     """
     out, run = out_dir.resolve(), run_dir.resolve()
     if out == run or run in out.parents:
@@ -61,68 +163,85 @@ def refuse_unfit(out_dir: Path, run_dir: Path) -> dict[str, Any]:
         )
     if out.exists() and not out.is_dir():
         raise StoreError(f"The output folder {out_dir} is a file. Choose another with --out.")
-    if not (out / MARKER).is_file():
-        if out.is_dir() and any(entry.name != LOCK for entry in out.iterdir()):
-            raise StoreError(
-                f"The output folder {out_dir} holds files that are not of opd-diag. Choose an empty one with --out."
-            )
-        return {}
-    marker = _marker(out / MARKER)
-    if marker.get("run_dir") != str(run):
+    if shared is not None:
+        refuse_unfit_shared(Path(shared), run_dir, out_dir)
+    if (out / MARKER).is_file():
+        return read_marker(out_dir, run_dir)
+    if out.is_dir() and any(entry.name != LOCK and not entry.match(LEFTOVER) for entry in out.iterdir()):
         raise StoreError(
-            f"The output folder {out_dir} holds a report of {marker.get('run_dir')}, not of {run_dir}. "
-            "Choose another with --out."
+            f"The output folder {out_dir} holds files that are not of opd-diag. Choose an empty one with --out."
         )
-    return marker
+    return Marker()
 
 
 @contextmanager
-def open_store(out_dir: Path, run_dir: Path) -> Iterator[Store]:
+def open_store(out_dir: Path, run_dir: Path, shared: str | Path | None = None) -> Iterator[Store]:
     """Lock OUT_DIR, making it if need be; take it away again if nothing was finished in it.
+
+    Parameters
+    ----------
+    out_dir, run_dir
+        Folder of the report, folder of the run.
+    shared
+        Folder in which parts are also kept, and found, for other OUT_DIRs.
 
     Raises
     ------
     StoreError
         As :func:`refuse_unfit`; another process writes to it; or it cannot be made.
     """
-    refuse_unfit(out_dir, run_dir)
+    refuse_unfit(out_dir, run_dir, shared)
     made = [folder for folder in (out_dir, *out_dir.parents) if not folder.exists()]
+    store = None
     try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"Cannot make {out_dir}: {error.strerror}. Choose another folder with --out.") from error
+        with _locked(out_dir):
+            marker = refuse_unfit(out_dir, run_dir, shared)
+            _clear(out_dir, marker)
+            if marker.notes:  # damaged or old: from here on it is neither
+                write_marker(out_dir, run_dir, marker.parts)
+            store = Store(out_dir, run_dir, marker.parts, SharedFolder(Path(shared)) if shared else None, marker.notes)
+            yield store
+    finally:
+        if made and store is not None and not store.parts:
+            _remove_if_empty(made)
+
+
+@contextmanager
+def _locked(out_dir: Path) -> Iterator[None]:
+    """Hold the lock of OUT_DIR; the system gives it back when a process dies."""
     lock = filelock.FileLock(out_dir / LOCK)
     try:
+        out_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise StoreError(
             f"Another process writes to {out_dir}. Wait for it, or choose another folder with --out."
         ) from error
     except OSError as error:
-        raise StoreError(f"Cannot write to {out_dir}: {error.strerror}. Choose another folder with --out.") from error
-    store = Store(out_dir, run_dir.resolve(), refuse_unfit(out_dir, run_dir).get("parts", {}))
+        raise unwritable(out_dir, error) from error
     try:
-        yield store
+        yield
     finally:
         lock.release()
-        if made and not store.parts:
-            _remove_if_empty(made)
 
 
-def _marker(path: Path) -> dict[str, Any]:
-    try:
-        marker = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}. Delete the folder or choose another with --out.") from error
-    if not isinstance(marker, dict) or not isinstance(marker.get("parts", {}), dict):
-        raise StoreError(f"{path} is damaged. Delete the folder or choose another with --out.")
-    return marker
+def _clear(out_dir: Path, marker: Marker) -> None:
+    """Take away what a killed process left: half-written files, and shards that were not noted any more."""
+    for path in out_dir.rglob(LEFTOVER):
+        path.unlink(missing_ok=True)
+    for path in sorted((out_dir / SHARDS).rglob("*"), reverse=True):  # what lies in a folder comes before it
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif str(path.relative_to(out_dir)) not in marker.parts:
+            path.unlink()
 
 
 def _remove_if_empty(made: list[Path]) -> None:
     """Take away the folders that were made for nothing: OUT_DIR, and those above it that were not there before."""
-    if {entry.name for entry in made[0].iterdir()} <= {LOCK}:
-        (made[0] / LOCK).unlink(missing_ok=True)
+    if {entry.name for entry in made[0].iterdir()} <= {LOCK, MARKER}:
+        for name in (LOCK, MARKER):
+            (made[0] / name).unlink(missing_ok=True)
         for folder in made:
             if any(folder.iterdir()):
                 break

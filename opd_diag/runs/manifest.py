@@ -19,7 +19,7 @@ SAMPLING_NAMES = ("max_prompts", *(f.name for f in fields(Sampling)))
 """What the table ``[sampling]`` may hold; at the top level they mean the same."""
 
 _MODELS = ("student", "teacher", "base_model", "tokenizer")
-_FILES = ("prompts", "rollouts", "teacher_template")
+_FILES = ("prompts", "rollouts", "teacher_template", "store")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_manifest(run_dir: str | Path) -> Manifest:
     """Read ``opd-diag.toml`` of a run folder; an empty manifest when there is none.
 
     ``checkpoints`` may be a list of tables with ``step`` and ``path`` (where the checkpoints are), or a list of steps
-    and labels (which of those found to use). Prompts, rollouts and the teacher's template are files relative to the
+    and labels (which of those found to use). Prompts, rollouts, the template and the store are relative to the
     manifest; models and tokenizer are too where such a folder exists there, and hub ids otherwise.
 
     Raises

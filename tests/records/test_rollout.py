@@ -94,9 +94,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(
-        StoreError, match=r"Cannot write .*r\.jsonl: No space left on device\. Choose another folder with --out\."
-    ):
+    with pytest.raises(StoreError, match=r"Cannot write .*r\.jsonl: No space left on device\. Free some space and run"):
         save_rollouts(tmp_path / "r.jsonl", [rollout()])
     assert list(tmp_path.iterdir()) == []
 

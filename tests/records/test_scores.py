@@ -127,7 +127,7 @@ def test_a_failed_save_leaves_the_old_file(saved, monkeypatch):
     before = saved.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", full)
-        with pytest.raises(StoreError, match=r"No space left on device\. Choose another folder with --out\."):
+        with pytest.raises(StoreError, match=r"No space left on device\. Free some space and run"):
             random_scores(9).save(saved)
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == ["a.safetensors"]

@@ -34,7 +34,9 @@ def test_names_come_as_text_with_commas_or_as_a_list(value):
 
 
 def test_equal_settings_are_equal_however_they_are_written():
-    written = settings_from({"temperature": 1, "states": ["on-policy", "start"], "teacher": Path("t")}, {}, None)
+    written = settings_from(
+        {"temperature": 1, "states": ["on-policy", "start", "teacher"], "teacher": Path("t")}, {}, None
+    )
     assert written == Settings(teacher="t")
     assert [type(v) for v in (written.temperature, written.teacher)] == [float, str]
 
@@ -90,7 +92,7 @@ def test_wrong_types(name, value, message):
         ("seed", 2**32, "seed must be 0 to 4294967295, found 4294967296"),
         ("dtype", "int8", "dtype must be one of float32, bfloat16, float16, found int8"),
         ("states", "", "states must name at least one state set"),
-        ("states", "start,mine", "states must be of on-policy, start, found 'mine'"),
+        ("states", "start,mine", "states must be of on-policy, start, teacher, back, found 'mine'"),
     ],
 )
 def test_out_of_range(name, value, message):

@@ -67,10 +67,10 @@ def test_description_says_what_it_costs(tiny_run):
     assert facts["teacher"].endswith(str(tiny_run.teacher))
     assert facts["zero"].endswith(str(tiny_run.student))
     assert "8 × 2 rollouts of at most 10 tokens, temperature 0.7, top-p 0.9, seed 5" in facts["prompts"]
-    assert "4 checkpoints × 16 responses (at most 640 tokens)" in facts["sample"]
+    assert "5 models × 16 responses (at most 800 tokens)" in facts["sample"]
     longest = max(len(p.ids) for p in planned(tiny_run).prompts)
-    assert "7 sets of states (on-policy, start)" in facts["score"]  # the first checkpoint's two sets are one
-    assert f"at most {2 * 7 * 16 * (longest + 10):,} tokens" in facts["score"]
+    assert "11 sets of states (on-policy, start, teacher)" in facts["score"]  # the first checkpoint's own is the start
+    assert f"at most {2 * 11 * 16 * (longest + 10):,} tokens" in facts["score"]
 
 
 def test_description_without_step_zero(own_run):
@@ -79,6 +79,19 @@ def test_description_without_step_zero(own_run):
     assert not plan.step_zero_known
     assert [c.label for c in plan.checkpoints] == ["step 10", "step 20", "step 30"]
     assert plan.description()[2] == "step 0       unknown (name it with --student)"
+
+
+def test_the_first_checkpoints_repeated_sets_cost_nothing(tiny_run):
+    lines = planned(tiny_run, states="on-policy,start,teacher,back").description()
+    assert "14 sets of states (on-policy, start, teacher, back)" in lines[-1]
+    assert "8 sets of states (teacher, back)" in planned(tiny_run, states="teacher,back").description()[-1]
+
+
+def test_a_student_of_another_shape_is_no_step_zero(own_run):
+    tiny.save(tiny.model(seed=3, width=64), own_run.student, tiny.byte_tokenizer())
+    message = refused(own_run, InputError)
+    assert "cannot be what step 10 was trained from: hidden_size 64 against 32" in message
+    assert "--student" in message
 
 
 def test_only_the_checkpoints_asked_for(tiny_run):
@@ -196,7 +209,7 @@ def test_recorded_rollouts_stand_in_for_sampling(tiny_run, tmp_path):
     assert [p.index for p in plan.prompts] == [0, 1, 4]
     assert [p.ids for p in plan.prompts] == [r.prompt_ids for r in rollouts[:3]]
     assert "Prompts are the 3 of the recorded rollouts, at most --max-prompts 64." in plan.notes
-    assert "2 checkpoints × 6 responses" in plan.description()[4]
+    assert "3 models × 6 responses" in plan.description()[4]
 
 
 def test_a_folder_of_recorded_rollouts(tiny_run, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -10,35 +9,38 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_run as tiny
 import torch
 
 from opd_diag.errors import CheckpointError, ModelError, OpdDiagError, RunFolderError, TokenizerMismatchError
+from opd_diag.inference.batches import length_sorted_batches
 from opd_diag.records.rollout import load_rollouts, save_rollouts
 from opd_diag.records.scores import TENSOR_FIELDS, Scores
 from opd_diag.records.settings import settings_from
 from opd_diag.records.vocabulary import load_vocabulary
-from opd_diag.replay import make_plan, open_store, replay
+from opd_diag.replay import lazy, make_plan, open_store, parts, replay
 from opd_diag.runs import fingerprint, read_manifest
 
-room = importlib.import_module("opd_diag.replay.replay")  # the package has a function of this name
 LABELS = ["step 0", "step 10", "step 20", "step 30"]
+STATES = ("on-policy", "start", "teacher")
 
 
 @pytest.fixture
 def loaded(monkeypatch):
     """Names of the models that were loaded, in order."""
     names = []
-    load = room.load_model
+    load = lazy.load_model
 
     def spy(checkpoint, **options):
         names.append(checkpoint.label)
         return load(checkpoint, **options)
 
-    monkeypatch.setattr(room, "load_model", spy)
+    monkeypatch.setattr(lazy, "load_model", spy)
     return names
 
 
@@ -47,6 +49,11 @@ def replayed(run, out, progress=None, **options):
     plan = make_plan(run.run_dir, settings_from(options, manifest.settings, manifest.path), manifest)
     with open_store(out, run.run_dir) as store:
         return replay(plan, store, progress)
+
+
+def finished(out):
+    """What lies in an OUT_DIR that a user would look at."""
+    return sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file() and not p.name.startswith("."))
 
 
 def assert_same_scores(first, second):
@@ -69,15 +76,13 @@ def whole(tiny_run, tmp_path_factory):
 def test_every_checkpoint_on_every_state_set(whole):
     done, out = whole
     assert [(s.checkpoint.label, s.states) for s in done.scored] == [
-        (label, states) for label in LABELS for states in ("on-policy", "start")
+        (label, states) for label in LABELS for states in STATES
     ]
     assert [c.label for c in done.checkpoints] == LABELS
     assert done.broken == ()
     slugs = ["step-000000", "step-000010", "step-000020", "step-000030"]
-    assert sorted(os.listdir(out / "rollouts")) == ["start.jsonl", *(f"{s}.jsonl" for s in slugs)]
-    assert sorted(os.listdir(out / "scores")) == [
-        f"{s}.{states}.safetensors" for s in slugs for states in ("on-policy", "start")
-    ]
+    assert sorted(os.listdir(out / "rollouts")) == ["start.jsonl", *(f"{s}.jsonl" for s in slugs), "teacher.jsonl"]
+    assert sorted(os.listdir(out / "scores")) == [f"{s}.{states}.safetensors" for s in slugs for states in STATES]
 
 
 def test_what_is_returned_is_what_is_stored(whole):
@@ -88,6 +93,7 @@ def test_what_is_returned_is_what_is_stored(whole):
             np.testing.assert_array_equal(getattr(stored, name), getattr(part.scores, name))
         assert stored.provenance == json.loads(json.dumps(part.scores.provenance))
         assert stored.provenance["states"] == part.states
+        assert stored.provenance["checkpoint"] == {"label": part.checkpoint.label, "step": part.checkpoint.step}
         assert stored.provenance["student"]["label"] == part.checkpoint.label
         assert stored.provenance["student"]["key"] == fingerprint(part.checkpoint)
 
@@ -115,15 +121,17 @@ def test_start_is_the_first_checkpoints_own(whole):
 
 def test_the_first_checkpoint_is_scored_once(tiny_run, tmp_path, monkeypatch):
     scored = []
-    score = room.score
+    score = parts.score
 
     def spy(student, teacher, rollouts, *, states, **options):
         scored.append((student.label, states))
         return score(student, teacher, rollouts, states=states, **options)
 
-    monkeypatch.setattr(room, "score", spy)
+    monkeypatch.setattr(parts, "score", spy)
     replayed(tiny_run, tmp_path / "out", checkpoints="30")
-    assert scored == [("step 0", "on-policy"), ("step 30", "on-policy"), ("step 30", "start")]
+    assert scored == [
+        *(("step 0", states) for states in ("on-policy", "teacher")), *(("step 30", states) for states in STATES)
+    ]  # fmt: skip
 
 
 def test_the_head_of_every_model_is_checked(whole):
@@ -158,8 +166,9 @@ def test_progress_counts_to_the_end(tiny_run, tmp_path):
     replayed(tiny_run, tmp_path / "out", lambda *what: told.append(what), checkpoints="10")
     whats = list(dict.fromkeys(what for what, _, _ in told))
     assert whats == [
-        "step 0: sampling responses", "step 0: scoring on-policy states", "step 10: sampling responses",
-        "step 10: scoring on-policy states", "step 10: scoring start states",
+        "teacher: sampling responses", "step 0: sampling responses", "step 0: scoring on-policy states",
+        "step 0: scoring teacher states", "step 10: sampling responses", "step 10: scoring on-policy states",
+        "step 10: scoring start states", "step 10: scoring teacher states",
     ]  # fmt: skip
     last = {what: (done, total) for what, done, total in told}
     assert all(done == total > 0 for done, total in last.values())
@@ -239,12 +248,12 @@ def test_a_changed_setting_makes_again_what_depends_on_it(
 ):
     shutil.copytree(whole[1], tmp_path / "out")
     sampled = []
-    sample = room.sample_rollouts
+    sample = parts.sample_rollouts
     monkeypatch.setattr(
-        room, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
+        parts, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
     )
     again = replayed(tiny_run, tmp_path / "out", **options)
-    assert sampled == (LABELS if "rollouts" in made_again else [])
+    assert sampled == (["teacher", *LABELS] if "rollouts" in made_again else [])
     assert sorted(loaded) == (sorted([*LABELS, "teacher"]) if made_again else [])
     fresh = replayed(tiny_run, tmp_path / "fresh", **options)
     assert_same_scores(again, fresh)
@@ -268,7 +277,7 @@ def test_new_weights_are_scored_anew(own_run, tmp_path, loaded):
     assert sorted(loaded) == ["step 20", "teacher"]
     kls = [[float(s.scores.reverse_kl.mean()) for s in done.scored] for done in (first, second)]
     changed = [a != b for a, b in zip(*kls, strict=True)]
-    assert changed == [False] * 4 + [True] * 2 + [False] * 2
+    assert changed == [False] * 6 + [True] * 3 + [False] * 3
 
 
 def test_a_later_checkpoint_is_added_to_what_is_there(own_run, tmp_path, loaded):
@@ -281,15 +290,45 @@ def test_a_later_checkpoint_is_added_to_what_is_there(own_run, tmp_path, loaded)
     assert sorted(loaded) == ["step 30", "teacher"]
 
 
-def test_a_damaged_part_is_an_error_that_names_it(tiny_run, whole, tmp_path):
-    shutil.copytree(whole[1], tmp_path / "out")
-    part = tmp_path / "out/scores/step-000020.start.safetensors"
-    part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(OpdDiagError, match=r"step-000020\.start\.safetensors.*Delete it and run report again"):
-        replayed(tiny_run, tmp_path / "out")
+@pytest.mark.parametrize(
+    ("name", "models"),
+    [
+        ("scores/step-000020.start.safetensors", ["step 20", "teacher"]),
+        ("rollouts/step-000010.jsonl", ["step 10", "teacher"]),
+        ("rollouts/teacher.jsonl", ["teacher"]),
+        ("coverage/step-000030.parquet", ["teacher"]),
+        (".checks/step-000020.json", ["step 20"]),
+    ],
+)
+@pytest.mark.parametrize("harm", ["flipped", "cut", "exchanged"])
+def test_a_damaged_part_is_made_again_and_said(tiny_run, whole, tmp_path, loaded, name, models, harm):
+    out = tmp_path / "out"
+    shutil.copytree(whole[1], out)
+    good = (out / name).read_bytes()
+    if harm == "flipped":
+        middle = len(good) // 2
+        (out / name).write_bytes(good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :])
+    elif harm == "cut":
+        (out / name).write_bytes(good[:100])
+    else:
+        other = next(p for p in sorted((out / name).parent.iterdir()) if p.read_bytes() != good)
+        shutil.copy(other, out / name)
+    manifest = read_manifest(tiny_run.run_dir)
+    plan = make_plan(tiny_run.run_dir, settings_from({}, manifest.settings, manifest.path), manifest)
+    with open_store(out, tiny_run.run_dir) as store:
+        assert_same_scores(whole[0], replay(plan, store))
+        assert store.notes == [f"{out / name} was damaged (its checksum differs). It was made again."]
+    assert sorted(loaded) == models
+    assert (out / name).read_bytes() == good
+    assert finished(out) == finished(whole[1])
 
 
 # One broken checkpoint, and the others.
+
+
+def make_infinite(folder):
+    """Weights whose logits overflow: the model loads, and gives infinities."""
+    tiny.change_weights(folder, lambda name, tensor: tensor * 1e38 if name.startswith("lm_head") else tensor)
 
 
 def no_place_for(folder):
@@ -300,10 +339,17 @@ def no_place_for(folder):
 
 @pytest.mark.parametrize(
     ("harm", "said"),
-    [(tiny.fill_with_nan, "NaN"), (no_place_for, "shape"), (lambda f: (f / "config.json").write_text("{}"), "load")],
-    ids=["NaN", "shapes", "config"],
+    [
+        (tiny.fill_with_nan, "NaN"),
+        (make_infinite, "infinite"),
+        (no_place_for, "shape"),
+        (lambda f: (f / "config.json").write_text("{}"), "load"),
+    ],
+    ids=["NaN", "infinite", "shapes", "config"],
 )
 def test_a_broken_checkpoint_is_named_and_the_others_go_on(own_run, whole, tmp_path, harm, said):
+    """And mended, it is picked up."""
+    shutil.copytree(own_run.checkpoint(20), tmp_path / "sound")
     harm(own_run.checkpoint(20))
     done = replayed(own_run, tmp_path / "out")
     assert [c.label for c in done.checkpoints] == ["step 0", "step 10", "step 30"]
@@ -313,6 +359,47 @@ def test_a_broken_checkpoint_is_named_and_the_others_go_on(own_run, whole, tmp_p
     expected = replace(whole[0], scored=tuple(s for s in whole[0].scored if s.checkpoint.label != "step 20"))
     assert_same_scores(expected, done)
     assert "step-000020" not in " ".join(str(p) for p in (tmp_path / "out").rglob("*"))
+    shutil.copytree(tmp_path / "sound", own_run.checkpoint(20), dirs_exist_ok=True)
+    assert_same_scores(whole[0], replayed(own_run, tmp_path / "out"))
+
+
+@pytest.fixture
+def cut_small(monkeypatch):
+    """Make a few responses enough for several shards."""
+    monkeypatch.setattr("opd_diag.inference.shards.TOKENS_PER_SHARD", 200)
+    small = partial(length_sorted_batches, tokens_per_batch=100)
+    monkeypatch.setattr("opd_diag.inference.scoring.length_sorted_batches", small)
+
+
+def test_a_checkpoint_that_breaks_in_the_midst_of_scoring(own_run, tmp_path, cut_small):
+    """It gives NaN where one token was read: its own states are fine, of the teacher's some; mended, it is scored."""
+    whole = replayed(own_run, tmp_path / "whole")
+    own, teachers = (
+        next(s.rollouts for s in whole.scored if (s.checkpoint.label, s.states) == ("step 20", states))
+        for states in ("on-policy", "teacher")
+    )
+    start = next(s.rollouts for s in whole.scored if s.states == "start")
+    read_before = {i for r in (*own, *start) for i in (*r.prompt_ids, *r.response_ids)}
+    shortest = min(teachers, key=lambda r: len(r.prompt_ids) + len(r.response_ids))
+    bad = next(i for r in (shortest, *teachers) for i in r.response_ids[:-1] if i not in read_before)
+
+    def poison(name, tensor):
+        if name == "model.embed_tokens.weight":
+            tensor[bad] = torch.inf
+        return tensor
+
+    sound = (own_run.checkpoint(20) / "model.safetensors").read_bytes()
+    tiny.change_weights(own_run.checkpoint(20), poison)
+    out = tmp_path / "out"
+    done = replayed(own_run, out)
+    assert [c.label for c in done.broken] == ["step 20"]
+    assert "step 20 gives NaN or infinite logits at rollout" in done.broken[0].blocker
+    assert_same_scores(replace(whole, scored=tuple(s for s in whole.scored if s.checkpoint.label != "step 20")), done)
+    assert not (out / ".shards").exists(), "what was scored of it serves nobody"
+    (own_run.checkpoint(20) / "model.safetensors").write_bytes(sound)
+    mended = replayed(own_run, out)
+    assert mended.broken == ()
+    assert_same_scores(whole, mended)
 
 
 @pytest.mark.parametrize(("harm", "error"), [(tiny.fill_with_nan, ModelError), (no_place_for, CheckpointError)])
@@ -320,7 +407,7 @@ def test_a_broken_step_zero_is_an_error(own_run, tmp_path, harm, error):
     harm(own_run.student)
     with pytest.raises(error, match=r"step 0|student"):
         replayed(own_run, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert finished(tmp_path / "out") == ["rollouts/teacher.jsonl"]
 
 
 def test_all_broken_is_an_error(own_run, tmp_path):
@@ -329,7 +416,7 @@ def test_all_broken_is_an_error(own_run, tmp_path):
         tiny.fill_with_nan(own_run.checkpoint(step))
     with pytest.raises(RunFolderError, match=r"None of the 3 checkpoints could be scored.*step 10.*NaN"):
         replayed(own_run, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert finished(tmp_path / "out") == ["rollouts/teacher.jsonl"]
 
 
 def test_without_step_zero_the_first_that_works_is_the_start(own_run, tmp_path):
@@ -388,12 +475,12 @@ def test_recorded_rollouts_are_used_and_missing_sets_sampled(tiny_run, whole, tm
     for slug in ("step-000000", "step-000020"):
         shutil.copy(whole[1] / f"rollouts/{slug}.jsonl", recorded)
     sampled = []
-    sample = room.sample_rollouts
+    sample = parts.sample_rollouts
     monkeypatch.setattr(
-        room, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
+        parts, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
     )
     done = replayed(tiny_run, tmp_path / "out", rollouts=str(recorded), seed=77)
-    assert sampled == ["step 10", "step 30"]
+    assert sampled == ["teacher", "step 10", "step 30"]
     own = {s.checkpoint.label: s.rollouts for s in done.scored if s.states == "on-policy"}
     before = {s.checkpoint.label: s.rollouts for s in whole[0].scored if s.states == "on-policy"}
     assert own["step 0"] == before["step 0"]
@@ -418,8 +505,8 @@ def test_changed_recorded_rollouts_are_scored_anew(tiny_run, whole, tmp_path):
     own = [s for s in second.scored if (s.checkpoint.label, s.states) == ("step 30", "on-policy")]
     assert (own[0].scores.sampled_ids[own[0].scores.position == 0] == 65).all()
     assert_same_scores(
-        replace(first, scored=first.scored[:6] + first.scored[7:]),
-        replace(second, scored=second.scored[:6] + second.scored[7:]),
+        replace(first, scored=first.scored[:9] + first.scored[10:]),
+        replace(second, scored=second.scored[:9] + second.scored[10:]),
     )
 
 
@@ -506,6 +593,85 @@ def test_full_weights_have_no_step_zero_of_their_own(own_run):
 
 
 # What is not asked for is not done.
+
+
+def test_the_teachers_responses_are_its_own_and_sampled_once(whole):
+    done, out = whole
+    rollouts = load_rollouts(out / "rollouts/teacher.jsonl")
+    assert [(r.prompt_index, r.rollout_index) for r in rollouts] == [(p, i) for p in range(8) for i in range(2)]
+    assert {(r.provenance.weights, r.provenance.step, r.provenance.origin) for r in rollouts} == {
+        ("teacher", None, "sampled")
+    }
+    assert len({r.provenance.weights_key for r in rollouts}) == 1
+    on_teacher = [s for s in done.scored if s.states == "teacher"]
+    assert all(list(s.rollouts) == rollouts for s in on_teacher)
+    for part in on_teacher:  # sampled from the very distribution that is scored as the teacher's
+        ids = [r.sampled_logprobs for r in rollouts]
+        sampled = part.scores.teacher_sampled_logprobs[~part.scores.terminal]
+        np.testing.assert_allclose(np.concatenate([np.array(i) for i in ids]), sampled, atol=1e-4)
+
+
+def test_the_teacher_reads_its_own_prompts(tiny_run, tmp_path):
+    done = replayed(tiny_run, tmp_path / "out", states="teacher", teacher_system_prompt="Add.", checkpoints="30")
+    for part in done.scored:
+        assert all(r.prompt_ids != r.teacher_prompt_ids for r in part.rollouts)
+        ids = np.concatenate([np.array(r.sampled_logprobs) for r in part.rollouts])
+        sampled = part.scores.teacher_sampled_logprobs[~part.scores.terminal]
+        np.testing.assert_allclose(ids, sampled, atol=1e-4)
+
+
+def test_teacher_states_alone_sample_the_teacher_alone(tiny_run, whole, tmp_path):
+    out = tmp_path / "out"
+    done = replayed(tiny_run, out, states="teacher")
+    assert sorted(p.name for p in (out / "rollouts").iterdir()) == ["teacher.jsonl"]
+    for mine, theirs in zip(done.scored, [s for s in whole[0].scored if s.states == "teacher"], strict=True):
+        np.testing.assert_array_equal(mine.scores.reverse_kl, theirs.scores.reverse_kl)
+    assert done.coverage is None
+
+
+def test_back_is_the_first_checkpoint_on_the_states_of_each(tiny_run, whole, tmp_path, loaded):
+    done = replayed(tiny_run, tmp_path / "out", states="on-policy,back")
+    assert [(s.checkpoint.label, s.states) for s in done.scored] == [
+        (label, states) for label in LABELS for states in ("on-policy", "back")
+    ]
+    own = {s.checkpoint.label: s for s in done.scored if s.states == "on-policy"}
+    back = {s.checkpoint.label: s for s in done.scored if s.states == "back"}
+    for label in LABELS:
+        assert back[label].rollouts == own[label].rollouts
+        assert back[label].scores.provenance["student"]["label"] == "step 0"
+        assert back[label].scores.provenance["checkpoint"]["label"] == label
+        same_teacher = back[label].scores.teacher_entropy, own[label].scores.teacher_entropy
+        np.testing.assert_allclose(*same_teacher, atol=1e-5)
+    np.testing.assert_array_equal(back["step 0"].scores.reverse_kl, own["step 0"].scores.reverse_kl)
+    assert abs(back["step 30"].scores.reverse_kl - own["step 30"].scores.reverse_kl).mean() > 0.1
+    loaded.clear()
+    again = replayed(tiny_run, tmp_path / "out", states="on-policy,back")
+    assert loaded == []
+    assert_same_scores(done, again)
+
+
+def test_coverage_says_which_of_the_teachers_states_each_checkpoint_comes_near(whole, tiny_run, tmp_path, loaded):
+    done, out = whole
+    table = done.coverage
+    assert list(dict.fromkeys(table["label"])) == LABELS
+    assert {float(v) for v in table["is_covered"].unique()} <= {0.0, 1.0}
+    assert 0 < table["is_covered"].mean() < 1
+    n_states = sum(len(r.response_ids) for r in load_rollouts(out / "rollouts/teacher.jsonl"))
+    assert (table.groupby("label").size() <= n_states).all()
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "out/coverage/step-000020.parquet").unlink()
+    again = replayed(tiny_run, tmp_path / "out")
+    assert loaded == ["teacher"]
+    pd.testing.assert_frame_equal(again.coverage, table)
+
+
+def test_responses_of_another_teacher_are_sampled_anew(own_run, whole, tmp_path):
+    tiny.change_weights(own_run.teacher, lambda name, tensor: tensor * 1.1)
+    manifest = read_manifest(own_run.run_dir)
+    settings = settings_from({"rollouts": str(whole[1] / "rollouts")}, manifest.settings, manifest.path)
+    plan = make_plan(own_run.run_dir, settings, manifest)
+    assert set(plan.recorded) == set(LABELS)
+    assert any("are of another teacher and were not used" in note for note in plan.notes)
 
 
 def test_start_states_alone_sample_the_first_checkpoint_alone(tiny_run, whole, tmp_path):

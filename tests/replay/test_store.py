@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import filelock
 import pytest
 
 from opd_diag.errors import StoreError
-from opd_diag.replay import Store, open_store
-from opd_diag.replay.store import LOCK, MARKER, refuse_unfit
+from opd_diag.inference import Shard
+from opd_diag.records.files import write_text
+from opd_diag.replay import open_store
+from opd_diag.replay.marker import MARKER
+from opd_diag.replay.store import LOCK, SHARDS, refuse_unfit
 
 
 @pytest.fixture
@@ -21,12 +25,26 @@ def run_dir(tmp_path):
     return folder
 
 
-def made(out_dir, run_dir, name="rollouts/a.jsonl", key="k1"):
+def part(store, name="rollouts/a.jsonl", key="k1", text="x", **options):
+    """Ask for a part whose text is `text` when it must be made; give (its text, whether it was made)."""
+    calls = []
+
+    def make():
+        calls.append(name)
+        return text
+
+    found = store.part(name, key, make=make, save=write_text, load=lambda path: path.read_text(), **options)
+    return found, bool(calls)
+
+
+def made(out_dir, run_dir, **options):
     with open_store(out_dir, run_dir) as store:
-        store.path(name).parent.mkdir(exist_ok=True)
-        store.path(name).write_text("x")
-        store.finished(name, key)
+        assert part(store, **options)[1]
     return store
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
 @pytest.mark.parametrize("inside", [".", "out", "checkpoint-1", "checkpoint-1/deep/out", "../run", "../run/out"])
@@ -44,8 +62,8 @@ def test_a_link_into_the_run_is_refused(run_dir, tmp_path):
 
 
 def test_beside_the_run_is_fine(run_dir, tmp_path):
-    assert refuse_unfit(tmp_path / "run-report", run_dir) == {}
-    assert refuse_unfit(tmp_path / "new" / "out", run_dir) == {}
+    assert refuse_unfit(tmp_path / "run-report", run_dir).parts == {}
+    assert refuse_unfit(tmp_path / "new" / "out", run_dir).parts == {}
     assert not (tmp_path / "new").exists()
 
 
@@ -62,7 +80,7 @@ def test_a_file_is_refused(run_dir, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(StoreError, match=r"is a file.*--out"):
         refuse_unfit(tmp_path / "out", run_dir)
-    with pytest.raises(StoreError, match=r"Cannot make.*--out"), open_store(tmp_path / "out" / "below", run_dir):
+    with pytest.raises(StoreError, match=r"Cannot write.*--out"), open_store(tmp_path / "out" / "below", run_dir):
         pass
 
 
@@ -75,23 +93,129 @@ def test_another_run_is_refused(run_dir, tmp_path):
     assert f"holds a report of {run_dir}, not of {other}" in str(error.value)
 
 
-def test_parts_are_known_by_their_key_and_file(run_dir, tmp_path):
+def test_parts_are_known_by_name_key_and_file(run_dir, tmp_path):
     made(tmp_path / "out", run_dir)
     with open_store(tmp_path / "out", run_dir) as store:
-        assert store.has("rollouts/a.jsonl", "k1")
-        assert not store.has("rollouts/a.jsonl", "k2")
-        assert not store.has("rollouts/b.jsonl", "k1")
+        assert part(store, text="y") == ("x", False)
+        assert part(store, name="rollouts/b.jsonl", text="y") == ("y", True)
+        assert part(store, key="k2", text="z") == ("z", True)
+        assert part(store, key="k1", text="w") == ("w", True), "one file holds one part"
         store.path("rollouts/a.jsonl").unlink()
-        assert not store.has("rollouts/a.jsonl", "k1")
+        assert part(store, text="v") == ("v", True)
+        assert store.notes == []
+
+
+@pytest.mark.parametrize("text", ["y", "", "x" * 9, "\x00"])
+def test_a_part_with_other_bytes_is_made_again_and_said(run_dir, tmp_path, text):
+    made(tmp_path / "out", run_dir)
+    file = tmp_path / "out/rollouts/a.jsonl"
+    file.write_text(text)
+    with open_store(tmp_path / "out", run_dir) as store:
+        assert part(store) == ("x", True)
+        assert store.notes == [f"{file} was damaged (its checksum differs). It was made again."]
+    with open_store(tmp_path / "out", run_dir) as store:
+        assert part(store) == ("x", False)
+        assert store.notes == []
+
+
+def test_a_part_that_cannot_be_made_leaves_nothing(run_dir, tmp_path):
+    with pytest.raises(ZeroDivisionError), open_store(tmp_path / "out", run_dir) as store:
+        store.part("a", "k", make=lambda: 1 / 0, save=write_text, load=Path.read_text)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_is_marked_before_the_first_part_stands_in_it(run_dir, tmp_path):
+    def die(path, text):
+        write_text(path, text)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_store(tmp_path / "out", run_dir) as store:
+        store.part("a.txt", "k", make=lambda: "x", save=die, load=Path.read_text)
+    assert files(tmp_path / "out") == [LOCK, MARKER, "a.txt"]
+    with open_store(tmp_path / "out", run_dir) as store:
+        assert part(store, "a.txt", "k") == ("x", True), "it was not noted, so nothing vouches for it"
 
 
 def test_the_same_run_by_another_path_is_the_same(run_dir, tmp_path, monkeypatch):
     made(tmp_path / "out", run_dir)
     monkeypatch.chdir(tmp_path)
-    from pathlib import Path
-
     with open_store(Path("out"), Path("run")) as store:
-        assert store.has("rollouts/a.jsonl", "k1")
+        assert part(store) == ("x", False)
+
+
+def test_files_that_are_written_anew_are_noted(run_dir, tmp_path):
+    with open_store(tmp_path / "out", run_dir) as store:
+        write_text(store.path("states/a"), "x")
+        store.note("states/a")
+    with open_store(tmp_path / "out", run_dir) as store:
+        assert store.parts["states/a"].fits(store.path("states/a"))
+
+
+# Shards.
+
+
+def shard(store, number, count=3, key="k1", text="s", rows=(0, 1)):
+    calls = []
+    keep = store.shards(key, ".txt", save=write_text, load=lambda path: path.read_text())
+    return keep(Shard(number, count, [*rows]), lambda: calls.append(number) or f"{text}{number}"), bool(calls)
+
+
+def test_shards_are_found_again_until_their_part_is_finished(run_dir, tmp_path):
+    out = tmp_path / "out"
+    with open_store(out, run_dir) as store:
+        assert [shard(store, n) for n in (0, 1)] == [("s0", True), ("s1", True)]
+        assert shard(store, 0, key="k2") == ("s0", True)
+    with open_store(out, run_dir) as store:
+        assert [shard(store, n, text="t") for n in range(3)] == [("s0", False), ("s1", False), ("t2", True)]
+        for cut in ({"count": 4}, {"rows": (0, 2)}):
+            assert shard(store, 0, **cut, text="t") == ("t0", True), "cut otherwise, it is another shard"
+        part(store)
+        assert [name for name in files(out) if SHARDS in name] == [f"{SHARDS}/k2/0000.txt"], "of another part"
+        store.drop_shards()
+    assert files(out) == [LOCK, MARKER, "rollouts/a.jsonl"]
+    assert not (out / SHARDS).exists()
+
+
+def test_a_part_of_one_shard_is_not_kept_twice(run_dir, tmp_path):
+    with open_store(tmp_path / "out", run_dir) as store:
+        assert shard(store, 0, count=1) == ("s0", True)
+        assert files(tmp_path / "out") == [LOCK]
+
+
+def test_a_damaged_shard_is_made_again(run_dir, tmp_path):
+    with open_store(tmp_path / "out", run_dir) as store:
+        shard(store, 0)
+        (tmp_path / "out" / SHARDS / "k1" / "0000.txt").write_text("s1")
+        assert shard(store, 0) == ("s0", True)
+        assert len(store.notes) == 1
+
+
+def test_what_a_killed_process_left_is_taken_away(run_dir, tmp_path):
+    out = tmp_path / "out"
+    with open_store(out, run_dir) as store:
+        part(store)
+        shard(store, 0)
+    leftovers = [".report.json.abc123.part", "rollouts/.a.jsonl.x_y.part", f"{SHARDS}/k1/.0001.txt.q.part"]
+    orphans = [f"{SHARDS}/k1/0001.txt", f"{SHARDS}/k9/0000.txt"]
+    for name in (*leftovers, *orphans):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("half")
+    before = files(out)
+    refuse_unfit(out, run_dir)
+    assert files(out) == before, "who only looks changes nothing"
+    with open_store(out, run_dir) as store:
+        assert files(out) == [LOCK, MARKER, f"{SHARDS}/k1/0000.txt", "rollouts/a.jsonl"]
+        assert not (out / SHARDS / "k9").exists()
+        assert shard(store, 0) == ("s0", False)
+
+
+def test_killed_before_the_folder_was_marked(run_dir, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f".{MARKER}.abc.part").write_text("{")
+    (out / LOCK).write_text("")
+    made(out, run_dir)
+    assert files(out) == [LOCK, MARKER, "rollouts/a.jsonl"]
 
 
 def test_nothing_is_left_when_nothing_was_finished(run_dir, tmp_path):
@@ -110,49 +234,50 @@ def test_an_empty_folder_of_the_user_stays(run_dir, tmp_path):
 
 
 def test_what_was_finished_stays_after_an_error(run_dir, tmp_path):
-    opened = open_store(tmp_path / "out", run_dir)
-    store = opened.__enter__()
-    store.path("a.txt").write_text("x")
-    store.finished("a.txt", "k")
-    assert not opened.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    def interrupted():
+        with open_store(tmp_path / "out", run_dir) as store:
+            part(store)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with open_store(tmp_path / "out", run_dir) as store:
-        assert store.has("a.txt", "k")
+        assert part(store) == ("x", False)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", '{"run_dir": 3, "parts": []}', '{"parts": "x"}', "\x00", '{"run_dir": "RUN", "parts": null}'],
-)
-def test_a_damaged_marker_is_refused(run_dir, tmp_path, text):
-    made(tmp_path / "out", run_dir)
-    (tmp_path / "out" / MARKER).write_text(text.replace("RUN", str(run_dir)))
-    with pytest.raises(StoreError, match=r"--out"), open_store(tmp_path / "out", run_dir):
-        pass
-
-
-def test_the_marker_says_what_it_is(run_dir, tmp_path):
-    made(tmp_path / "out", run_dir)
-    marker = json.loads((tmp_path / "out" / MARKER).read_text())
-    assert marker == {"run_dir": str(run_dir), "parts": {"rollouts/a.jsonl": "k1"}}
-
-
-def test_another_process_is_kept_out(run_dir, tmp_path):
-    made(tmp_path / "out", run_dir)
-    hold = (
-        "import sys, filelock\n"
-        "lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); sys.stdin.read()\n"
+@pytest.fixture
+def holder(run_dir, tmp_path):
+    """Another process that has OUT_DIR open."""
+    script = (
+        "import pathlib, sys, time\n"
+        "from opd_diag.replay import open_store\n"
+        "with open_store(*map(pathlib.Path, sys.argv[1:])):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
     )
-    command = [sys.executable, "-c", hold, str(tmp_path / "out" / LOCK)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreError) as error, open_store(tmp_path / "out", run_dir):
-            pass
-        holder.stdin.close()
-        holder.wait()
-    assert str(error.value).startswith(f"Another process writes to {tmp_path / 'out'}.")
-    assert "--out" in str(error.value)
-    with open_store(tmp_path / "out", run_dir) as store:
-        assert isinstance(store, Store)
+    command = [sys.executable, "-c", script, str(tmp_path / "out"), str(run_dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.stdin.close()
+
+
+def test_another_process_is_kept_out(run_dir, tmp_path, holder):
+    with pytest.raises(StoreError) as error, open_store(tmp_path / "out", run_dir):
+        pass
+    assert str(error.value) == (
+        f"Another process writes to {tmp_path / 'out'}. Wait for it, or choose another folder with --out."
+    )
+    holder.stdin.close()
+    assert holder.wait() == 0
+    made(tmp_path / "out", run_dir)
+
+
+def test_the_lock_of_a_killed_process_holds_nobody_up(run_dir, tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    assert holder.wait() == -signal.SIGKILL
+    assert (tmp_path / "out" / LOCK).is_file()
+    made(tmp_path / "out", run_dir)
 
 
 def test_the_lock_is_held_while_open_and_released_after(run_dir, tmp_path):

@@ -82,11 +82,12 @@ def test_explicit_checkpoints_keep_their_order_and_are_relative_to_the_manifest(
 
 
 def test_files_are_always_relative_to_the_manifest(tmp_path):
-    text = 'prompts = "p.jsonl"\nrollouts = "../r"\nteacher_template = "/abs/t.jinja"'
+    text = 'prompts = "p.jsonl"\nrollouts = "../r"\nteacher_template = "/abs/t.jinja"\nstore = "../s"'
     assert manifest(tmp_path, text).settings == {
         "prompts": str(tmp_path / "p.jsonl"),
         "rollouts": str(tmp_path / "../r"),
         "teacher_template": "/abs/t.jinja",
+        "store": str(tmp_path / "../s"),
     }
 
 

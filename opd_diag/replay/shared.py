@@ -1,0 +1,76 @@
+"""A folder that several OUT_DIRs share: results are found in it by the key of their inputs.
+
+``DIR/<first two digits of the key>/<key>/<SHA-256 of the file><suffix>``. A file that does not have the bytes its name
+says is not used. Files appear whole, so any number of processes may read and write at once; who comes last replaces a
+file by an equal one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from opd_diag.errors import StoreError
+from opd_diag.records.files import replaced_whole
+from opd_diag.replay.marker import Finished
+
+ELSEWHERE = "Choose another folder with --store, or leave it out."
+
+
+class SharedFolder:
+    """The folder named by ``--store``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.damaged: list[Path] = []
+        """Files that were found with other bytes than their names say."""
+
+    def find(self, key: str, suffix: str) -> Path | None:
+        """Give a file with this key that is whole; None if there is none."""
+        for path in sorted(self._home(key).glob(f"*{suffix}")):
+            if Finished(key, sha256=path.stem, size=path.stat().st_size).fits(path):
+                return path
+            self.damaged.append(path)
+        return None
+
+    def keep(self, key: str, path: Path, sha256: str) -> None:
+        """Keep a finished file of OUT_DIR under its key, unless it is there already."""
+        place = self._home(key) / f"{sha256}{path.suffix}"
+        if not place.is_file() or place in self.damaged:
+            link_or_copy(path, place, ELSEWHERE)
+
+    def _home(self, key: str) -> Path:
+        return self.folder / key[:2] / key
+
+
+def link_or_copy(source: Path, target: Path, way_out: str) -> None:
+    """Put a file at `target` whole or not at all, as a hard link where the disk allows it.
+
+    Files of ours are replaced and never changed in place, so that a link is as good as a copy.
+    """
+    with replaced_whole(target, way_out) as part:
+        part.unlink()
+        try:
+            os.link(source, part)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(source, part)
+
+
+def refuse_unfit_shared(folder: Path, run_dir: Path, out_dir: Path) -> None:
+    """Refuse a shared folder that lies inside the run or OUT_DIR, or cannot be written to; write nothing.
+
+    Raises
+    ------
+    StoreError
+        As said.
+    """
+    place = folder.resolve()
+    for other, why in ((run_dir, "the run folder, which opd-diag never writes to"), (out_dir, "the output folder")):
+        if other.resolve() in (place, *place.parents):
+            raise StoreError(f"The store {folder} lies inside {other}, {why}. Choose another with --store.")
+    there = next(p for p in (place, *place.parents) if p.exists())
+    if not there.is_dir():
+        raise StoreError(f"The store {folder} cannot be a folder: {there} is a file. Choose another with --store.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StoreError(f"The store {folder} cannot be written to. {ELSEWHERE}")
