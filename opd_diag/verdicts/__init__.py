@@ -5,6 +5,8 @@ from __future__ import annotations
 from opd_diag.records.verdict import Verdict
 from opd_diag.tables import Tables
 from opd_diag.verdicts import rules
+from opd_diag.verdicts.alignment import alignment_at_start, alignment_at_teacher, alignment_on_policy
+from opd_diag.verdicts.false_success import false_success
 from opd_diag.verdicts.headline import Headline, headline
 from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds, load_thresholds
 
@@ -24,8 +26,10 @@ def judge(tables: Tables, *, step_zero_known: bool, thresholds: Thresholds = DEF
         What the rules hold values against.
     """
     return [
-        rules.alignment_on_policy(tables, thresholds),
-        rules.alignment_at_start(tables, thresholds, step_zero_known),
+        false_success(tables, thresholds, step_zero_known),
+        alignment_on_policy(tables, thresholds),
+        alignment_at_start(tables, thresholds, step_zero_known),
+        alignment_at_teacher(tables, thresholds),
         rules.accuracy(tables, thresholds),
         rules.patterns_compatible(tables, thresholds, step_zero_known),
         rules.shared_mass(tables, thresholds),

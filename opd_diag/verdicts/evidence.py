@@ -31,11 +31,16 @@ class Change:
     @property
     def path(self) -> str:
         """Say where it went: name, first and last value, rounded by the interval."""
-        name = BY_NAME[self.metric].title if self.metric in BY_NAME else self.metric
+        name = BY_NAME[self.metric].title if self.metric in BY_NAME else self.metric.replace("_", " ")
         name = name[0].lower() + name[1:]
         if math.isnan(self.difference):
             return f"{name} {self._said(self.last)}"
-        return f"{name} {self._said(self.first)} → {self._said(self.last)}"
+        return f"{name} {self.ends}"
+
+    @property
+    def ends(self) -> str:
+        """First and last value alone."""
+        return f"{self._said(self.first)} → {self._said(self.last)}"
 
     @property
     def shift(self) -> str:
@@ -65,8 +70,8 @@ def change(tables: Tables, metric: str, states: str) -> Change:
     values = rows["value"].to_numpy(float)
     labels = list(rows["label"])
     difference, low, high, prompts = math.nan, math.nan, math.nan, int(rows["n_prompts"].max()) if len(rows) else 0
-    if len(labels) > 1:
-        row = _difference(tables.differences, metric, states, labels[0], labels[-1])
+    row = _difference(tables.differences, metric, states, labels[0], labels[-1]) if len(labels) > 1 else None
+    if row is not None:
         difference, low, high, prompts = row["value"], row["ci_low"], row["ci_high"], int(row["n_prompts"])
     return Change(
         metric=metric,
@@ -81,14 +86,37 @@ def change(tables: Tables, metric: str, states: str) -> Change:
     )
 
 
-def _difference(table: pd.DataFrame, metric: str, states: str, first: str, last: str) -> pd.Series:
+def _difference(table: pd.DataFrame, metric: str, states: str, first: str, last: str) -> pd.Series | None:
+    """Find the row of a difference; None of what does not change, as the teacher's own responses."""
     rows = table[
         (table["metric"] == metric)
         & (table["states"] == states)
         & (table["from_label"] == first)
         & (table["to_label"] == last)
     ]
-    return rows.iloc[0]
+    return rows.iloc[0] if len(rows) else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the change of a metric on own states, from the first to the last checkpoint."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+
+    @property
+    def said(self) -> str:
+        """The part with its interval, rounded by it."""
+        return with_interval(self.value, self.ci_low, self.ci_high, signed=True)
+
+
+def split_change(tables: Tables, metric: str, part: str) -> Part:
+    """Read one part of the change of `metric` on own states; NaN where it was not split."""
+    rows = tables.split[(tables.split["metric"] == metric) & (tables.split["part"] == part)]
+    if rows.empty:
+        return Part(math.nan, math.nan, math.nan)
+    return Part(*(float(v) for v in rows.iloc[-1][["value", "ci_low", "ci_high"]]))
 
 
 def is_scored(tables: Tables, states: str) -> bool:

@@ -21,12 +21,16 @@ class Headline:
 def headline(verdicts: Sequence[Verdict]) -> Headline:
     """Put the verdicts together.
 
-    Success needs three things at once: alike on own states, alike at the start's states, and better at the task.
+    Success needs three things at once: alike on own states, alike at the start's states, and better at the task. A
+    false success outweighs all else.
     """
     by_name = {v.name: v for v in verdicts}
     own, start, task, before = (by_name[n] for n in ("alignment_on_policy", "alignment_at_start", "accuracy", BEFORE))
     status, title = _reading(own.status, start.status, task.status, before.status)
-    return Headline(status, title, tuple(_short(v.evidence) for v in (own, start, task)))
+    if by_name["false_success"].status == "fail":
+        status, title = "fail", FALSE_SUCCESS
+    seen = (own, start, by_name["alignment_at_teacher"], task)
+    return Headline(status, title, tuple(_short(v.evidence) for v in seen))
 
 
 def _short(evidence: str) -> str:
@@ -35,6 +39,10 @@ def _short(evidence: str) -> str:
 
 
 BEFORE = "patterns_compatible"
+
+FALSE_SUCCESS = (
+    "False success: the student agrees with its teacher only where it has moved to, and gets worse elsewhere"
+)
 
 Reading = tuple[Status, str]
 

@@ -21,6 +21,11 @@ class Thresholds:
     moved .19 (arXiv 2604.13016, section 4.1)."""
     reverse_kl_change: float = 0.02
     """Least change of the reverse KL that counts, in nats. Ours."""
+    forward_kl_change: float = 0.02
+    """Least change of the forward KL at the teacher's states that counts, in nats. Ours."""
+    unigram_entropy_change: float = 0.1
+    """Least fall of the unigram entropy of the responses that counts as a loss of diversity, in nats, as against the
+    start's and as against the teacher's responses. Ours."""
     entropy_gap_change: float = 0.02
     """Least change of the entropy gap that counts, in nats. Ours."""
     entropy_gap_small: float = 0.05
@@ -30,8 +35,12 @@ class Thresholds:
     .97–.99 for its runs and shows a base-initialised student clearly below (arXiv 2604.13016, section 4.1 and appendix
     C.2)."""
     held_share: float = 0.5
-    """Least share of the fall of reverse KL on own states that must hold at the start's states. Ours: below, most of
-    the progress comes from visiting other states."""
+    """Least share of the fall of reverse KL on own states that must be policy change. Ours: below, most of the progress
+    comes from visiting other states."""
+    state_share: float = 0.2
+    """Least share of that fall which, as state change, makes progress suspect of being a false success. Ours, and
+    small, for it takes a sign of harm besides: a student that was far from its teacher looks closer at its old states
+    as soon as it loses its certainty, rubbish or not."""
     accuracy_change: float = 0.02
     """Least change of the accuracy that counts. Ours."""
     order: float = 0.3

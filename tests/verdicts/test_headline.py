@@ -14,10 +14,11 @@ from opd_diag.verdicts import headline
 STATUSES = ("pass", "warn", "fail", "unknown")
 
 
-def verdicts(own, start, task, before="pass"):
+def verdicts(own, start, task, before="pass", false="pass"):
     named = {
-        "alignment_on_policy": own, "alignment_at_start": start, "accuracy": task, "patterns_compatible": before,
-        "shared_mass": "pass", "entropy_gap": "pass",
+        "false_success": false, "alignment_on_policy": own, "alignment_at_start": start,
+        "alignment_at_teacher": "pass", "accuracy": task, "patterns_compatible": before, "shared_mass": "pass",
+        "entropy_gap": "pass",
     }  # fmt: skip
     nan = math.nan
     return [Verdict(n, "Is it?", s, nan, nan, nan, nan, f"evidence of {n}", "Go on.", "") for n, s in named.items()]
@@ -74,4 +75,14 @@ def test_facts_are_the_evidence_behind_it_without_intervals():
     made = verdicts("pass", "pass", "pass")
     made = [replace(v, evidence=f"evidence of {v.name}; difference +1.0 [0.9, 1.1], 32 prompts.") for v in made]
     facts = headline(made).facts
-    assert facts == tuple(f"evidence of {n}." for n in ("alignment_on_policy", "alignment_at_start", "accuracy"))
+    behind = ("alignment_on_policy", "alignment_at_start", "alignment_at_teacher", "accuracy")
+    assert facts == tuple(f"evidence of {n}." for n in behind)
+
+
+def test_a_false_success_outweighs_all_else():
+    for combination in itertools.product(STATUSES, repeat=4):
+        found = headline(verdicts(*combination, false="fail"))
+        assert found.status == "fail"
+        assert found.title.startswith("False success: ")
+        for other in ("pass", "warn", "unknown"):
+            assert not headline(verdicts(*combination, false=other)).title.startswith("False success")

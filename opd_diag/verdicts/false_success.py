@@ -1,0 +1,133 @@
+"""The rule that own states alone can never give: whether a run only looks like a success."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from opd_diag.records.verdict import Status, Verdict
+from opd_diag.stats.rounding import number
+from opd_diag.tables import Tables
+from opd_diag.tables.split import PARTS
+from opd_diag.verdicts.alignment import PAPER, moved_at_start, moved_on
+from opd_diag.verdicts.evidence import Change, change, is_scored, split_change
+from opd_diag.verdicts.thresholds import Thresholds
+from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_scored, too_little, unknown
+
+NAME = "false_success"
+QUESTION = "Does the run only look like a success?"
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something that gets worse while own states look better."""
+
+    said: str
+    known: bool
+    """Whether it could be looked at."""
+    worse: bool
+
+
+def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> Verdict:
+    """Whether progress on own states is false: it holds at the start's in part at most, and something gets worse.
+
+    What may get worse: the forward KL on the teacher's states rises; the responses lose diversity, and have less of it
+    than the teacher's; accuracy falls. Each with an interval that leaves out 0.
+    """
+    if not step_zero_known:
+        return unknown(NAME, QUESTION, "Step 0 is unknown, and only its states could tell.", STEP_ZERO_ADVICE)
+    for states in ("on-policy", "start"):
+        if not is_scored(tables, states):
+            return not_scored(NAME, QUESTION, states)
+    # where the curve went on its way does not matter here: a run that bounces deceives as well
+    own = moved_on(tables, "on-policy", replace(limits, order=-1.0))
+    if own.kl.n_prompts < limits.prompts or own.kl.n_checkpoints < 2:
+        return too_little(NAME, QUESTION, own.kl.n_prompts, limits, own.kl.n_checkpoints)
+    signs = [teacher_left(tables, limits), diversity_lost(tables, limits), accuracy_lost(tables, limits)]
+    worse = [sign for sign in signs if sign.worse]
+    status: Status
+    if own.status != "pass":
+        status, reading = "pass", "No progress on own states that could deceive"
+    elif worse:
+        status, reading = _with_harm(tables, limits)
+    else:
+        status, reading = _without_harm(tables, limits, teacher_seen=signs[0].known)
+    said = "; ".join(sign.said for sign in (worse or signs) if sign.known)
+    start, state = change(tables, "reverse_kl", "start"), split_change(tables, "reverse_kl", "state_change")
+    so = f"state change of reverse KL {state.said}, {own.kl.n_prompts} prompts"
+    return Verdict(
+        name=NAME,
+        question=QUESTION,
+        status=status,
+        value=state.value,
+        ci_low=state.ci_low,
+        ci_high=state.ci_high,
+        threshold=math.nan,
+        evidence=f"{reading}: reverse KL {own.kl.ends} on own states, {start.ends} at the start's"
+        f"{'; ' + said if said else ''}; {so}.",
+        advice=_ADVICE[status],
+        reference=f"Ours; the curves it contradicts: {PAPER}, section 4.1",
+    )
+
+
+def _with_harm(tables: Tables, limits: Thresholds) -> tuple[Status, str]:
+    kept = moved_at_start(tables, limits)[0].status == "pass"
+    if kept and not moved_elsewhere(tables, limits):
+        return "warn", "The progress on own states holds at the start's, but something gets worse"
+    return "fail", f"The progress on own states {_extent(tables)} at the start's, and something gets worse"
+
+
+def _without_harm(tables: Tables, limits: Thresholds, *, teacher_seen: bool) -> tuple[Status, str]:
+    if moved_at_start(tables, limits)[0].status == "pass":
+        return "pass", "The progress on own states holds at the start's, and nothing is seen to get worse"
+    reading = f"The progress on own states {_extent(tables)} at the start's, though nothing is seen to get worse"
+    return ("warn" if teacher_seen else "unknown"), reading
+
+
+def _extent(tables: Tables) -> str:
+    whole, policy = (split_change(tables, "reverse_kl", part).value for part in PARTS[:2])
+    return "holds in part" if whole < 0 and policy < 0 else "does not hold"
+
+
+def moved_elsewhere(tables: Tables, limits: Thresholds) -> bool:
+    """Whether a good part of the progress on own states comes, beyond doubt, from visiting other states."""
+    whole, _, state = (split_change(tables, "reverse_kl", part) for part in PARTS[:3])
+    return state.value < limits.state_share * whole.value < 0 and state.ci_high < 0
+
+
+def teacher_left(tables: Tables, limits: Thresholds) -> Sign:
+    """Whether the teacher's own responses become more surprising to the student."""
+    kl = change(tables, "forward_kl", "teacher")
+    return _sign(kl, kl.direction(limits.forward_kl_change, -1.0) > 0, " on the teacher's states")
+
+
+def diversity_lost(tables: Tables, limits: Thresholds) -> Sign:
+    """Whether the responses lose diversity, and end with less of it than the teacher's have.
+
+    A student that comes to write as uniformly as its teacher does what it is taught.
+    """
+    entropy = change(tables, "unigram_entropy", "on-policy")
+    theirs = change(tables, "unigram_entropy", "teacher").last
+    fell = entropy.direction(limits.unigram_entropy_change, -1.0) < 0
+    below = math.isnan(theirs) or entropy.last <= theirs - limits.unigram_entropy_change
+    against = "" if math.isnan(theirs) else f" (the teacher's {number(theirs, 2)})"
+    return _sign(entropy, fell and below, f" of the responses{against}")
+
+
+def accuracy_lost(tables: Tables, limits: Thresholds) -> Sign:
+    """Whether the student gets worse at the task."""
+    seen = change(tables, "accuracy", "on-policy")
+    return _sign(seen, seen.direction(limits.accuracy_change, -1.0) < 0, "")
+
+
+def _sign(seen: Change, worse: bool, where: str) -> Sign:
+    return Sign(f"{seen.path}{where}, {seen.shift}", not math.isnan(seen.difference), worse)
+
+
+_ADVICE: dict[Status, str] = {
+    "pass": "Other seeds and other prompts may behave otherwise.",
+    "warn": "Read the rollouts before you believe the curves on own states.",
+    "fail": "Do not believe the curves on own states: the student went to where agreeing is easy. Go back to an "
+    "earlier checkpoint, lower the learning rate, or start from a cold-started student.",
+    "unknown": "Run report with teacher in --states.",
+}

@@ -1,0 +1,148 @@
+"""How the pair moves on each state set, from tables made up for it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from opd_diag.verdicts import DEFAULTS, Thresholds, judge
+
+from .synthetic import numbers_in, run
+
+NAN = math.nan
+
+
+def verdict(name, tables, *, known=True, thresholds=DEFAULTS):
+    return {v.name: v for v in judge(tables, step_zero_known=known, thresholds=thresholds)}[name]
+
+
+ALIGNMENT = [
+    pytest.param((0.4, 0.5, 0.6), (1.0, 0.6, 0.4), "pass", "progress", id="both better"),
+    pytest.param((0.4, 0.4, 0.4), (1.0, 0.6, 0.4), "pass", "progress", id="KL alone"),
+    pytest.param((0.4, 0.5, 0.6), (1.0, 1.0, 1.0), "pass", "progress", id="overlap alone"),
+    pytest.param((0.6, 0.5, 0.4), (0.5, 0.7, 1.0), "fail", "regress", id="both worse"),
+    pytest.param((0.4, 0.4, 0.4), (0.5, 0.7, 1.0), "fail", "regress", id="KL worse"),
+    pytest.param((0.6, 0.5, 0.4), (1.0, 1.0, 1.0), "warn", "no clear change", id="overlap alone worse"),
+    pytest.param((0.4, 0.5, 0.6), (0.5, 0.7, 1.0), "warn", "mixed", id="overlap better, KL worse"),
+    pytest.param((0.6, 0.5, 0.4), (1.0, 0.6, 0.4), "warn", "mixed", id="overlap worse, KL better"),
+    pytest.param((0.4, 0.4, 0.4), (1.0, 1.0, 1.0), "warn", "no clear change", id="nothing moves"),
+    pytest.param((0.4, 0.405, 0.415), (1.0, 0.99, 0.985), "warn", "no clear change", id="less than the least change"),
+    pytest.param(
+        (0.4, 0.4, 0.4), (1.0, 0.2, 0.3, 0.4, 0.9), "warn", "no clear change", id="against the order of the steps"
+    ),
+]
+
+
+@pytest.mark.parametrize(("overlap", "kl", "status", "word"), ALIGNMENT)
+@pytest.mark.parametrize(("name", "states"), [("alignment_on_policy", "on-policy"), ("alignment_at_start", "start")])
+def test_alignment(name, states, overlap, kl, status, word):
+    moved = {"overlap_ratio": overlap, "reverse_kl": kl}
+    tables = run(moved, checkpoints=len(kl)) if states == "on-policy" else run(None, moved, checkpoints=len(kl))
+    found = verdict(name, tables)
+    if name == "alignment_at_start" and status == "pass" and kl[-1] == 1.0:
+        status, word = "warn", "progress in part"  # nothing of the fall of the KL on own states holds
+    assert found.status == status
+    assert found.evidence.split(":")[0].endswith(word)
+    assert found.value == pytest.approx(kl[-1] - kl[0])
+    assert found.threshold == -DEFAULTS.reverse_kl_change
+    assert "32 prompts" in found.evidence
+    assert f"{len(kl)} checkpoints" in found.evidence
+
+
+def test_an_interval_that_holds_0_establishes_nothing():
+    moved = {"overlap_ratio": (0.4, 0.5, 0.6), "reverse_kl": (1.0, 0.7, 0.5)}
+    assert verdict("alignment_on_policy", run(moved, error=0.6)).status == "warn"
+    assert verdict("alignment_on_policy", run(moved, error={"overlap_ratio": 0.3, "reverse_kl": 0.4})).status == "pass"
+    assert verdict("alignment_on_policy", run(moved, error={"overlap_ratio": 0.3, "reverse_kl": 0.5})).status == "warn"
+
+
+def test_two_checkpoints_have_no_order_to_go_by():
+    found = verdict("alignment_on_policy", run({"reverse_kl": (1.0, 0.5), "overlap_ratio": (0.4, 0.4)}, checkpoints=2))
+    assert found.status == "pass"
+    assert "τ" not in found.evidence
+    assert numbers_in(verdict("alignment_on_policy", run()).evidence.split("τ")[1]) == [-1.0]
+
+
+def test_evidence_shows_the_numbers():
+    found = verdict("alignment_on_policy", run())
+    path, shift = found.evidence.split("; ")
+    assert numbers_in(path) == pytest.approx([1.0, 0.3, 0.4, 0.7])
+    assert numbers_in(shift.split(", 32 prompts")[0]) == pytest.approx([-0.7, -0.71, -0.69, 0.3, 0.29, 0.31])
+
+
+@pytest.mark.parametrize(
+    ("last", "status", "share"),
+    [
+        (0.3, "pass", "all"),
+        (0.45, "pass", "79%"),
+        (0.6, "pass", "57%"),
+        (0.75, "warn", "36%"),
+        (0.97, "warn", "4%"),
+        (1.5, "fail", "0%"),
+    ],
+)
+def test_how_much_holds_at_the_start(last, status, share):
+    start = {"reverse_kl": (1.0, (1 + last) / 2, last), "overlap_ratio": (0.4, 0.4, 0.4)}
+    found = verdict("alignment_at_start", run(None, start))
+    assert found.status == status
+    assert f"({share} of the fall of reverse KL on own states)" in found.evidence
+    assert ("in part" in found.evidence) is (status == "warn")
+
+
+def test_share_is_left_out_where_own_states_do_not_progress():
+    stalled = {"reverse_kl": (1.0, 1.0, 1.0), "overlap_ratio": (0.4, 0.4, 0.4)}
+    found = verdict("alignment_at_start", run(stalled, {"reverse_kl": (1.0, 0.7, 0.5)}))
+    assert found.status == "pass"
+    assert "of the fall" not in found.evidence
+
+
+def test_held_share_decides():
+    made = run(None, {"reverse_kl": (1.0, 0.7, 0.5)})  # 5/7 of the fall holds
+    assert verdict("alignment_at_start", made).status == "pass"
+    assert verdict("alignment_at_start", made, thresholds=Thresholds(held_share=0.75)).status == "warn"
+
+
+def test_a_state_change_within_its_error_takes_nothing_away():
+    start = {"reverse_kl": (1.0, 0.8, 0.7), "overlap_ratio": (0.4, 0.5, 0.6)}  # 3/7 of the fall, the rest is -0.4
+    assert verdict("alignment_at_start", run(None, start, error={"reverse_kl": 0.39})).status == "warn"
+    assert verdict("alignment_at_start", run(None, start, error={"reverse_kl": 0.41})).status == "pass"
+
+
+def test_the_start_says_how_the_change_splits():
+    evidence = verdict("alignment_at_start", run(None, {"reverse_kl": (1.0, 0.7, 0.5)})).evidence
+    policy, state = evidence.split("policy ")[1].split(" and states ")
+    assert numbers_in(policy) == pytest.approx([-0.5, -0.51, -0.49])
+    assert numbers_in(state.split(", 32 prompts")[0]) == pytest.approx([-0.2, -0.21, -0.19])
+
+
+@pytest.mark.parametrize(
+    ("kl", "status"),
+    [
+        ((1.0, 0.7, 0.5), "pass"),
+        ((0.5, 0.7, 1.0), "fail"),
+        ((1.0, 1.0, 1.0), "warn"),
+        ((1.0, 0.995, 0.985), "warn"),
+        ((1.0, 0.2, 0.3, 0.4, 0.9), "warn"),
+    ],
+)
+def test_alignment_at_the_teachers_states_goes_by_forward_kl(kl, status):
+    opposite = tuple(reversed(kl))
+    tables = run(None, None, {"forward_kl": kl, "reverse_kl": opposite}, checkpoints=len(kl))
+    found = verdict("alignment_at_teacher", tables)
+    assert found.status == status
+    assert found.value == pytest.approx(kl[-1] - kl[0])
+    assert "forward KL" in found.evidence
+    assert "teacher state coverage 0.50 → 0.50" in found.evidence
+    assert "32 prompts" in found.evidence
+
+
+def test_coverage_that_was_not_looked_at_is_not_mentioned():
+    found = verdict("alignment_at_teacher", run({"teacher_state_coverage": (NAN,)}))
+    assert "coverage" not in found.evidence
+
+
+def test_forward_kl_threshold_decides():
+    found = verdict("alignment_at_teacher", run(), thresholds=Thresholds(forward_kl_change=0.9))
+    assert found.status == "warn"
+    assert found.threshold == -0.9
