@@ -37,7 +37,7 @@ class Report:
     """All that were found, those that cannot be loaded too."""
     tables: Tables
     excerpts: dict[str, list[Rollout]] = field(default_factory=dict)
-    """Label of a checkpoint → some of its rollouts, to be read; the first and the last checkpoint, in this order."""
+    """Label of a checkpoint → some of its rollouts, to be read; the first and the last checkpoint, then the teacher."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know besides, one sentence each."""
 

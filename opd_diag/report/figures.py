@@ -42,11 +42,22 @@ ALIGNMENT_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Distance": ("reverse_kl", "forward_kl", "sampled_reverse_kl"),
     "Entropies": ("student_entropy", "teacher_entropy", "entropy_difference"),
-    "The responses themselves": ("accuracy", "truncation_rate", "response_length"),
+    "The responses themselves": (
+        "accuracy",
+        "truncation_rate",
+        "response_length",
+        "unigram_entropy",
+        "distinct_bigram_ratio",
+        "distinct_trigram_ratio",
+        "teacher_state_coverage",
+    ),
 }
 """Small multiples of the section on training, by what they tell."""
 
 DEPTH_METRICS = ("overlap_ratio", "reverse_kl", "entropy_gap")
+
+SETS_IN_FULL = ("on-policy", "start", "teacher")
+"""State sets with pictures of their own; `back` serves the split."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ def draw_figures(tables: Tables, *, k: int) -> Figures:
     k
         Tokens compared, for the sentence under concentration curves.
     """
-    sets = [s for s in STATES_NAMES if (tables.summary["states"] == s).any()]
+    sets = [s for s in SETS_IN_FULL if (tables.summary["states"] == s).any()]
     return Figures(
         concentration={STATES_NAMES[s]: list(_concentration(tables.concentration, s, k)) for s in sets},
         alignment={group: list(_alignment(tables, names)) for group, names in ALIGNMENT_GROUPS.items()},
@@ -181,8 +192,16 @@ def _alignment(tables: Tables, names: tuple[str, ...]) -> Iterator[Panel]:
             plots.quantity(name).title,
             name,
             metric_reading(tables.summary, tables.differences, name),
-            partial(plots.metric_by_step, tables.summary, name),
+            partial(_curve, tables, name),
         )
+
+
+def _curve(tables: Tables, name: str) -> Axes:
+    """Draw the curve of a quantity, with its split under it where there is one."""
+    split = tables.split[tables.split["metric"] == name]
+    if split["value"].notna().any():
+        return plots.metric_with_split(tables.summary, split, name).axes[0]
+    return plots.metric_by_step(tables.summary, name)
 
 
 def _depth(table: pd.DataFrame, states: str) -> Iterator[Panel]:
@@ -200,7 +219,7 @@ def _entropies(table: pd.DataFrame) -> Iterator[Panel]:
     if table.empty:
         return
     first, last = ends_of(table)
-    wanted = dict.fromkeys([(first, "on-policy"), (last, "on-policy"), (last, "start")])
+    wanted = dict.fromkeys([(first, "on-policy"), *((last, states) for states in SETS_IN_FULL)])
     chosen = {
         (label, states): table[(table["label"] == label) & (table["states"] == states)] for label, states in wanted
     }

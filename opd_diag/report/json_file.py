@@ -15,6 +15,7 @@ import pandas as pd
 from opd_diag.errors import StoreError
 from opd_diag.records.files import write_json
 from opd_diag.tables.concentration import CONCENTRATION_COLUMNS
+from opd_diag.tables.split import SPLIT_COLUMNS
 from opd_diag.tables.summary import SUMMARY_COLUMNS
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def report_record(report: Report) -> dict[str, Any]:
         "verdicts": [verdict.as_record() for verdict in report.verdicts],
         "summary": records(report.tables.summary, SUMMARY_COLUMNS),
         "concentration": records(report.tables.concentration, CONCENTRATION_COLUMNS),
+        "split": records(report.tables.split, SPLIT_COLUMNS),
     }
 
 

@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 from opd_diag.records.files import write_text
 from opd_diag.records.verdict import Verdict
 
+ELSEWHERE = "Name another file with --junit."
+
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold, not even escaped."""
 
@@ -47,7 +49,7 @@ def write_junit(path: Path, suite: str, verdicts: Sequence[Verdict], failing: Se
             ElementTree.SubElement(case, "skipped", message=_legal(verdict.evidence))
         ElementTree.SubElement(case, "system-out").text = _legal(f"{verdict.status}: {verdict.evidence}")
     ElementTree.indent(root)
-    write_text(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
+    write_text(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n", ELSEWHERE)
 
 
 def _legal(text: str) -> str:

@@ -19,7 +19,6 @@ _ALWAYS = (
     "Intervals cover the choice of prompts and the sampling of responses; they do not cover another seed of training, "
     "another prompt set or another teacher.",
     "Metrics are means over all states, so long responses weigh more than short ones.",
-    "States that only the teacher visits are not scored here: whether the student could follow it is not seen.",
     "The paper's findings come from mathematics with models of 1.5 to 14 billion parameters; other domains and sizes "
     "may behave otherwise.",
 )
@@ -82,6 +81,13 @@ def limitations(report: Report) -> list[str]:
     if provenance.get("step_zero") is False:
         said.insert(0, "The initial student is not known: the start is the first checkpoint, and what happened before "
                     "it is invisible here. Name it with --student.")  # fmt: skip
+    if not (summary["states"] == "teacher").any():
+        said.append("States that the teacher visits were not scored: whether the student covers them is not seen.")
+    if not report.tables.split.empty and not (report.tables.split["part"] == "order_difference").any():
+        said.append(
+            "The split books the interaction of policy and states on the state change. With back among --states both "
+            "orders are averaged and their difference is shown."
+        )
     if (settings.get("temperature", 1), settings.get("top_p", 1)) != (1, 1):
         said.append(
             "Responses were not sampled at temperature 1 and top-p 1, so sampled quantities are left undefined."

@@ -31,6 +31,7 @@ def report_page(report: Report, figures: Figures) -> str:
         figures=figures,
         style=_style(),
         span=sections.checkpoint_span(report),
+        alarm=sections.alarm(report),
         splits=sections.splits(report),
         readings=sections.readings(report),
         measured=measured(report),

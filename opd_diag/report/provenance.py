@@ -117,6 +117,12 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
             "The vocabularies differ in size; both distributions were cut to the common ids. At most "
             f"{cut:.2g} of the student's and {cut_teacher:.2g} of the teacher's mass was cut at a state."
         )
+    theirs = next((s.rollouts for s in replayed.scored if s.states == "teacher"), ())
+    if theirs and all(r.truncated for r in theirs):
+        notes.append(
+            f"All {len(theirs)} responses of the teacher were cut at {plan.settings.max_new_tokens} tokens, so how it "
+            "ends is not seen. Raise --max-new-tokens to let it finish."
+        )
     if not all(r.provenance.plain for s in replayed.scored for r in s.rollouts):
         notes.append(
             "Sampled reverse KL is undefined for responses that were not sampled at temperature 1 and top-p 1."

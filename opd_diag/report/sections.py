@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from opd_diag.plots.quantities import QUANTITIES, quantity
@@ -110,34 +110,57 @@ def _direction(metric: str, value: float, low: float, *, clear: bool) -> str:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One part of the change of a quantity on own states."""
+
+    difference: str
+    """With its interval."""
+    clear: bool
+    """Whether the interval leaves out 0."""
+    direction: str = ""
+    """Parts of a change are neither closer nor further by themselves."""
+
+
+@dataclass(frozen=True)
 class Split:
-    """The change of one quantity on own states, beside its change at equal states."""
+    """The change of one quantity on own states, its parts, and its change at the teacher's states."""
 
     metric: str
     own: Change | None
-    start: Change | None
-
-    @property
-    def elsewhere(self) -> str:
-        """What is left of the change on own states after that at equal states; empty where either is unknown."""
-        if self.own is None or self.start is None or math.isnan(self.own.size - self.start.size):
-            return ""
-        rest = self.own.size - self.start.size
-        smaller = min(_decimals(self.own), _decimals(self.start))
-        return number(rest, smaller, signed=True)
-
-
-def _decimals(change: Change) -> int:
-    shown = change.difference.split(" ")[0]
-    return len(shown.partition(".")[2])
+    policy: Part | None
+    state: Part | None
+    order: Part | None
+    """What the two orders of splitting differ by; None where only one could be taken."""
+    teacher: Change | None
 
 
 def splits(report: Report) -> list[Split]:
-    """Give, for each metric, its change on own states beside its change at the start's states."""
+    """Give, for each metric, its change from the first checkpoint to the last and what that splits into."""
     found: dict[str, dict[str, Change]] = {}
     for change in changes(report):
         found.setdefault(change.metric, {})[change.states] = change
-    return [Split(metric, sets.get("on-policy"), sets.get("start")) for metric, sets in found.items()]
+    table, rows = report.tables.split, []
+    for metric, sets in found.items():
+        if "on-policy" in sets or "teacher" in sets:
+            rows.append(
+                Split(
+                    metric=metric,
+                    own=sets.get("on-policy"),
+                    policy=_part(table, metric, "policy_change"),
+                    state=_part(table, metric, "state_change"),
+                    order=_part(table, metric, "order_difference"),
+                    teacher=sets.get("teacher"),
+                )
+            )
+    return rows
+
+
+def _part(table: pd.DataFrame, metric: str, part: str) -> Part | None:
+    rows = table[(table["metric"] == metric) & (table["part"] == part)]
+    if rows.empty or math.isnan(rows.iloc[-1]["value"]):
+        return None
+    value, low, high = (float(v) for v in rows.iloc[-1][["value", "ci_low", "ci_high"]])
+    return Part(with_interval(value, low, high, signed=True), bool(low > 0 or high < 0))
 
 
 @dataclass(frozen=True)
@@ -179,12 +202,34 @@ class Reading:
 
 
 def readings(report: Report) -> list[Reading]:
-    """Put the excerpts of the first and the last checkpoint side by side, prompt by prompt."""
+    """Put the excerpts of the first and the last checkpoint and of the teacher side by side, prompt by prompt."""
     together: dict[tuple[int, int], dict[str, Rollout]] = {}
     for label, rollouts in report.excerpts.items():
         for rollout in rollouts:
             together.setdefault((rollout.prompt_index, rollout.rollout_index), {})[label] = rollout
     return [_reading(by_label) for by_label in together.values()]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What a false success looks like: the verdict, and how the student answered one prompt before and after."""
+
+    verdict: Verdict
+    reading: Reading | None
+    """With two responses; None where none were kept."""
+
+
+def alarm(report: Report) -> Alarm | None:
+    """Give what the page must say before all else; None unless the run is a false success."""
+    verdict = next((v for v in report.verdicts if v.name == "false_success" and v.status == "fail"), None)
+    if verdict is None:
+        return None
+    labels = list(report.excerpts)[:2]
+    for reading in readings(report):
+        ends = [r for r in reading.responses if r.checkpoint in labels]
+        if len(ends) == 2:
+            return Alarm(verdict, replace(reading, responses=ends))
+    return Alarm(verdict, None)
 
 
 def _reading(by_label: dict[str, Rollout]) -> Reading:

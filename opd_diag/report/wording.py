@@ -5,7 +5,12 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-STATES_NAMES = {"on-policy": "own states", "start": "the start's states", "teacher": "the teacher's states"}
+STATES_NAMES = {
+    "on-policy": "own states",
+    "start": "the start's states",
+    "teacher": "the teacher's states",
+    "back": "own states, scored by the start",
+}
 """What pages call the state sets."""
 
 STATUS_SYMBOLS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}

@@ -64,6 +64,14 @@ VERDICTS = [
 ]  # fmt: skip
 
 
+FALSE_SUCCESS = Verdict(
+    "false_success", "Does the run only look like a success?", "fail", 0.9, 0.7, 1.1, -0.02,
+    "The progress on own states does not hold at the start's, and something gets worse: reverse KL 2.1 → 0.6 "
+    "on own states, 2.1 → 3.0 at the start's; forward KL 1.2 → 4.0 on the teacher's states; 32 prompts.",
+    "Do not believe the curves on own states.", "Ours; arXiv 2604.13016, section 4.1",
+)  # fmt: skip
+
+
 def rollout(index: int, label: str, text: str, **options) -> Rollout:
     source = Provenance("sampled", label, "", None, 1.0, 1.0, 0)
     ids = tuple(range(1, 2 + min(60, len(text))))
@@ -87,7 +95,8 @@ def excerpts_of(first: str, last: str) -> dict[str, list[Rollout]]:
         rollout(2, last, "", stop_reason="unknown"),
         rollout(3, last, "👩‍🔬 7", is_correct=True),
     ]
-    return {first: before, last: after}
+    theirs = [rollout(i, "teacher", f"{i} + 4 = {i + 4}<|end|>", is_correct=i == 3) for i in range(4)]
+    return {first: before, last: after, "teacher": theirs}
 
 
 PROVENANCE = {
@@ -113,8 +122,10 @@ PROVENANCE = {
 
 
 def made_up_report(out_dir: Path, kind: str = "healthy", **options) -> Report:
-    run = SyntheticRun(kind, **options)
-    tables = Tables(run.states, run.states.iloc[:0], run.summary, run.concentration, run.depth, run.differences)
+    run = SyntheticRun(kind, **({"state_sets": ("on-policy", "start", "teacher")} | options))
+    tables = Tables(
+        run.states, run.states.iloc[:0], run.summary, run.concentration, run.depth, run.differences, split=run.split
+    )
     found = [
         Checkpoint(label, step, Path(f"/runs/new/checkpoint-{step}"), "full")
         for label, step in zip(run.labels, run.steps, strict=True)
@@ -129,7 +140,7 @@ def made_up_report(out_dir: Path, kind: str = "healthy", **options) -> Report:
         out_dir=out_dir,
         provenance=PROVENANCE,
         headline=HEADLINES[kind],
-        verdicts=VERDICTS,
+        verdicts=[FALSE_SUCCESS, *VERDICTS] if kind == "collapse" else VERDICTS,
         checkpoints=[*found, broken],
         tables=tables,
         excerpts=excerpts_of(run.labels[0], run.labels[-1]),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import pandas as pd
 import pytest
 
 from opd_diag.plots.quantities import QUANTITIES
@@ -60,7 +61,7 @@ def test_users_text_is_escaped_and_what_hides_is_shown(page):
 def test_sections_come_in_order(page):
     sections = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
     assert sections == [
-        "verdicts", "concentration", "alignment", "depth", "entropies", "differences", "rollouts", "measured",
+        "alarm", "verdicts", "concentration", "alignment", "depth", "entropies", "differences", "rollouts", "measured",
         "definitions", "limitations",
     ]  # fmt: skip
 
@@ -82,7 +83,7 @@ def test_every_verdict_tells_status_evidence_advice_and_source(report, page):
 
 def test_every_figure_is_named_and_read(page):
     drawings = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert len(drawings) == 6 + 15 + 6 + 3
+    assert len(drawings) == 9 + 19 + 9 + 4
     assert all(d["role"] == "img" and len(d["aria-label"]) > 40 for d in drawings)
     assert [tag for tag, _ in page.tags].count("figcaption") == len(drawings)
 
@@ -108,7 +109,44 @@ def test_responses_stand_side_by_side(page):
 
 def test_difference_splits_into_policy_and_state_change(page):
     row = page.text[page.text.index("First → last, own states") :]
-    assert "Overlap ratio ratio 0.34 → 0.74 +0.40 [+0.36, +0.44] closer −0.20 [−0.23, −0.17] further +0.60" in row
+    own, policy, state = "+0.40 [+0.36, +0.44] closer", "−0.20 [−0.23, −0.17]", "+0.60 ["
+    assert f"Overlap ratio ratio 0.34 → 0.74 {own} {policy} {state}" in row
+    assert "Orders differ by" not in page.text
+
+
+def test_both_orders_are_told_where_both_were_taken(report, tmp_path):
+    split = report.tables.split
+    both = split[split["part"] == "state_change"].assign(part="order_difference", value=0.07, ci_low=0.05, ci_high=0.09)
+    tables = dataclasses.replace(report.tables, split=pd.concat([split, both], ignore_index=True))
+    page = StrictReader(dataclasses.replace(report, tables=tables, out_dir=tmp_path).write().read_text("utf-8"))
+    assert "Orders differ by" in page.text
+    assert "+0.07 [+0.05, +0.09]" in page.text
+    assert "books the interaction" not in page.text
+
+
+def test_a_false_success_is_told_before_the_curves(tmp_path):
+    report = made_up_report(tmp_path, "collapse")
+    page = StrictReader(report.write().read_text(encoding="utf-8"))
+    alarm = page.text[page.text.index("Read this before the curves") : page.text.index("Shared tokens Over training")]
+    assert all(part in alarm for part in report.verdicts[0].evidence.rstrip(".").split("; "))
+    assert "Do not believe the curves on own states." in alarm
+    first, last = list(report.excerpts)[:2]
+    assert report.excerpts[first][0].response_text.split("\n")[0] in alarm
+    assert report.excerpts[last][0].response_text.split("\n")[1] in alarm
+    assert report.excerpts["teacher"][0].response_text not in alarm
+    assert alarm.count("tokens, ") == 2  # two responses, with length and end
+
+
+def test_without_responses_the_alarm_stands_alone(tmp_path):
+    report = dataclasses.replace(made_up_report(tmp_path, "collapse"), excerpts={})
+    page = StrictReader(report.write().read_text(encoding="utf-8"))
+    assert "Read this before the curves" in page.text
+    assert "answered before the training" not in page.text
+
+
+def test_no_alarm_on_a_healthy_run(tmp_path):
+    page = StrictReader(made_up_report(tmp_path).write().read_text(encoding="utf-8"))
+    assert "Read this before the curves" not in page.text
 
 
 def test_same_report_same_page(report, html, tmp_path):
