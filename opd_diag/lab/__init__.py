@@ -11,6 +11,9 @@ teachers, and three real runs of TRL's ``DistillationTrainer``. Read in this ord
 - `evaluation`, `outcomes`: accuracies by operation, and the page that tells them;
 - `grow`: the plan and the command.
 
+Two more commands use `distillation`: `collapse` grows tiny runs that work and tiny runs that collapse, from the bundled
+models; `smollm2` makes one run of each sort with a real language model whose weights are somewhere else.
+
 To grow another outcome, give `distil` another teacher, `Distillation` another learning rate, or `pretrain` another
 `Curriculum`. Distillation needs ``pip install 'opd-diag[lab]'``.
 """

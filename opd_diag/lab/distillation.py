@@ -2,12 +2,15 @@
 
 import importlib
 import json
+import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -33,9 +36,12 @@ prompts = "{prompts}"
 
 [sampling]
 rollouts_per_prompt = 2
-max_prompts = 64
+max_prompts = {max_prompts}
 max_new_tokens = {max_new_tokens}
 """
+
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,11 @@ class Distillation:
     seed: int = 0
 
 
-class _SaveAt(TrainerCallback):
-    """Ask the trainer for a checkpoint after the given steps."""
+class _KeepAt(TrainerCallback):
+    """Keep checkpoints of the given steps as they come, so that a run that is stopped leaves what it had."""
 
-    def __init__(self, steps: tuple[int, ...]) -> None:
-        self.steps = frozenset(steps)
+    def __init__(self, steps: tuple[int, ...], tokenizer: PreTrainedTokenizerBase, out: Path, say: Say) -> None:
+        self.steps, self.tokenizer, self.out, self.say = frozenset(steps), tokenizer, out, say
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -72,8 +78,27 @@ class _SaveAt(TrainerCallback):
         control.should_save = state.global_step in self.steps
         return control
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        name = f"checkpoint-{state.global_step}"
+        source = Path(str(args.output_dir)) / name
+        with torch.random.fork_rng(devices=[]):  # loading must not move the numbers that the run draws from
+            _keep_checkpoint(source, self.tokenizer, self.out / name)
+        shutil.rmtree(source)
+        self.say(f"kept {name}")
 
-def distil(student: Path, teacher: Path, questions: list[str], distillation: Distillation, out: Path) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if "loss" in state.log_history[-1]:
+            self.say(f"step {state.global_step} of {state.max_steps}, loss {state.log_history[-1]['loss']:.3f}")
+
+
+def distil(
+    student: Path,
+    teacher: Path,
+    questions: list[str],
+    distillation: Distillation,
+    out: Path,
+    say: Say = lambda line: None,
+) -> None:
     """Distil a student on-policy under reverse KL at temperature 1, and keep its checkpoints.
 
     Parameters
@@ -85,7 +110,9 @@ def distil(student: Path, teacher: Path, questions: list[str], distillation: Dis
     distillation : Distillation
         How long and how fast.
     out : Path
-        Gets one folder ``checkpoint-STEP`` for each kept step.
+        Gets one folder ``checkpoint-STEP`` for each kept step, as soon as the step is done.
+    say : callable, optional
+        Receives one line of progress at a time.
 
     Raises
     ------
@@ -97,7 +124,7 @@ def distil(student: Path, teacher: Path, questions: list[str], distillation: Dis
     TRL tells Hugging Face that one of its trainers was made, where a network is at hand; the environment
     variable ``HF_HUB_DISABLE_TELEMETRY=1`` keeps it quiet.
     """
-    trl, datasets = _import_extra("trl"), _import_extra("datasets")
+    trl, datasets = import_extra("trl"), import_extra("datasets")
     tokenizer = load_tokenizer(student)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = trl.DistillationTrainer(
@@ -106,18 +133,17 @@ def distil(student: Path, teacher: Path, questions: list[str], distillation: Dis
             args=trl.DistillationConfig(**_trainer_options(distillation, scratch)),
             train_dataset=datasets.Dataset.from_dict({"prompt": [as_messages(q) for q in questions]}),
             processing_class=tokenizer,
-            callbacks=[_SaveAt(distillation.save_at)],
+            callbacks=[_KeepAt(distillation.save_at, tokenizer, out, say)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        for step in distillation.save_at:
-            name = f"checkpoint-{step}"
-            _keep_checkpoint(Path(scratch) / name, tokenizer, out / name)
 
 
-def write_manifest(run: Path, *, student: str, teacher: str, prompts: str) -> None:
+def write_manifest(run: Path, *, student: str, teacher: str, prompts: str, max_prompts: int = 64) -> None:
     """Write the ``opd-diag.toml`` of a run; paths are relative to the run's folder."""
-    text = MANIFEST.format(student=student, teacher=teacher, prompts=prompts, max_new_tokens=MAX_NEW_TOKENS)
+    text = MANIFEST.format(
+        student=student, teacher=teacher, prompts=prompts, max_prompts=max_prompts, max_new_tokens=MAX_NEW_TOKENS
+    )
     (run / "opd-diag.toml").write_text(text, encoding="utf-8")
 
 
@@ -156,9 +182,9 @@ def _keep_checkpoint(source: Path, tokenizer: PreTrainedTokenizerBase, target: P
     (target / "trainer_state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
-def _import_extra(package: str) -> ModuleType:
-    """Import a package of the ``lab`` extra, or say how to get it."""
+def import_extra(package: str, extra: str = "lab") -> ModuleType:
+    """Import a package of an extra, or say how to get it."""
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        raise MissingExtra(package, extra="lab") from error
+        raise MissingExtra(package, extra=extra) from error

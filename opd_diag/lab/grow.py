@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from opd_diag.lab.distillation import Distillation, distil, write_manifest
+from opd_diag.lab.distillation import Distillation, Say, distil, write_manifest
 from opd_diag.lab.models import STUDENT_SHAPE, TEACHER_SHAPE, Shape, build_model, load_model, save_model
 from opd_diag.lab.outcomes import RUNS, write_readme
 from opd_diag.lab.pretraining import Schooling, pretrain
@@ -22,8 +21,6 @@ from opd_diag.lab.world import Curriculum
 PIPELINE = Curriculum()
 SKILLED = Curriculum(unknown=())
 NARRATING = Curriculum(narration_share=1.0, unknown=())
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
