@@ -31,6 +31,7 @@ UNTESTED = {
     "inference/drawing.py": "tested through inference/test_sampling.py, which draws with it",
     "inference/batches.py": "tested through inference/test_scoring.py, which forwards what it groups",
     "records/json_lines.py": "tested through records/test_prompt.py and test_rollout.py, which read with it",
+    "verdicts/unanswered.py": "tested through verdicts/test_rules.py, which asks what cannot be answered",
     "report/sections.py": "tested through report/test_page.py, which shows it",
     "report/measured.py": "tested through report/test_page.py, which shows it",
     "report/provenance.py": "tested through test_diagnosis.py, as it needs a whole run",

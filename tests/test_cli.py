@@ -75,10 +75,10 @@ def test_report_prints_headline_verdicts_and_page(tiny_run, out, without_pages):
     lines = result.stdout.splitlines()
     stored = json.loads((out / "report.json").read_text())
     assert lines[0] == f"run: {stored['headline']['title']}"
-    for line, verdict in zip(lines[1:7], stored["verdicts"], strict=True):
+    for line, verdict in zip(lines[1:9], stored["verdicts"], strict=True):
         status, name, evidence = line.split(maxsplit=2)
         assert (status, name, evidence) == (verdict["status"], verdict["name"], verdict["evidence"])
-    assert lines[7:] == [f"page: {out / 'report.html'}"]
+    assert lines[9:] == [f"page: {out / 'report.html'}"]
 
 
 def test_the_plan_comes_before_the_work(tiny_run, out, without_pages):
@@ -91,14 +91,14 @@ def test_the_plan_comes_before_the_work(tiny_run, out, without_pages):
         "to sample",
         "to score",
     ]
-    assert lines[6].startswith("step 0: sampling responses")
+    assert lines[6].startswith("teacher: sampling responses")
 
 
 def test_plan_alone_writes_nothing_and_loads_no_weights(tiny_run, out, monkeypatch):
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *a, **o: pytest.fail("weights"))
     before = tiny.listing(tiny_run.root)
     result = reported(tiny_run.run_dir, "--out", out, "--plan")
-    assert "4 checkpoints × 16 responses" in result.stderr
+    assert "5 models × 16 responses" in result.stderr
     assert result.stdout == ""
     assert not out.parent.exists()
     assert tiny.listing(tiny_run.root) == before
@@ -118,11 +118,13 @@ def test_progress_off_a_terminal_is_plain_lines(tiny_run, out, without_pages):
     assert ESCAPE not in "".join(lines)
     assert all("\r" not in line for line in lines)
     told = [re.sub(r"[\d.]+ s$", "T", line) for line in lines[6:]]
-    tokens = re.search(r": ([\d,]+) in", told[1])[1]
-    assert told[0] == "step 0: sampling responses: 16 in T"
+    tokens = re.search(r": ([\d,]+) in", told[2])[1]
+    assert told[0] == "teacher: sampling responses: 16 in T"
     assert [t.split(": ")[:2] for t in told] == [
-        ["step 0", "sampling responses"], ["step 0", "scoring on-policy states"], ["step 30", "sampling responses"],
+        ["teacher", "sampling responses"], ["step 0", "sampling responses"], ["step 0", "scoring on-policy states"],
+        ["step 0", "scoring teacher states"], ["step 30", "sampling responses"],
         ["step 30", "scoring on-policy states"], ["step 30", "scoring start states"],
+        ["step 30", "scoring teacher states"],
     ]  # fmt: skip
     assert int(tokens.replace(",", "")) > 100
 
@@ -213,6 +215,7 @@ def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, m
         "temperature": "0.5", "top-p": "0.4", "student-temperature": "2", "teacher-temperature": "3",
         "teacher-template": "f", "teacher-system-prompt": "y", "chat-template-kwargs": '{"a": 1}', "seed": "9",
         "device": "cpu", "dtype": "float16", "checkpoints": "1,2", "layout": "single",
+        "store": "d",
     }  # fmt: skip
     line = [part for name, value in words.items() for part in (f"--{name}", value)]
     result = invoke("report", "RUN", *line, "--trust-remote-code")
@@ -318,7 +321,7 @@ BAD_INPUT = [
     ),
     pytest.param(nothing, ["--k", "0"], ["k must be 1 to 32, found 0"], id="k of 0"),
     pytest.param(nothing, ["--k", "33"], ["k must be 1 to 32, found 33"], id="k of 33"),
-    pytest.param(nothing, ["--states", "teacher"], ["states must be of on-policy, start"], id="states"),
+    pytest.param(nothing, ["--states", "mine"], ["states must be of on-policy, start, teacher, back"], id="states"),
     pytest.param(nothing, ["--top-p", "0"], ["top_p must be above 0"], id="top-p"),
     pytest.param(nothing, ["--dtype", "int8"], ["dtype must be one of float32"], id="dtype"),
     pytest.param(nothing, ["--device", "abacus"], ["Device 'abacus'", "--device cpu"], id="device"),
@@ -374,7 +377,7 @@ def test_no_word_shows_the_help():
 
 @pytest.mark.parametrize("at", ["sampling", "scoring", "writing"])
 def test_ctrl_c_keeps_what_was_finished(tiny_run, finished, out, monkeypatch, without_pages, at):
-    room = importlib.import_module("opd_diag.replay.replay")
+    room = importlib.import_module("opd_diag.replay.parts")
     place = {
         "sampling": (room, "sample_rollouts"),
         "scoring": (room, "score"),
@@ -447,7 +450,7 @@ def test_check_holds_values_against_other_thresholds(finished, tmp_path, limits,
 
 @pytest.mark.parametrize(
     ("limits", "fail_on", "failures", "skipped"),
-    [("", "fail", 0, 0), ("", "warn", 3, 0), ("prompts = 9", "fail", 0, 6), ("prompts = 9", "unknown", 6, 0)],
+    [("", "fail", 0, 0), ("", "warn", 3, 0), ("prompts = 9", "fail", 0, 8), ("prompts = 9", "unknown", 8, 0)],
 )
 def test_check_writes_junit(finished, tmp_path, limits, fail_on, failures, skipped):
     (tmp_path / "limits.toml").write_text(limits)
@@ -456,7 +459,7 @@ def test_check_writes_junit(finished, tmp_path, limits, fail_on, failures, skipp
     suite = ElementTree.parse(tmp_path / "ci" / "junit.xml").getroot()
     assert suite.tag == "testsuite"
     assert {n: suite.get(n) for n in ("name", "tests", "failures", "errors", "skipped")} == {
-        "name": "out", "tests": "6", "failures": str(failures), "errors": "0", "skipped": str(skipped),
+        "name": "out", "tests": "8", "failures": str(failures), "errors": "0", "skipped": str(skipped),
     }  # fmt: skip
     cases = suite.findall("testcase")
     lines = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
@@ -485,7 +488,9 @@ def test_check_of_nothing(tmp_path, finished):
     assert "no threshold 'mass'" in refused("check", finished, "--thresholds", tmp_path / "limits.toml")
     assert "--thresholds" in refused("check", finished, "--thresholds", tmp_path / "absent.toml")
     (tmp_path / "file").write_text("")
-    assert "Cannot write" in refused("check", finished, "--junit", tmp_path / "file" / "junit.xml")
+    message = refused("check", finished, "--junit", tmp_path / "file" / "junit.xml")
+    assert message.startswith("Cannot write")
+    assert message.endswith("Name another file with --junit.")
 
 
 # inspect

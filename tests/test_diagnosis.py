@@ -24,10 +24,12 @@ from opd_diag.records.settings import Settings
 from opd_diag.records.verdict import Verdict
 from opd_diag.report.json_file import report_schema
 from opd_diag.tables import METRIC_NAMES, Tables
+from opd_diag.tables.responses import RESPONSE_METRICS
 
 LABELS = ["step 0", "step 10", "step 20", "step 30"]
 VERDICTS = [
-    "alignment_on_policy", "alignment_at_start", "accuracy", "patterns_compatible", "shared_mass", "entropy_gap",
+    "false_success", "alignment_on_policy", "alignment_at_start", "alignment_at_teacher", "accuracy",
+    "patterns_compatible", "shared_mass", "entropy_gap",
 ]  # fmt: skip
 
 
@@ -73,11 +75,12 @@ def test_the_files_of_the_contract(finished):
     found = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     expected = {"report.html", "report.json", "report.md", "summary.csv", "summary.parquet", "selftest.json"}
     expected |= {"vocabulary.json", "rollouts/start.jsonl", *(f"rollouts/{s}.jsonl" for s in slugs)}
-    for states in ("on-policy", "start"):
+    expected |= {"rollouts/teacher.jsonl", *(f"coverage/{s}.parquet" for s in slugs)}
+    for states in ("on-policy", "start", "teacher"):
         expected |= {f"states/{s}.{states}.parquet" for s in slugs}
         expected |= {f"scores/{s}.{states}.safetensors" for s in slugs}
     figures = {name for name in found if name.startswith("figures/")}
-    assert found - figures - {".lock", ".opd-diag.json"} == expected
+    assert {name for name in found - figures if not name.startswith(".")} == expected
     assert len(figures) >= 4
     assert all(name.endswith(".svg") for name in figures)
 
@@ -89,9 +92,12 @@ def test_report_json_keeps_its_schema(finished):
     assert stored["run"] == "run"
     assert [v["name"] for v in stored["verdicts"]] == VERDICTS
     assert {(r["label"], r["states"]) for r in stored["summary"]} == {
-        (label, states) for label in LABELS for states in ("on-policy", "start")
+        (label, states) for label in LABELS for states in ("on-policy", "start", "teacher")
     }
-    assert {r["metric"] for r in stored["summary"]} == {*METRIC_NAMES, "accuracy", "truncation_rate", "response_length"}
+    assert {r["metric"] for r in stored["summary"]} == {*METRIC_NAMES, *RESPONSE_METRICS}
+    assert {(r["label"], r["part"]) for r in stored["split"]} == {
+        (label, part) for label in LABELS[1:] for part in ("on_policy_change", "policy_change", "state_change")
+    }
     assert [r["k"] for r in stored["concentration"][:8]] == [1, 2, 4, 8, 16, 32, 64, 128]
     assert stored["headline"]["title"] == report.headline.title
 
@@ -246,9 +252,9 @@ def test_made_again_it_says_the_same(finished, tiny_run, tmp_path, without_pages
     assert numbers(tmp_path / "out") == numbers(finished[1])
 
 
-def test_excerpts_are_of_the_first_and_the_last_checkpoint(finished):
+def test_excerpts_are_of_the_first_and_the_last_checkpoint_and_the_teacher(finished):
     report = finished[0]
-    assert list(report.excerpts) == ["step 0", "step 30"]
+    assert list(report.excerpts) == ["step 0", "step 30", "teacher"]
     for label, rollouts in report.excerpts.items():
         assert [r.prompt_index for r in rollouts] == list(range(6))
         assert {(r.provenance.weights, r.rollout_index) for r in rollouts} == {(label, 0)}
@@ -264,8 +270,8 @@ def assert_same_values(report, whole, states):
 
 
 def test_state_sets_in_any_order(finished, tiny_run, tmp_path, without_pages):
-    report = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "out", states="start,on-policy")
-    assert_same_values(report, finished[0], ["start", "on-policy"])
+    report = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "out", states="teacher,start,on-policy")
+    assert_same_values(report, finished[0], ["teacher", "start", "on-policy"])
     assert [v.as_record() for v in report.verdicts] == [v.as_record() for v in finished[0].verdicts]
     assert report.excerpts == finished[0].excerpts
 
@@ -321,7 +327,7 @@ def test_one_checkpoint_and_one_prompt(own_run, tmp_path):
     label = "<b>last<|b>&"
     assert report.tables.differences.empty
     assert report.tables.summary["step"].isna().all()
-    assert list(report.excerpts) == [label]
+    assert list(report.excerpts) == [label, "teacher"]
     assert statuses(report)["alignment_on_policy"] == "unknown"
     assert report.headline.title == "Nothing to compare yet"
     stored = read(tmp_path / "out")
@@ -420,7 +426,7 @@ def test_progress_is_told(tiny_run, tmp_path, without_pages):
     opd_diag.diagnose(
         tiny_run.run_dir, out=tmp_path / "out", checkpoints="30", progress=lambda *what: told.append(what)
     )
-    assert told[-1][0] == "step 30: scoring start states"
+    assert told[-1][0] == "step 30: scoring teacher states"
     assert told[-1][1] == told[-1][2] > 0
 
 
@@ -449,7 +455,7 @@ def test_planning_writes_nothing(tiny_run, tmp_path):
         ({"k": 0}, "k must be 1 to 32"),
         ({"k": "16"}, "k must be a whole number"),
         ({"teachers": "x"}, "unknown setting teachers"),
-        ({"states": "teacher"}, "states must be of on-policy, start"),
+        ({"states": "mine"}, "states must be of on-policy, start, teacher, back"),
         ({"device": "abacus"}, "--device"),
     ],
 )

@@ -26,6 +26,8 @@ else:
     raise SystemExit("opd_diag can be imported: this would be no independent computation")
 
 import json  # noqa: E402
+import math  # noqa: E402
+from collections import Counter  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -35,6 +37,9 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 torch.set_num_threads(1)  # the bundled models are tiny: two threads on busy cores only wait for each other
 
+DIVERSITY = {"distinct_bigram_ratio": 2, "distinct_trigram_ratio": 3, "unigram_entropy": 1}
+MOST_STATES = 1024  # looked at for coverage, of either side
+NEIGHBOURS = 5
 CURVE = ("overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "student_topk_mass", "teacher_topk_mass")
 
 
@@ -203,7 +208,8 @@ def is_own(rollout, entry, states, settings):
     """Whether the sampled token was drawn from the very distribution that is scored."""
     source = rollout["provenance"]
     plain = source["temperature"] == 1.0 and source["top_p"] == 1.0 and settings["student_temperature"] == 1.0
-    return plain and source["weights"] == entry["label"] and (states == "on-policy" or entry["step"] == 0)
+    mine = states == "on-policy" or (states == "start" and entry["step"] == 0)
+    return plain and source["weights"] == entry["label"] and mine
 
 
 def score_set(student, teacher, rollouts, entry, states, settings):
@@ -234,29 +240,163 @@ def score_set(student, teacher, rollouts, entry, states, settings):
     return columns, curve, prompts, names
 
 
+def ngrams(rollouts, n):
+    """By prompt, how often each n-gram of consecutive states occurs; and how many rollouts have one."""
+    counts, having = {}, 0
+    for rollout in rollouts:
+        positions, ids = states_of(rollout), rollout["response_ids"]
+        found = [tuple(ids[i - n + 1 : i + 1]) for i in positions if all(i - j in positions for j in range(n))]
+        having += bool(found)
+        if found:
+            counts.setdefault(rollout["prompt_index"], Counter()).update(found)
+    return counts, having
+
+
+def distinct_ratio(counter, size):
+    """Expected number of distinct n-grams among `size` drawn without replacement, divided by `size`."""
+    total = sum(counter.values())
+    if total < size:
+        return math.nan
+    every = math.comb(total, size)
+    missed = {c: math.comb(total - c, size) / every for c in set(counter.values())}
+    return sum(1 - missed[c] for c in counter.values()) / size
+
+
+def unigram_entropy(counter, most):
+    """Plug-in entropy of pooled tokens with the correction of Miller and Madow."""
+    total = sum(counter.values())
+    entropy = -sum(c / total * math.log(c / total) for c in counter.values())
+    return min(entropy + (len(counter) - 1) / (2 * total), most)
+
+
+def diversity(rollouts, sizes, most):
+    """Rows on how varied the responses are: value, and the interval of the delete-one-prompt jackknife."""
+    n_states, rows = sum(len(states_of(r)) for r in rollouts), {}
+    for metric, n in DIVERSITY.items():
+        counts, having = ngrams(rollouts, n)
+        pooled = sum(counts.values(), Counter())
+
+        def statistic(counter, metric=metric, n=n):
+            return unigram_entropy(counter, most) if metric == "unigram_entropy" else distinct_ratio(counter, sizes[n])
+
+        value, without = statistic(pooled), [statistic(pooled - counts[prompt]) for prompt in sorted(counts)]
+        groups = len(without)
+        error = math.sqrt((groups - 1) / groups * sum((w - sum(without) / groups) ** 2 for w in without))
+        half = float(student_t.ppf(0.975, groups - 1)) * error
+        total = sum(pooled.values())
+        rows[metric] = {
+            "value": value, "ci_low": value - half, "ci_high": value + half, "n_states": total, "n_rollouts": having,
+            "n_prompts": groups, "n_undefined": n_states - total,
+        }  # fmt: skip
+    return rows
+
+
+def first_states(rollouts):
+    """States of first responses, then of second ones, until there are enough."""
+    places = []
+    for index in sorted({r["rollout_index"] for r in rollouts}):
+        if len(places) < MOST_STATES:
+            chosen = [(row, r) for row, r in enumerate(rollouts) if r["rollout_index"] == index]
+            places += [(row, i) for row, r in chosen for i in states_of(r)]
+    return places
+
+
+def hidden_vectors(teacher, rollouts, places):
+    """The teacher's last hidden state before each place, one sequence at a time."""
+    vectors = {}
+    for row in sorted({row for row, _ in places}):
+        prompt, response = rollouts[row]["teacher_prompt_ids"], rollouts[row]["response_ids"]
+        with torch.no_grad():
+            hidden = teacher.base_model(torch.tensor([prompt + response])).last_hidden_state[0].double().numpy()
+        vectors |= {(row, i): hidden[len(prompt) + i - 1] for r, i in places if r == row}
+    return np.stack([vectors[place] for place in places])
+
+
+def coverage(teacher, theirs, own):
+    """Whether each of the teacher's states has one of the student's in its neighbourhood, other prompts only."""
+    sides = [first_states(theirs), first_states(own)]
+    n = min(MOST_STATES, *map(len, sides))
+    sides = [[side[round(i)] for i in np.linspace(0, len(side) - 1, n)] for side in sides]
+    a, b = hidden_vectors(teacher, theirs, sides[0]), hidden_vectors(teacher, own, sides[1])
+    prompts = [theirs[row]["prompt_index"] for row, _ in sides[0]]
+    others = np.array([own[row]["prompt_index"] for row, _ in sides[1]])
+    covered = []
+    for vector, prompt in zip(a, prompts, strict=True):
+        among = np.linalg.norm(a[np.array(prompts) != prompt] - vector, axis=1)
+        nearest = np.linalg.norm(b[others != prompt] - vector, axis=1).min()
+        covered.append(float(nearest <= np.sort(among)[NEIGHBOURS - 1]))
+    return covered, prompts, [row for row, _ in sides[0]]
+
+
+def contrast(samples, weights):
+    """Weighted sum of the samples' means over the prompts defined in all of them, with its clustered interval."""
+    sides = [(np.asarray(v, dtype=float), np.asarray(p)) for v, p in samples]
+    shared = sorted(set.intersection(*(set(p[~np.isnan(v)].tolist()) for v, p in sides)))
+    result = {"value": None, "ci_low": None, "ci_high": None, "n_prompts": len(shared)}
+    if not shared:
+        return result
+    value, moved = 0.0, np.zeros(len(shared))
+    for (values, prompts), weight in zip(sides, weights, strict=True):
+        kept_rows = np.isin(prompts, shared) & ~np.isnan(values)
+        x, g = values[kept_rows], prompts[kept_rows]
+        mean = x.mean()
+        value += weight * mean
+        moved += [weight * (x[g == prompt].sum() - mean * (g == prompt).sum()) / len(x) for prompt in shared]
+    error = math.sqrt(len(shared) / (len(shared) - 1) * float((moved**2).sum()))
+    half = float(student_t.ppf(0.975, len(shared) - 1)) * error
+    return {"value": value, "ci_low": value - half, "ci_high": value + half, "n_prompts": len(shared)}
+
+
+PARTS = {"on_policy_change": (-1, 0, 1), "policy_change": (-1, 1, 0), "state_change": (0, -1, 1)}
+
+
+def split(columns, first, entry):
+    """M_c(S_c) - M_0(S_0), and what of it is M_c(S_0) - M_0(S_0) and M_c(S_c) - M_c(S_0)."""
+    places = [(first["label"], "start"), (entry["label"], "start"), (entry["label"], "on-policy")]
+    rows = []
+    for metric in columns[places[0]][0]:
+        samples = [(columns[place][0][metric], columns[place][1]) for place in places]
+        for part, weights in PARTS.items():
+            rows.append({"label": entry["label"], "metric": metric, "part": part} | contrast(samples, weights))
+    return rows
+
+
 def main(out_dir, result_path):
     report = json.loads((out_dir / "report.json").read_text(encoding="utf-8"))
     provenance = report["provenance"]
     settings = provenance["settings"]
     teacher = load(next(m for m in provenance["models"] if m["role"] == "teacher"))
-    summary, concentration = [], []
-    for entry in (m for m in provenance["models"] if m["role"] == "student"):
+    students = [m for m in provenance["models"] if m["role"] == "student"]
+    responses = {m["label"]: read_rollouts(out_dir / "rollouts" / f"{slug(m)}.jsonl") for m in students}
+    responses |= {name: read_rollouts(out_dir / "rollouts" / f"{name}.jsonl") for name in ("start", "teacher")}
+    described = [responses[m["label"]] for m in students] + [responses["teacher"]]
+    totals = {n: [sum(sum(c.values()) for c in ngrams(r, n)[0].values()) for r in described] for n in (1, 2, 3)}
+    sizes = {n: min(t for t in totals[n] if t >= 20) // 2 for n in totals}
+    most = math.log(1 + max(i for rollouts in described for r in rollouts for i in r["response_ids"]))
+    summary, concentration, splits, all_columns = [], [], [], {}
+    for entry in students:
         student = load(entry)
         for states in settings["states"]:
-            name = "start" if states == "start" else slug(entry)
-            rollouts = read_rollouts(out_dir / "rollouts" / f"{name}.jsonl")
+            rollouts = responses[entry["label"] if states == "on-policy" else states]
             columns, curve, prompts, names = score_set(student, teacher, rollouts, entry, states, settings)
+            all_columns[entry["label"], states] = columns, prompts
             identity = {"step": entry["step"], "label": entry["label"], "states": states}
             averages = average(columns, prompts, names)
+            if states != "start":
+                averages |= outcomes(rollouts) | diversity(rollouts, sizes, most)
             if states == "on-policy":
-                averages |= outcomes(rollouts)
+                covered, of_prompts, of_rollouts = coverage(teacher, responses["teacher"], rollouts)
+                averages |= average({"teacher_state_coverage": np.array(covered)}, of_prompts, of_rollouts)
             summary += [identity | {"metric": metric} | values for metric, values in averages.items()]
             for k, at_k in curve.items():
                 averages = average(at_k, prompts, names)
                 concentration.append(identity | {"k": k} | averages)
+        if entry is not students[0]:
+            splits += split(all_columns, students[0], entry)
     if any(module.split(".")[0] == "opd_diag" for module in sys.modules):
         raise SystemExit("opd_diag was imported after all")
-    result_path.write_text(json.dumps({"summary": summary, "concentration": concentration}), encoding="utf-8")
+    result = {"summary": summary, "concentration": concentration, "split": splits}
+    result_path.write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":
