@@ -8,16 +8,13 @@ words over and over, where agreeing with the teacher is easy. On its own states 
 
 import argparse
 import shutil
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from transformers.utils.logging import disable_progress_bar
-
-from opd_diag.errors import InputError, OpdDiagError
-from opd_diag.lab.distillation import Distillation, Say, distil, write_manifest
+from opd_diag.errors import InputError
+from opd_diag.lab.distillation import Distillation, distil, write_manifest
 from opd_diag.lab.prompts import draw_held_out, draw_training_questions, write_prompts
+from opd_diag.lab.terminal import Say, run
 
 
 @dataclass(frozen=True)
@@ -99,13 +96,13 @@ def grow_runs(
 
 def grow_run(name: str, kind: Kind, seed: int, held_out: frozenset[str], out: Path) -> Path:
     """Distil the student in `out` from a teacher in `out`; write checkpoints and manifest into the folder `name`."""
-    run = out / name
+    folder = out / name
     n_questions = kind.distillation.batch_size * kind.distillation.save_at[-1]
     questions = draw_training_questions(n_questions, seed, held_out)
-    distil(out / "student", out / "teachers" / kind.teacher, questions, replace(kind.distillation, seed=seed), run)
+    distil(out / "student", out / "teachers" / kind.teacher, questions, replace(kind.distillation, seed=seed), folder)
     teacher = f"../teachers/{kind.teacher}"
-    write_manifest(run, student="../student", teacher=teacher, prompts=f"../prompts-{seed}.jsonl")
-    return run
+    write_manifest(folder, student="../student", teacher=teacher, prompts=f"../prompts-{seed}.jsonl")
+    return folder
 
 
 def copy_models(data: Path, out: Path, teachers: set[str]) -> None:
@@ -128,19 +125,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder that receives the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="one run of each kind a seed")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=DEFAULT_KINDS, help="which kinds of run")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1, which repeats exactly)")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    disable_progress_bar()
-    start = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - start:5.0f} s] {line}", flush=True)
-
-    try:
-        grow_runs(options.data, options.out, options.seeds, say, kinds={kind: KINDS[kind] for kind in options.kinds})
-    except OpdDiagError as error:
-        parser.error(str(error))
+    run(
+        parser,
+        lambda options, say: grow_runs(
+            options.data, options.out, options.seeds, say, kinds={kind: KINDS[kind] for kind in options.kinds}
+        ),
+    )
 
 
 if __name__ == "__main__":

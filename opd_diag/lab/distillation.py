@@ -4,7 +4,6 @@ import importlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +22,7 @@ from transformers import (
 from opd_diag.errors import MissingExtra
 from opd_diag.lab.models import load_model, save_model
 from opd_diag.lab.prompts import as_messages
+from opd_diag.lab.terminal import Say
 from opd_diag.lab.tokenizer import load_tokenizer
 
 MAX_NEW_TOKENS = 48
@@ -39,9 +39,6 @@ rollouts_per_prompt = 2
 max_prompts = {max_prompts}
 max_new_tokens = {max_new_tokens}
 """
-
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

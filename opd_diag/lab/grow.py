@@ -1,19 +1,18 @@
 """The command that grows the bundled runs: ``python -m opd_diag.lab.grow --out data --seed 0``."""
 
 import argparse
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
 
-from opd_diag.lab.distillation import Distillation, Say, distil, write_manifest
+from opd_diag.lab.distillation import Distillation, distil, write_manifest
 from opd_diag.lab.models import STUDENT_SHAPE, TEACHER_SHAPE, Shape, build_model, load_model, save_model
 from opd_diag.lab.outcomes import RUNS, write_readme
 from opd_diag.lab.pretraining import Schooling, pretrain
 from opd_diag.lab.prompts import draw_held_out, draw_training_questions, write_prompts
+from opd_diag.lab.terminal import Say, run
 from opd_diag.lab.tokenizer import train_tokenizer, world_texts
 from opd_diag.lab.world import Curriculum
 
@@ -130,16 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m opd_diag.lab.grow", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder that receives the runs")
     parser.add_argument("--seed", type=int, default=0, help="of all random choices (default 0)")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1, which repeats exactly)")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    disable_progress_bar()
-    start = time.monotonic()
-    grow(
-        Plan(seed=options.seed),
-        options.out,
-        say=lambda line: print(f"[{time.monotonic() - start:5.0f} s] {line}", flush=True),
-    )
+    run(parser, lambda options, say: grow(Plan(seed=options.seed), options.out, say))
 
 
 if __name__ == "__main__":

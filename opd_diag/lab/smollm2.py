@@ -9,7 +9,6 @@ where they are. Needs ``opd-diag[smollm2]``, and a C compiler where reasoning-gy
 import argparse
 import copy
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,12 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
 
-from opd_diag.errors import InputError, OpdDiagError
-from opd_diag.lab.distillation import Distillation, Say, distil, import_extra, write_manifest
+from opd_diag.errors import InputError
+from opd_diag.lab.distillation import Distillation, distil, import_extra, write_manifest
 from opd_diag.lab.models import load_model, save_model
 from opd_diag.lab.prompts import as_messages
+from opd_diag.lab.terminal import Say, run
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 #: The task of reasoning-gym, and the seeds of what is held out and of what is trained on. The task draws its n-th
@@ -90,20 +89,20 @@ def grow_run(
         The run's folder.
     """
     recipe = recipe or RECIPES[name]
-    run = out / name
-    run.mkdir(parents=True, exist_ok=True)
-    save_model(model, tokenizer, run / "teacher")
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, tokenizer, folder / "teacher")
     removed = [layer for layer in range(model.config.num_hidden_layers) if recipe.is_removed(layer)]
-    save_model(without_layers(load_model(run / "teacher"), removed), tokenizer, run / "student")
+    save_model(without_layers(load_model(folder / "teacher"), removed), tokenizer, folder / "student")
     held_out = draw_problems(MAX_PROMPTS, HELD_OUT_SEED)
-    write_problems(held_out, run / "prompts.jsonl")
-    write_manifest(run, student="student", teacher="teacher", prompts="prompts.jsonl", max_prompts=MAX_PROMPTS)
+    write_problems(held_out, folder / "prompts.jsonl")
+    write_manifest(folder, student="student", teacher="teacher", prompts="prompts.jsonl", max_prompts=MAX_PROMPTS)
     n_questions = recipe.distillation.batch_size * recipe.distillation.save_at[-1]
     known = frozenset(problem["question"] for problem in held_out)
     questions = [problem["question"] for problem in draw_problems(n_questions, TRAINING_SEED, known)]
     say(f"{name}: without layers {removed}, {recipe.distillation.save_at[-1]} steps")
-    distil(run / "student", run / "teacher", questions, recipe.distillation, run, say)
-    return run
+    distil(folder / "student", folder / "teacher", questions, recipe.distillation, folder, say)
+    return folder
 
 
 def without_layers(model: PreTrainedModel, removed: list[int]) -> PreTrainedModel:
@@ -202,21 +201,13 @@ def main() -> None:
     parser.add_argument("--run", choices=sorted(RECIPES), required=True, help="which of the two runs")
     parser.add_argument("--out", type=Path, required=True, help="folder that receives the run's folder")
     parser.add_argument("--steps", type=int, help="end after so many steps (default: the recipe's)")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1, which repeats exactly)")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    disable_progress_bar()
-    start = time.monotonic()
+    run(parser, _distil)
 
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - start:5.0f} s] {line}", flush=True)
 
-    try:
-        recipe = shortened(RECIPES[options.run], options.steps)
-        model, tokenizer = load_teacher(options.model, options.gguf)
-        grow_run(options.run, model, tokenizer, options.out, say, recipe=recipe)
-    except OpdDiagError as error:
-        parser.error(str(error))
+def _distil(options: argparse.Namespace, say: Say) -> None:
+    recipe = shortened(RECIPES[options.run], options.steps)
+    model, tokenizer = load_teacher(options.model, options.gguf)
+    grow_run(options.run, model, tokenizer, options.out, say, recipe=recipe)
 
 
 if __name__ == "__main__":
