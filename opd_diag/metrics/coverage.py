@@ -58,7 +58,8 @@ def covered(
     5). Pass equal numbers of states: with m = n/2 others it is 1 - (2/3)^k (.868).
 
     Caution: states of one response come in clumps, and then fewer independent neighbours are near than `neighbours`
-    says: equal distributions give less than .969, down to 1 - 2^-1 where every group is one clump. Compare with a
+    says: equal distributions give less than .969, down to 1 - 2^-1 where every group is one clump. And sets
+    that answer the same prompts are not independent: where both write the same, more than .969. Compare with a
     checkpoint of the same run, not with 1. Distances are Euclidean, so directions of large variance decide.
 
     References

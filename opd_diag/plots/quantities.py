@@ -31,6 +31,10 @@ class Quantity:
     """How it misleads, one sentence."""
     undefined: str
     """Why it may be undefined at every state, a clause."""
+    formula: str = ""
+    """How it is computed; empty where `meaning` says it all."""
+    reference: str = ""
+    """Where it comes from."""
 
     @property
     def axis_label(self) -> str:
@@ -39,6 +43,11 @@ class Quantity:
 
 
 _SAMPLED = "exists only on states that the checkpoint sampled itself at temperature 1 and top-p 1"
+_THINNED = (
+    "(1/m) Σ [1 - C(N - c, m) / C(N, m)] over the distinct {}, c how often each occurs among all N; m is half of the "
+    "smallest set's N"
+)
+_DISTINCT = "Distinct n-grams: arXiv 1510.03055; at equal numbers: Hurlbert (1971)"
 
 _OF_RESPONSES = (
     Quantity(
@@ -85,6 +94,8 @@ _OF_RESPONSES = (
         caution="Random tokens are as varied as can be, and a healthy student that learns a fixed format loses variety "
         "too; compares only within one run, as all sets are thinned to half of the smallest.",
         undefined="the responses are too short",
+        formula=_THINNED.format("pairs"),
+        reference=_DISTINCT,
     ),
     Quantity(
         name="distinct_trigram_ratio",
@@ -98,31 +109,39 @@ _OF_RESPONSES = (
         caution="As for bigrams; near 1 unless whole phrases recur, so a student that writes random digits has a high "
         "value.",
         undefined="the responses are too short",
+        formula=_THINNED.format("triples"),
+        reference=_DISTINCT,
     ),
     Quantity(
         name="unigram_entropy",
-        title="Entropy of the unigram mixture",
+        title="Unigram entropy",
         symbol="",
         unit="nats",
         low=0.0,
         high=math.inf,
-        meaning="Entropy of the tokens of all responses pooled: how many different tokens the student uses.",
+        meaning="Entropy of the tokens of all responses pooled, about the log of how many different ones are in use.",
         caution="Falls when the student uses few tokens only, digits for example, whatever their order; a teacher that "
         "writes tersely lowers it too, so hold it against the teacher's responses; a little low in few tokens.",
         undefined="the responses are too short",
+        formula="-Σ (c/N) log(c/N) + (K - 1)/(2N) over the K distinct tokens, c how often each occurs among all N",
+        reference="Miller (1955), for the second term",
     ),
     Quantity(
         name="teacher_state_coverage",
-        title="Coverage of the teacher's states",
+        title="Teacher state coverage",
         symbol="",
         unit="ratio",
         low=0.0,
         high=1.0,
         meaning="Share of the teacher's states that have one of the student's nearby, in the teacher's final hidden "
-        "space; at most about .97 where both go to the same places, lower where states come in clumps.",
+        "space: .97 for independent states of one distribution, nearer to 1 where both write the same, lower where "
+        "states come in clumps.",
         caution="Near means as near as the teacher's own fifth neighbour of another prompt, so it compares within one "
         "run and teacher; responses of other lengths or another format lower it without harm to the answers.",
         undefined="the teacher's states were not looked at, or there are too few prompts",
+        formula="share of the teacher's states i with a student's state of another prompt within r_i, the distance "
+        "from i to the fifth nearest of the teacher's states of other prompts",
+        reference="arXiv 2002.09797, section 3.2",
     ),
 )
 
@@ -137,6 +156,8 @@ QUANTITIES: dict[str, Quantity] = {
         meaning=m.meaning,
         caution=m.caution,
         undefined=_SAMPLED if m.on_policy_only else "no state defines it",
+        formula=m.formula,
+        reference=m.reference,
     )
     for m in CATALOGUE
 } | {q.name: q for q in _OF_RESPONSES}

@@ -10,10 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from opd_diag.plots.quantities import Quantity, quantity
+from opd_diag.plots.quantities import RESPONSE_QUANTITIES, Quantity, quantity
 from opd_diag.plots.style import (
     MUTED,
     PANEL,
+    RESPONSE_STYLES,
     STATE_STYLES,
     checkpoints_of,
     interval_line,
@@ -52,7 +53,7 @@ def metric_by_step(summary: pd.DataFrame, metric: str, *, ax: Axes | None = None
     summary
         Summary table (:mod:`opd_diag.tables`).
     metric
-        A metric of the catalogue, or ``accuracy``, ``truncation_rate``, ``response_length``.
+        A metric of the catalogue, or a quantity of the responses, as ``accuracy``.
     ax
         Axes to draw on; by default of a new figure.
 
@@ -68,7 +69,8 @@ def metric_by_step(summary: pd.DataFrame, metric: str, *, ax: Axes | None = None
     ax.set_ylabel(what.axis_label)
     positions = step_positions(ax, checkpoints_of(summary))
     for states in [s for s in STATE_STYLES if (rows["states"] == s).any()]:
-        interval_line(ax, rows[rows["states"] == states], positions, STATE_STYLES[states])
+        style = (RESPONSE_STYLES if metric in RESPONSE_QUANTITIES else STATE_STYLES)[states]
+        interval_line(ax, rows[rows["states"] == states], positions, style)
     room_for_all(ax, positions)
     if ax.lines:
         legend_below(ax)
@@ -115,7 +117,8 @@ def _y_axis(ax: Axes, what: Quantity) -> None:
     low, high = ax.get_ylim()
     if math.isfinite(what.low):
         low, high = what.low, max(high, what.low + 1e-6)
-        ax.set_ylim(low - _CLEAR_OF_EDGE * (high - low), high)
+        margin = _CLEAR_OF_EDGE * (high - low)  # above too: of high values that hardly vary, little room is left
+        ax.set_ylim(low - margin, high + margin)
     elif math.isfinite(what.high):
         low, high = min(low, what.high - 1e-6), what.high
         ax.set_ylim(low, high + _CLEAR_OF_EDGE * (high - low))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -87,6 +87,12 @@ STATE_STYLES: dict[str, LineStyle] = {
     "back": LineStyle("own, scored by the start", "#a6507f", "D", ":", 1.5),
 }
 """Okabe and Ito's colours, distinct for colour-blind readers; lines that coincide show through each other's dashes."""
+
+RESPONSE_STYLES = {
+    "on-policy": replace(STATE_STYLES["on-policy"], name="own responses"),
+    "teacher": replace(STATE_STYLES["teacher"], name="teacher's responses"),
+}
+"""The same lines where a picture tells of the responses: the teacher's line is then no matter of the student."""
 
 
 def new_axes() -> Axes:

@@ -8,6 +8,7 @@
 `page.py`         ``report.html``, one file that works offline
 `figures.py`      every picture of the page, drawn once
 `sections.py`     the tables and lists of the page, as plain data for the template
+`responses.py`    the responses it gives to be read, and what it says first of a false success
 `provenance.py`   what was measured and how, for ``report.json`` and the page
 `measured.py`     what the page says of that, and what it cannot show
 `readings.py`     one sentence a picture, computed from the tables

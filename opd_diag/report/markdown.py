@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opd_diag.report.content import Report
 
 MOST_NOTES = 20
-SHOWN_METRICS = ("accuracy", *MAIN_METRICS)
+SHOWN_METRICS = ("accuracy", *MAIN_METRICS, "forward_kl", "unigram_entropy")
 
 _SPECIAL = re.compile(r"[\\`*_|~$]|\](?=[(\[:])|^[#+-]")
 _LINKING = re.compile(r"[@#](?=\w)")
@@ -54,7 +54,7 @@ def _verdicts(report: Report) -> str:
     lines = ["| | question | value | evidence |", "|---|---|---|---|"]
     for verdict in report.verdicts:
         status = f"{STATUS_SYMBOLS[verdict.status]} {STATUS_WORDS[verdict.status]}"
-        cells = [status, in_markdown(verdict.question), value_text(verdict), in_markdown(verdict.evidence)]
+        cells = [status, in_markdown(verdict.question), value_text(verdict), in_markdown(verdict.evidence, 2000)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -81,12 +81,14 @@ def limitations(report: Report) -> list[str]:
     if provenance.get("step_zero") is False:
         said.insert(0, "The initial student is not known: the start is the first checkpoint, and what happened before "
                     "it is invisible here. Name it with --student.")  # fmt: skip
+    if not (summary["states"] == "start").any():
+        said.append("The start's states were not scored: whether the policy itself came closer is not seen.")
     if not (summary["states"] == "teacher").any():
         said.append("States that the teacher visits were not scored: whether the student covers them is not seen.")
     if not report.tables.split.empty and not (report.tables.split["part"] == "order_difference").any():
         said.append(
-            "The split books the interaction of policy and states on the state change. With back among --states both "
-            "orders are averaged and their difference is shown."
+            "What policy and states change together only is counted as state change. With back among --states both "
+            "orders of the split are averaged, and their difference is shown."
         )
     if (settings.get("temperature", 1), settings.get("top_p", 1)) != (1, 1):
         said.append(

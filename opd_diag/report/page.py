@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from opd_diag.plots.quantities import quantity
-from opd_diag.report import sections
+from opd_diag.report import responses, sections
 from opd_diag.report.figures import Figures
 from opd_diag.report.markdown import SHOWN_METRICS
 from opd_diag.report.measured import limitations, measured, models_of, settings_of
@@ -31,9 +31,9 @@ def report_page(report: Report, figures: Figures) -> str:
         figures=figures,
         style=_style(),
         span=sections.checkpoint_span(report),
-        alarm=sections.alarm(report),
+        alarm=responses.alarm(report),
         splits=sections.splits(report),
-        readings=sections.readings(report),
+        readings=responses.readings(report),
         measured=measured(report),
         models=models_of(report),
         settings=settings_of(report),

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from opd_diag.plots.quantities import quantity
+from opd_diag.plots.quantities import RESPONSE_QUANTITIES, quantity
 from opd_diag.plots.style import checkpoints_of
-from opd_diag.report.wording import STATES_NAMES, count, one_line
+from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES, count, one_line
 from opd_diag.stats.rounding import decimals_for, number, with_interval
 
 
@@ -53,16 +53,24 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
     first_label, last_label = ends_of(summary)
     first = row_of(summary, metric=metric, states=states, label=first_label)
     last = row_of(summary, metric=metric, states=states, label=last_label)
-    where = f"on {STATES_NAMES[states]}" if states == "on-policy" else f"at {STATES_NAMES[states]}"
     if last is None or math.isnan(last["value"]):
         return ""
+    alone, where = with_interval(last["value"], last["ci_low"], last["ci_high"]), _where(metric, states)
+    if metric in RESPONSE_QUANTITIES and states == "teacher":  # its responses are the same for every checkpoint
+        return f"{alone}{where}"
     if first is None or first_label == last_label or math.isnan(first["value"]):
-        return f"{with_interval(last['value'], last['ci_low'], last['ci_high'])} {where}"
-    text = f"{first_to_last(first, last)} {where}"
+        return f"{alone}{where}"
+    text = f"{first_to_last(first, last)}{where}"
     change = row_of(differences, metric=metric, states=states, from_label=first_label, to_label=last_label)
     if change is None or math.isnan(change["value"]):
         return text
     return f"{text}, difference {with_interval(change['value'], change['ci_low'], change['ci_high'], signed=True)}"
+
+
+def _where(metric: str, states: str) -> str:
+    if metric in RESPONSE_QUANTITIES:
+        return "" if states == "on-policy" else f" of {RESPONSES_NAMES[states]}"
+    return f" {'on' if states in ('on-policy', 'back') else 'at'} {STATES_NAMES[states]}"
 
 
 def first_to_last(first: pd.Series, last: pd.Series) -> str:

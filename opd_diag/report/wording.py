@@ -13,6 +13,9 @@ STATES_NAMES = {
 }
 """What pages call the state sets."""
 
+RESPONSES_NAMES = {"on-policy": "own responses", "teacher": "the teacher's responses"}
+"""What they call them where a quantity tells of the responses: of the teacher's it tells nothing of the student."""
+
 STATUS_SYMBOLS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}
 STATUS_WORDS = {"pass": "pass", "warn": "warning", "fail": "fail", "unknown": "unknown"}
 

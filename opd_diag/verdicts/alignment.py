@@ -45,7 +45,8 @@ def moved_on(tables: Tables, states: str, limits: Thresholds) -> Moved:
     elif closer > 0 or more_shared > 0:
         status, word = "pass", "progress"
     else:
-        status, word = "warn", "no clear change"
+        bounced = kl.direction(limits.reverse_kl_change, -1.0)  # first and last differ, but not the way of the others
+        status, word = "warn", "no steady change" if bounced else "no clear change"
     return Moved(states, status, word, overlap, kl)
 
 
@@ -57,7 +58,7 @@ def moved_at_start(tables: Tables, limits: Thresholds) -> tuple[Moved, float]:
     """
     moved, own = moved_on(tables, "start", limits), moved_on(tables, "on-policy", limits)
     whole, policy, state = (split_change(tables, "reverse_kl", part) for part in PARTS[:3])
-    held = policy.value / whole.value if own.status == "pass" and whole.value < 0 else math.nan
+    held = policy.value / whole.value if own.status == "pass" and whole.ci_high < 0 else math.nan
     if moved.status == "pass" and held < limits.held_share and state.ci_high < 0:
         moved = replace(moved, status="warn", word="progress in part")
     return moved, held
@@ -90,7 +91,7 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
         "warn": "Progress on own states, if any, comes mostly from visiting other states: read the rollouts.",
         "fail": "What the policy had in common with the teacher at the start's states is lost: read the rollouts.",
     }
-    share = "" if math.isnan(held) else f" ({percent(held)} of the fall of reverse KL on own states)"
+    share = "" if math.isnan(held) else f" (policy change: {percent(held)} of the fall of reverse KL on own states)"
     return _verdict(name, question, moved, limits, advice, share, _said_split(tables))
 
 
@@ -162,9 +163,10 @@ def _said_split(tables: Tables) -> str:
     state = split_change(tables, "reverse_kl", "state_change")
     if math.isnan(policy.value):
         return ""
-    return f"; of the change of reverse KL on own states, policy {policy.said} and states {state.said}"
+    averaged = " (both orders averaged)" if (tables.split["orders"] == 2).any() else ""
+    return f"; of the change of reverse KL on own states, policy {policy.said} and states {state.said}{averaged}"
 
 
 def percent(share: float) -> str:
     """Write a share, at least none and at most all."""
-    return "all" if share >= 1 else f"{max(0.0, share):.0%}"
+    return "all" if share >= 1 else "none" if share <= 0 else f"{share:.0%}"

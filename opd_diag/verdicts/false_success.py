@@ -10,12 +10,12 @@ from opd_diag.stats.rounding import number
 from opd_diag.tables import Tables
 from opd_diag.tables.split import PARTS
 from opd_diag.verdicts.alignment import PAPER, moved_at_start, moved_on
-from opd_diag.verdicts.evidence import Change, change, is_scored, split_change
+from opd_diag.verdicts.evidence import Change, change, is_scored, split_change, summary_row
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_scored, too_little, unknown
 
 NAME = "false_success"
-QUESTION = "Does the run only look like a success?"
+QUESTION = "Can the curves on own states be believed?"
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
     for states in ("on-policy", "start"):
         if not is_scored(tables, states):
             return not_scored(NAME, QUESTION, states)
-    # where the curve went on its way does not matter here: a run that bounces deceives as well
-    own = moved_on(tables, "on-policy", replace(limits, order=-1.0))
+    # where the curves went on their way does not matter here: a run that bounces deceives as well, or holds as well
+    limits = replace(limits, order=-1.0)
+    own = moved_on(tables, "on-policy", limits)
     if own.kl.n_prompts < limits.prompts or own.kl.n_checkpoints < 2:
         return too_little(NAME, QUESTION, own.kl.n_prompts, limits, own.kl.n_checkpoints)
     signs = [teacher_left(tables, limits), diversity_lost(tables, limits), accuracy_lost(tables, limits)]
@@ -51,7 +52,7 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
     elif worse:
         status, reading = _with_harm(tables, limits)
     else:
-        status, reading = _without_harm(tables, limits, teacher_seen=signs[0].known)
+        status, reading = _without_harm(tables, limits, signs)
     said = "; ".join(sign.said for sign in (worse or signs) if sign.known)
     start, state = change(tables, "reverse_kl", "start"), split_change(tables, "reverse_kl", "state_change")
     so = f"state change of reverse KL {state.said}, {own.kl.n_prompts} prompts"
@@ -77,16 +78,20 @@ def _with_harm(tables: Tables, limits: Thresholds) -> tuple[Status, str]:
     return "fail", f"The progress on own states {_extent(tables)} at the start's, and something gets worse"
 
 
-def _without_harm(tables: Tables, limits: Thresholds, *, teacher_seen: bool) -> tuple[Status, str]:
-    if moved_at_start(tables, limits)[0].status == "pass":
-        return "pass", "The progress on own states holds at the start's, and nothing is seen to get worse"
-    reading = f"The progress on own states {_extent(tables)} at the start's, though nothing is seen to get worse"
-    return ("warn" if teacher_seen else "unknown"), reading
+def _without_harm(tables: Tables, limits: Thresholds, signs: list[Sign]) -> tuple[Status, str]:
+    teacher_seen, seen = signs[0].known, any(sign.known for sign in signs)
+    kept = moved_at_start(tables, limits)[0].status == "pass"
+    if kept and (teacher_seen or not moved_elsewhere(tables, limits)):
+        besides = ", and nothing is seen to get worse" if seen else ""
+        return "pass", f"The progress on own states holds at the start's{besides}"
+    besides = "though nothing is seen to get worse" if seen else "and nothing that might get worse could be looked at"
+    return ("warn" if teacher_seen else "unknown"), (
+        f"The progress on own states {_extent(tables)} at the start's, {besides}"
+    )
 
 
 def _extent(tables: Tables) -> str:
-    whole, policy = (split_change(tables, "reverse_kl", part).value for part in PARTS[:2])
-    return "holds in part" if whole < 0 and policy < 0 else "does not hold"
+    return "holds in part" if change(tables, "reverse_kl", "start").difference < 0 else "does not hold"
 
 
 def moved_elsewhere(tables: Tables, limits: Thresholds) -> bool:
@@ -102,7 +107,7 @@ def teacher_left(tables: Tables, limits: Thresholds) -> Sign:
 
 
 def diversity_lost(tables: Tables, limits: Thresholds) -> Sign:
-    """Whether the responses lose diversity, and end with less of it than the teacher's have.
+    """Whether the responses lose diversity, and end with less of it than the teacher's have, their intervals apart.
 
     A student that comes to write as uniformly as its teacher does what it is taught.
     """
@@ -110,6 +115,9 @@ def diversity_lost(tables: Tables, limits: Thresholds) -> Sign:
     theirs = change(tables, "unigram_entropy", "teacher").last
     fell = entropy.direction(limits.unigram_entropy_change, -1.0) < 0
     below = math.isnan(theirs) or entropy.last <= theirs - limits.unigram_entropy_change
+    if fell and below and not math.isnan(theirs):
+        ours, other = (summary_row(tables, "unigram_entropy", states, -1) for states in ("on-policy", "teacher"))
+        below = bool(ours["ci_high"] < other["ci_low"])
     against = "" if math.isnan(theirs) else f" (the teacher's {number(theirs, 2)})"
     return _sign(entropy, fell and below, f" of the responses{against}")
 

@@ -21,14 +21,17 @@ class Headline:
 def headline(verdicts: Sequence[Verdict]) -> Headline:
     """Put the verdicts together.
 
-    Success needs three things at once: alike on own states, alike at the start's states, and better at the task. A
-    false success outweighs all else.
+    Success needs three things at once: alike on own states, alike at the start's states, and better at the task; and
+    nothing that gets worse meanwhile. A false success outweighs all else.
     """
     by_name = {v.name: v for v in verdicts}
     own, start, task, before = (by_name[n] for n in ("alignment_on_policy", "alignment_at_start", "accuracy", BEFORE))
     status, title = _reading(own.status, start.status, task.status, before.status)
-    if by_name["false_success"].status == "fail":
+    deceives = by_name["false_success"].status
+    if deceives == "fail":
         status, title = "fail", FALSE_SUCCESS
+    elif deceives == "warn" and status == "pass":
+        status, title = "warn", f"{title}, but something else gets worse"
     seen = (own, start, by_name["alignment_at_teacher"], task)
     return Headline(status, title, tuple(_short(v.evidence) for v in seen))
 
@@ -41,7 +44,7 @@ def _short(evidence: str) -> str:
 BEFORE = "patterns_compatible"
 
 FALSE_SUCCESS = (
-    "False success: the student agrees with its teacher only where it has moved to, and gets worse elsewhere"
+    "False success: the student got worse, and looks better at least partly because it went where agreeing is easy"
 )
 
 Reading = tuple[Status, str]

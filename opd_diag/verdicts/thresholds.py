@@ -25,7 +25,7 @@ class Thresholds:
     """Least change of the forward KL at the teacher's states that counts, in nats. Ours."""
     unigram_entropy_change: float = 0.1
     """Least fall of the unigram entropy of the responses that counts as a loss of diversity, in nats, as against the
-    start's and as against the teacher's responses. Ours."""
+    start's and as against the teacher's responses (whose intervals must not meet besides). Ours."""
     entropy_gap_change: float = 0.02
     """Least change of the entropy gap that counts, in nats. Ours."""
     entropy_gap_small: float = 0.05

@@ -25,6 +25,12 @@ def test_says_what_a_reader_needs(name):
     assert what.caution.endswith(".")
 
 
+@pytest.mark.parametrize("name", [*RESPONSE_METRICS[3:], "reverse_kl"])
+def test_what_a_name_does_not_say_has_a_formula_and_a_source(name):
+    assert quantity(name).formula
+    assert quantity(name).reference
+
+
 def test_unknown_name():
     with pytest.raises(InputError, match="No metric is called 'kl'"):
         quantity("kl")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -55,6 +56,13 @@ def test_axis_keeps_to_the_bounds_of_the_metric(run, metric, low, high):
     assert high is None or high <= top < high + room
 
 
+def test_values_far_from_0_that_hardly_vary_are_not_cut_at_the_top(run):
+    rows = run.summary[(run.summary["metric"] == "response_length") & (run.summary["states"] == "on-policy")]
+    flat = [rows.assign(states=s, value=v, ci_low=v, ci_high=v) for s, v in (("on-policy", 48.0), ("teacher", 41.8))]
+    bottom, top = metric_by_step(pd.concat(flat), "response_length").get_ylim()
+    assert top - 48.0 > 0.02 * (top - bottom)
+
+
 def test_four_sets_differ_in_colour_marker_and_dashes():
     from plots.synthetic_run import SyntheticRun
 
@@ -69,7 +77,7 @@ def test_responses_of_the_teacher_stand_beside_the_checkpoints():
     from plots.synthetic_run import SyntheticRun
 
     ax = metric_by_step(SyntheticRun(state_sets=("on-policy", "start", "teacher")).summary, "unigram_entropy")
-    assert [line.get_label() for line in ax.lines] == ["own states", "teacher's states"]
+    assert [line.get_label() for line in ax.lines] == ["own responses", "teacher's responses"]
     assert len(set(ax.lines[1].get_ydata())) == 1
     drawn(ax)
 

@@ -65,7 +65,7 @@ VERDICTS = [
 
 
 FALSE_SUCCESS = Verdict(
-    "false_success", "Does the run only look like a success?", "fail", 0.9, 0.7, 1.1, -0.02,
+    "false_success", "Can the curves on own states be believed?", "fail", 0.9, 0.7, 1.1, -0.02,
     "The progress on own states does not hold at the start's, and something gets worse: reverse KL 2.1 → 0.6 "
     "on own states, 2.1 → 3.0 at the start's; forward KL 1.2 → 4.0 on the teacher's states; 32 prompts.",
     "Do not believe the curves on own states.", "Ours; arXiv 2604.13016, section 4.1",

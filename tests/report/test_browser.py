@@ -56,7 +56,7 @@ def test_every_figure_is_visible_and_nothing_scrolls_sideways(open_page, width, 
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     figures = page.locator("figure svg")
-    assert figures.count() == 30
+    assert figures.count() == 41
     for i in range(figures.count()):
         box = figures.nth(i).bounding_box()
         assert box["width"] > 250
@@ -74,6 +74,11 @@ def test_headline_is_seen_without_scrolling(open_page):
 def test_wide_tables_scroll_in_their_own_box(open_page):
     page = open_page(375)
     assert page.evaluate("(b => b.scrollWidth > b.clientWidth)(document.querySelector('#differences .scroll'))")
+
+
+def test_no_column_of_the_changes_is_cut_off_on_a_desk(open_page):
+    box = open_page(1280).locator("#differences .scroll")
+    assert box.evaluate("e => e.scrollWidth - e.clientWidth") <= 1
 
 
 def test_definition_is_one_click_away(open_page):

@@ -31,6 +31,16 @@ def test_every_verdict_and_main_metric_is_there(report, text):
     assert "| Reverse KL (nats) | own states | 2.10 [2.01, 2.19] | 0.31 [0.27, 0.35] | −1.79 [−1.82, −1.76] |" in text
 
 
+def test_what_tells_a_false_success_is_among_the_numbers(text):
+    assert "| Forward KL (nats) | the teacher's states |" in text
+    assert "| Unigram entropy (nats) | the teacher's responses |" in text
+
+
+def test_evidence_is_whole_however_much_there_is_of_it(report):
+    long = dataclasses.replace(report.verdicts[0], evidence="progress; " * 80 + "and the end.")
+    assert "and the end." in report_markdown(dataclasses.replace(report, verdicts=[long]))
+
+
 def test_fits_a_comment(report):
     crowded = dataclasses.replace(report, notes=[HOSTILE] * 500)
     text = report_markdown(crowded)

@@ -121,7 +121,7 @@ def test_both_orders_are_told_where_both_were_taken(report, tmp_path):
     page = StrictReader(dataclasses.replace(report, tables=tables, out_dir=tmp_path).write().read_text("utf-8"))
     assert "Orders differ by" in page.text
     assert "+0.07 [+0.05, +0.09]" in page.text
-    assert "books the interaction" not in page.text
+    assert "counted as state change" not in page.text
 
 
 def test_a_false_success_is_told_before_the_curves(tmp_path):

@@ -19,6 +19,16 @@ def test_metric(run):
     )
 
 
+def test_the_teachers_responses_are_not_taken_for_the_students():
+    three = SyntheticRun("healthy", state_sets=("on-policy", "start", "teacher"))
+    text = metric_reading(three.summary, three.differences, "accuracy")
+    own, theirs = text.split("; ")
+    assert "states" not in own
+    assert " → " in own
+    assert " → " not in theirs
+    assert " of the teacher's responses (32 prompts" in theirs
+
+
 def test_one_checkpoint_has_a_value_and_no_change():
     one = SyntheticRun(steps=[40])
     assert metric_reading(one.summary, one.differences, "reverse_kl") == (

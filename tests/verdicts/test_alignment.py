@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -29,7 +30,7 @@ ALIGNMENT = [
     pytest.param((0.4, 0.4, 0.4), (1.0, 1.0, 1.0), "warn", "no clear change", id="nothing moves"),
     pytest.param((0.4, 0.405, 0.415), (1.0, 0.99, 0.985), "warn", "no clear change", id="less than the least change"),
     pytest.param(
-        (0.4, 0.4, 0.4), (1.0, 0.2, 0.3, 0.4, 0.9), "warn", "no clear change", id="against the order of the steps"
+        (0.4, 0.4, 0.4), (1.0, 0.2, 0.3, 0.4, 0.9), "warn", "no steady change", id="against the order of the steps"
     ),
 ]
 
@@ -79,14 +80,14 @@ def test_evidence_shows_the_numbers():
         (0.6, "pass", "57%"),
         (0.75, "warn", "36%"),
         (0.97, "warn", "4%"),
-        (1.5, "fail", "0%"),
+        (1.5, "fail", "none"),
     ],
 )
 def test_how_much_holds_at_the_start(last, status, share):
     start = {"reverse_kl": (1.0, (1 + last) / 2, last), "overlap_ratio": (0.4, 0.4, 0.4)}
     found = verdict("alignment_at_start", run(None, start))
     assert found.status == status
-    assert f"({share} of the fall of reverse KL on own states)" in found.evidence
+    assert f"(policy change: {share} of the fall of reverse KL on own states)" in found.evidence
     assert ("in part" in found.evidence) is (status == "warn")
 
 
@@ -95,6 +96,13 @@ def test_share_is_left_out_where_own_states_do_not_progress():
     found = verdict("alignment_at_start", run(stalled, {"reverse_kl": (1.0, 0.7, 0.5)}))
     assert found.status == "pass"
     assert "of the fall" not in found.evidence
+
+
+def test_share_is_left_out_where_the_fall_on_own_states_is_within_its_error():
+    own = {"reverse_kl": (1.0, 0.97, 0.95), "overlap_ratio": (0.4, 0.5, 0.6)}
+    tables = run(own, {"reverse_kl": (1.0, 0.7, 0.5)}, error={"reverse_kl": 0.06})
+    assert verdict("alignment_on_policy", tables).status == "pass"  # by the overlap ratio
+    assert "of the fall" not in verdict("alignment_at_start", tables).evidence
 
 
 def test_held_share_decides():
@@ -111,9 +119,16 @@ def test_a_state_change_within_its_error_takes_nothing_away():
 
 def test_the_start_says_how_the_change_splits():
     evidence = verdict("alignment_at_start", run(None, {"reverse_kl": (1.0, 0.7, 0.5)})).evidence
-    policy, state = evidence.split("policy ")[1].split(" and states ")
+    policy, state = evidence.split(", policy ")[1].split(" and states ")
     assert numbers_in(policy) == pytest.approx([-0.5, -0.51, -0.49])
     assert numbers_in(state.split(", 32 prompts")[0]) == pytest.approx([-0.2, -0.21, -0.19])
+
+
+def test_averaging_both_orders_is_said():
+    tables = run(None, {"reverse_kl": (1.0, 0.7, 0.5)})
+    assert "averaged" not in verdict("alignment_at_start", tables).evidence
+    both = replace(tables, split=tables.split.assign(orders=2))
+    assert "(both orders averaged)" in verdict("alignment_at_start", both).evidence
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ RISES = {"reverse_kl": (1.0, 1.5, 2.0), "overlap_ratio": (0.4, 0.3, 0.2)}
 """At the start's states; on own states both get better."""
 FORWARD = {"forward_kl": (1.0, 2.0, 3.0)}
 """At the teacher's states."""
+UNSEEN = {"states": ("on-policy", "start")}
 
 
 def verdict(tables, *, known=True, thresholds=DEFAULTS):
@@ -78,13 +80,12 @@ def test_without_a_sign_it_is_a_warning():
 
 
 def test_without_the_teachers_states_nothing_is_known_unless_something_else_tells():
-    unseen = {"states": ("on-policy", "start")}
-    found = verdict(made(**unseen))
+    found = verdict(made(**UNSEEN))
     assert found.status == "unknown"
     assert "teacher in --states" in found.advice
     assert "forward KL" not in found.evidence
-    assert verdict(made(accuracy=(0.6, 0.3, 0.1), **unseen)).status == "fail"
-    assert verdict(made(start=None, **unseen)).status == "pass"
+    assert verdict(made(accuracy=(0.6, 0.3, 0.1), **UNSEEN)).status == "fail"
+    assert verdict(made(start=None, **UNSEEN)).status == "pass"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,12 @@ def test_without_the_teachers_states_nothing_is_known_unless_something_else_tell
 )
 def test_diversity_must_fall_and_fall_below_the_teachers(entropy, theirs, status):
     assert verdict(made(entropy=entropy, theirs=theirs)).status == status
+
+
+def test_less_diversity_than_the_teachers_within_their_error_is_no_sign():
+    options = {"entropy": (5.0, 4.5, 4.0), "theirs": 4.2}
+    assert verdict(made(**options, error={"unigram_entropy": 0.09})).status == "fail"
+    assert verdict(made(**options, error={"unigram_entropy": 0.11})).status == "warn"
 
 
 @pytest.mark.parametrize("sign", SIGNS)
@@ -150,6 +157,40 @@ def test_a_run_that_bounces_deceives_as_well():
     verdicts = {v.name: v for v in judge(run(bouncing, RISES, FORWARD, checkpoints=5), step_zero_known=True)}
     assert verdicts["alignment_on_policy"].status == "warn"
     assert verdicts["false_success"].status == "fail"
+
+
+def test_a_run_that_bounces_at_the_starts_states_may_hold_as_well():
+    bouncing = {"reverse_kl": (1.0, 0.1, 0.15, 0.2, 0.3), "overlap_ratio": (0.4,)}
+    found = verdict(made(start=bouncing, teacher=FORWARD, checkpoints=5))
+    assert found.status == "warn"
+    assert "holds at the start's, but something gets worse" in found.evidence
+
+
+def test_what_holds_in_part_is_said_of_the_starts_states_alone():
+    """Both orders averaged, the policy change may fall where reverse KL at the start's states rises."""
+    tables = made(start={"reverse_kl": (1.0, 1.1, 1.2), "overlap_ratio": (0.4,)}, teacher=FORWARD)
+    value = tables.split["value"].mask(tables.split["part"] == "policy_change", -0.1)
+    found = verdict(replace(tables, split=tables.split.assign(value=value)))
+    assert found.status == "fail"
+    assert found.evidence.startswith("The progress on own states does not hold at the start's")
+
+
+def test_what_was_not_looked_at_is_not_said_to_be_well():
+    found = verdict(made(start=None, entropy=(NAN,), accuracy=(NAN,), **UNSEEN))
+    assert found.status == "pass"
+    assert "get worse" not in found.evidence
+    found = verdict(made(entropy=(NAN,), accuracy=(NAN,), **UNSEEN))
+    assert found.status == "unknown"
+    assert "nothing that might get worse could be looked at" in found.evidence
+
+
+def test_progress_that_holds_in_part_needs_the_teachers_states_to_be_believed():
+    start = {"reverse_kl": (1.0, 0.75, 0.5), "overlap_ratio": (0.4,)}  # 2/7 of the fall is state change
+    assert verdict(made(start=start, teacher=FORWARD)).status == "fail"
+    assert verdict(made(start=start)).status == "pass"
+    found = verdict(made(start=start, **UNSEEN))
+    assert found.status == "unknown"
+    assert "teacher in --states" in found.advice
 
 
 def test_step_zero_is_needed():

@@ -65,6 +65,12 @@ def test_success_needs_all_three():
         assert (found.status == "pass") is (combination[:3] == ("pass", "pass", "pass")), combination
 
 
+def test_success_with_something_that_gets_worse_is_not_green():
+    found = headline(verdicts("pass", "pass", "pass", false="warn"))
+    assert found.status == "warn"
+    assert found.title == "The student grows like its teacher, and better at the task, but something else gets worse"
+
+
 def test_what_failed_is_never_green_or_unknown_to_the_reader():
     for own, start, task, before in itertools.product(STATUSES, repeat=4):
         if own != "unknown" and "fail" in (own, task):
