@@ -99,7 +99,7 @@ def report(  # noqa: PLR0913 - the options of the contract
     ] = None,
     base_model: Annotated[str | None, typer.Option(help="Model under the adapters.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer: folder or hub id.")] = None,
-    states: Annotated[str | None, typer.Option(help="State sets: on-policy,start.")] = None,
+    states: Annotated[str | None, typer.Option(help="Of on-policy,start,teacher (default) and back.")] = None,
     k: Annotated[int | None, typer.Option(help="Tokens compared, 1 to 32. Default 16.")] = None,
     rollouts_per_prompt: Annotated[int | None, typer.Option(help="Default 2.")] = None,
     max_prompts: Annotated[int | None, typer.Option(help="Default 64.")] = None,

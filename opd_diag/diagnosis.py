@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def diagnose(
         store.note(*save_states(out_dir, tables.states))
         report = _report(plan, replayed, tables, store)
         report.write()
+        store.note_report()
     return report
 
 
@@ -82,7 +84,7 @@ def plan_report(run_dir: str | Path, *, out: str | Path | None = None, **options
 
 def default_out(run_dir: str | Path, out: str | Path | None) -> Path:
     """Give `out`, or ``opd-diag/<run name>`` under the working directory."""
-    return Path("opd-diag") / Path(run_dir).resolve().name if out is None else Path(out)
+    return Path("opd-diag") / Path(run_dir).resolve().name if out is None else Path(os.path.expanduser(out))
 
 
 def check(

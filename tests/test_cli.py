@@ -375,6 +375,11 @@ def test_no_word_shows_the_help():
         assert name in result.output
 
 
+def test_the_help_names_every_state_set():
+    shown = " ".join(invoke("report", "--help").output.split())
+    assert all(states in shown for states in ("on-policy,start,teacher (default)", "back"))
+
+
 @pytest.mark.parametrize("at", ["sampling", "scoring", "writing"])
 def test_ctrl_c_keeps_what_was_finished(tiny_run, finished, out, monkeypatch, without_pages, at):
     room = importlib.import_module("opd_diag.replay.parts")

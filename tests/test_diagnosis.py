@@ -139,6 +139,25 @@ def test_check_gives_the_reports_verdicts(finished, monkeypatch):
     assert [v.as_record() for v in report.verdicts] == read(out)["verdicts"]
 
 
+def test_check_of_a_report_that_was_begun_again_and_killed(tiny_run, tmp_path, without_pages, monkeypatch):
+    """Its states are of one report, its responses already of another."""
+    out, options = tmp_path / "out", {"checkpoints": "30", "max_prompts": 3, "states": "on-policy"}
+    opd_diag.diagnose(tiny_run.run_dir, out=out, **options)
+    opd_diag.check(out)
+
+    def die(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("opd_diag.replay.parts.score", die)
+        with pytest.raises(KeyboardInterrupt):
+            opd_diag.diagnose(tiny_run.run_dir, out=out, **options, seed=1)
+    with pytest.raises(StoreError, match=r"A later report in .* was begun and not finished\. Run report again\."):
+        opd_diag.check(out)
+    opd_diag.diagnose(tiny_run.run_dir, out=out, **options, seed=1)
+    opd_diag.check(out)
+
+
 def test_check_with_other_thresholds(finished):
     _, out, _, _ = finished
 
@@ -428,6 +447,12 @@ def test_progress_is_told(tiny_run, tmp_path, without_pages):
     )
     assert told[-1][0] == "step 30: scoring teacher states"
     assert told[-1][1] == told[-1][2] > 0
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    """Of ``--out=~/x`` no shell expands it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_out("run", "~/x") == tmp_path / "x"
 
 
 def test_the_default_folder(tiny_run, tmp_path, monkeypatch, without_pages):

@@ -95,7 +95,6 @@ def sample_rollouts(
         The model gives NaN or infinite logits, or it cannot be sampled from token by token.
     """
     sampling = sampling or Sampling()
-    _check_context(model, prompts, sampling.max_new_tokens)
     if not model.takes_cache:
         raise ModelError(f"{model.name} keeps no key–value cache of the usual kind. {_elsewhere(model)}")
     stop_ids = sorted({*model.stop_ids, *tokenizer.stop_ids})
@@ -120,6 +119,7 @@ def sample_rollouts(
         top_p=sampling.top_p,
         seed=sampling.seed,
     )
+    _check_context(model, rows, sampling.max_new_tokens)
     told = Told(progress, len(rows))
 
     def made(batch: list[_Row]) -> list[Rollout]:
@@ -137,13 +137,14 @@ def sample_rollouts(
     return sorted(rollouts, key=lambda r: (r.prompt_index, r.rollout_index))
 
 
-def _check_context(model: Model, prompts: Sequence[EncodedPrompt], max_new_tokens: int) -> None:
-    for prompt in prompts:
-        length = max(len(prompt.ids), len(prompt.teacher_ids))
+def _check_context(model: Model, rows: Sequence[_Row], max_new_tokens: int) -> None:
+    for row in rows:
+        length = len(row.seen)
         if model.context is not None and length + max_new_tokens > model.context:
             raise PromptsError(
-                f"Prompt {prompt.prompt.id} has {length} tokens; with --max-new-tokens {max_new_tokens} that exceeds "
-                f"the {model.context} tokens that {model.name} takes. Lower --max-new-tokens or leave the prompt out."
+                f"Prompt {row.prompt.prompt.id} has {length} tokens; with --max-new-tokens {max_new_tokens} that "
+                f"exceeds the {model.context} tokens that {model.name} takes. Lower --max-new-tokens or leave the "
+                "prompt out."
             )
 
 

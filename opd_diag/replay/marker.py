@@ -92,13 +92,22 @@ READ_LATER = ("rollouts/", "states/", "coverage/")
 """What is read again without the models."""
 
 
+REPORT = "report.json"
+
+
+def report_of(parts: dict[str, Finished]) -> Finished:
+    """Give the entry of a report that was made from `parts`: of them alone, as its own bytes tell the time."""
+    key = content_key(sorted((name, noted.sha256) for name, noted in parts.items() if name.startswith(READ_LATER)))
+    return Finished(key, sha256=key, size=0)
+
+
 def refuse_damaged(out_dir: Path) -> None:
-    """Hold the files of a finished report that verdicts rest on against their checksums, where they are known.
+    """Hold the files that the verdicts of a finished report rest on against what is known of them.
 
     Raises
     ------
     StoreError
-        A file is not the one that was written.
+        A file is not the one that was written, or not the one that the report was made from.
     """
     try:
         content = _parsed((out_dir / MARKER).read_bytes())
@@ -106,7 +115,10 @@ def refuse_damaged(out_dir: Path) -> None:
         return
     if content.pop("checksum", None) != content_key(content):
         return
-    for name, noted in _parts(content).items():
+    parts = _parts(content)
+    if REPORT in parts and parts[REPORT] != report_of(parts):
+        raise StoreError(f"A later report in {out_dir} was begun and not finished. Run report again.")
+    for name, noted in parts.items():
         path = out_dir / name
         if name.startswith(READ_LATER) and path.is_file() and not noted.fits(path):
             raise StoreError(f"{path} was damaged (its checksum differs). Run report again.")

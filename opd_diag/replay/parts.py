@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from opd_diag.errors import CheckpointError, InputError, PromptsError
@@ -24,6 +25,9 @@ from opd_diag.tokenization import check_same_ids
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, units done, units in all)."""
+
+SAMPLED_VERSION = 1
+"""Raised whenever the same model and prompts would give other responses, or the same responses other records."""
 
 Rollouts = tuple[Rollout, ...]
 
@@ -44,7 +48,9 @@ class Parts:
         """Give the responses of a model: recorded ones, or sampled."""
         recorded = self.plan.recorded.get(writer.checkpoint.label)
         key = content_key(
-            ["recorded", [asdict(r) for r in recorded]] if recorded else ["sampled", *self._decides_sampling(writer)]
+            ["recorded", [asdict(r) for r in recorded]]
+            if recorded
+            else ["sampled", SAMPLED_VERSION, *self._decides_sampling(writer)]
         )
         return self.store.part(
             f"rollouts/{writer.checkpoint.slug}.jsonl",
@@ -86,6 +92,7 @@ class Parts:
                 ["scores", SCORES_VERSION, states, _named(student.checkpoint), _named(listed)],
                 [student.key, self.teacher.key, settings.dtype],
                 [settings.student_temperature, settings.teacher_temperature],
+                [student.tokenizer.stop_ids, self.teacher.tokenizer.stop_ids],
                 _decides_scores(rollouts),
             ]
         )
@@ -93,11 +100,12 @@ class Parts:
         def made() -> Scores:
             scores = same or self._scored(student, states, rollouts, key)
             listing = {"states": states, "checkpoint": {"label": listed.label, "step": listed.step}}
-            self._check_ids({*scores.student_topk_ids.ravel().tolist(), *scores.teacher_topk_ids.ravel().tolist()})
             return replace(scores, provenance=scores.provenance | listing)
 
         name = f"scores/{listed.slug}.{states}.safetensors"
         scores = self.store.part(name, key, make=made, save=_save_scores, load=Scores.load)
+        # of stored ones too: they may be older than the tokenizers of today
+        self._check_ids({*np.unique([scores.student_topk_ids, scores.teacher_topk_ids]).tolist()})
         teacher = scores.provenance["teacher"] | {"name": self.teacher.name}  # its folder may have moved since
         return replace(scores, provenance=scores.provenance | {"teacher": teacher})
 
@@ -110,8 +118,10 @@ class Parts:
             covered = covered_states(teacher, of_teacher, own, places)
             return coverage_of(checkpoint, teacher.name, of_teacher, places[0], covered)
 
-        decides = [places, _decides_scores(of_teacher), _decides_scores(own)]
-        key = ["coverage", COVERAGE_VERSION, _named(checkpoint), self.teacher.key, self.plan.settings.dtype, *decides]
+        key = [
+            ["coverage", COVERAGE_VERSION, _named(checkpoint), self.teacher.key, self.plan.settings.dtype, places],
+            *([_decides_scores(rollouts), _prompts_of(rollouts)] for rollouts in (of_teacher, own)),
+        ]
         name = f"coverage/{checkpoint.slug}.parquet"
         table = self.store.part(name, content_key(key), make=made, save=save_coverage, load=pd.read_parquet)
         return table.assign(teacher=self.teacher.name)
@@ -192,6 +202,11 @@ def _named(checkpoint: Checkpoint) -> list[object]:
 def _decides_scores(rollouts: Rollouts) -> list[object]:
     """Give what of rollouts decides their scores."""
     return [[r.prompt_ids, r.teacher_prompt_ids, r.response_ids, r.stop_reason, r.generated] for r in rollouts]
+
+
+def _prompts_of(rollouts: Rollouts) -> list[object]:
+    """Give whose responses they are, in the words of the records."""
+    return [[r.prompt_index, r.prompt_id, r.rollout_index] for r in rollouts]
 
 
 def _save_scores(path: Path, scores: Scores) -> None:

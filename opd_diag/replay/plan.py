@@ -248,8 +248,13 @@ def _without_another_teachers(
 def _refuse_foreign(
     path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], writers: Mapping[str, Checkpoint]
 ) -> None:
-    """Refuse rollouts of other weights under the same label, and two prompts under one index."""
+    """Refuse rollouts of other weights under the same label, two prompts under one index, no states."""
     keys = {label: fingerprint(writers[label]) for label in by_label}
+    empty = [label for label, rollouts in by_label.items() if not any(r.state_positions for r in rollouts.values())]
+    if empty:
+        raise RolloutsError(
+            f"The rollouts of {empty[0]} in {path} hold no response token. Take them out to have new ones sampled."
+        )
     prompts: dict[int, tuple[int, ...]] = {}
     for label, rollouts in by_label.items():
         for rollout in rollouts.values():

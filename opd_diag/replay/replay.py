@@ -116,6 +116,7 @@ class _Work:
         is_first = self.start is None
         if {"on-policy", "back"} & {*wanted} or (is_first and "start" in wanted):
             self.own[checkpoint] = self.parts.rollouts(student)
+            self._check_heads(student, self.own[checkpoint])
         own = self.own.get(checkpoint, ())
         rollouts = {"on-policy": own, "start": self.start or own, "teacher": self.of_teacher}
         sets: list[ScoredSet] = []
@@ -134,9 +135,11 @@ class _Work:
         first = next(iter(scored))
         student = self.parts.student(first)
         for checkpoint, sets in scored.items():
-            self._check_heads(student, self.own[checkpoint])
             earlier = sets if checkpoint == first else []
-            sets.append(self._scored(student, checkpoint, "back", self.own[checkpoint], earlier))
+            try:
+                sets.append(self._scored(student, checkpoint, "back", self.own[checkpoint], earlier))
+            except ModelError as error:
+                raise ModelError(f"{error} To go without these states, leave back out of --states.") from error
 
     def coverage(self, checkpoint: Checkpoint) -> list[pd.DataFrame]:
         """Tell which of the teacher's states lie near one of the checkpoint's own; empty without both sets."""

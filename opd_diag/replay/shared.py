@@ -12,8 +12,7 @@ import shutil
 from pathlib import Path
 
 from opd_diag.errors import StoreError
-from opd_diag.records.files import replaced_whole
-from opd_diag.replay.marker import Finished
+from opd_diag.records.files import checksum, replaced_whole
 
 ELSEWHERE = "Choose another folder with --store, or leave it out."
 
@@ -26,10 +25,15 @@ class SharedFolder:
         self.damaged: list[Path] = []
         """Files that were found with other bytes than their names say."""
 
+    @classmethod
+    def at(cls, folder: str | Path) -> SharedFolder:
+        """Give the folder of an option; of ``--store=~/x`` no shell expands the ``~``."""
+        return cls(Path(os.path.expanduser(folder)))
+
     def find(self, key: str, suffix: str) -> Path | None:
         """Give a file with this key that is whole; None if there is none."""
         for path in sorted(self._home(key).glob(f"*{suffix}")):
-            if Finished(key, sha256=path.stem, size=path.stat().st_size).fits(path):
+            if _is_whole(path):
                 return path
             self.damaged.append(path)
         return None
@@ -42,6 +46,14 @@ class SharedFolder:
 
     def _home(self, key: str) -> Path:
         return self.folder / key[:2] / key
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file has the bytes that its name says; a symbolic link is none of ours, wherever it points."""
+    try:
+        return not path.is_symlink() and checksum(path) == path.stem
+    except OSError:
+        return False
 
 
 def link_or_copy(source: Path, target: Path, way_out: str) -> None:
@@ -69,7 +81,7 @@ def refuse_unfit_shared(folder: Path, run_dir: Path, out_dir: Path) -> None:
     for other, why in ((run_dir, "the run folder, which opd-diag never writes to"), (out_dir, "the output folder")):
         if other.resolve() in (place, *place.parents):
             raise StoreError(f"The store {folder} lies inside {other}, {why}. Choose another with --store.")
-    there = next(p for p in (place, *place.parents) if p.exists())
+    there = next(p for p in (place, *place.parents) if os.path.exists(p))
     if not there.is_dir():
         raise StoreError(f"The store {folder} cannot be a folder: {there} is a file. Choose another with --store.")
     if not os.access(there, os.W_OK | os.X_OK):

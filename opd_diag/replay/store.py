@@ -7,9 +7,10 @@ otherwise. Long parts are made in *shards*, which are parts too; a killed replay
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +20,7 @@ import filelock
 from opd_diag.errors import StoreError
 from opd_diag.inference import Keep, Shard
 from opd_diag.records.files import ELSEWHERE, LEFTOVER, content_key, unwritable
-from opd_diag.replay.marker import MARKER, Finished, Marker, read_marker, write_marker
+from opd_diag.replay.marker import MARKER, REPORT, Finished, Marker, read_marker, report_of, write_marker
 from opd_diag.replay.shared import SharedFolder, link_or_copy, refuse_unfit_shared
 
 T = TypeVar("T")
@@ -105,6 +106,11 @@ class Store:
         self.parts |= {name: Finished.of("", self.path(name)) for name in names}
         write_marker(self.out_dir, self.run_dir, self.parts)
 
+    def note_report(self) -> None:
+        """Note that the report which now stands was made from the parts there are."""
+        self.parts[REPORT] = report_of(self.parts)
+        write_marker(self.out_dir, self.run_dir, self.parts)
+
     def drop_shards(self) -> None:
         """Take away the shards of parts that nobody asked for any more."""
         if (self.out_dir / SHARDS).is_dir():
@@ -161,13 +167,13 @@ def refuse_unfit(out_dir: Path, run_dir: Path, shared: str | Path | None = None)
             f"The output folder {out_dir} lies inside the run folder {run_dir}, which opd-diag never writes to. "
             "Choose another with --out."
         )
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not out.is_dir():  # Path.exists raises below a folder that may not be read
         raise StoreError(f"The output folder {out_dir} is a file. Choose another with --out.")
     if shared is not None:
-        refuse_unfit_shared(Path(shared), run_dir, out_dir)
-    if (out / MARKER).is_file():
+        refuse_unfit_shared(SharedFolder.at(shared).folder, run_dir, out_dir)
+    if os.path.isfile(out / MARKER):
         return read_marker(out_dir, run_dir)
-    if out.is_dir() and any(entry.name != LOCK and not entry.match(LEFTOVER) for entry in out.iterdir()):
+    if os.path.isdir(out) and any(entry.name != LOCK and not entry.match(LEFTOVER) for entry in out.iterdir()):
         raise StoreError(
             f"The output folder {out_dir} holds files that are not of opd-diag. Choose an empty one with --out."
         )
@@ -191,19 +197,18 @@ def open_store(out_dir: Path, run_dir: Path, shared: str | Path | None = None) -
         As :func:`refuse_unfit`; another process writes to it; or it cannot be made.
     """
     refuse_unfit(out_dir, run_dir, shared)
-    made = [folder for folder in (out_dir, *out_dir.parents) if not folder.exists()]
-    store = None
-    try:
-        with _locked(out_dir):
-            marker = refuse_unfit(out_dir, run_dir, shared)
-            _clear(out_dir, marker)
-            if marker.notes:  # damaged or old: from here on it is neither
-                write_marker(out_dir, run_dir, marker.parts)
-            store = Store(out_dir, run_dir, marker.parts, SharedFolder(Path(shared)) if shared else None, marker.notes)
+    made = [folder for folder in (out_dir, *out_dir.parents) if not os.path.exists(folder)]
+    with _locked(out_dir):
+        marker = refuse_unfit(out_dir, run_dir, shared)
+        _clear(out_dir, marker)
+        if marker.notes:  # damaged or old: from here on it is neither
+            write_marker(out_dir, run_dir, marker.parts)
+        store = Store(out_dir, run_dir, marker.parts, SharedFolder.at(shared) if shared else None, marker.notes)
+        try:
             yield store
-    finally:
-        if made and store is not None and not store.parts:
-            _remove_if_empty(made)
+        finally:
+            if made and not store.parts:
+                _remove_if_empty(made)  # while it is locked: who comes next may have begun in it
 
 
 @contextmanager
@@ -229,8 +234,11 @@ def _clear(out_dir: Path, marker: Marker) -> None:
     """Take away what a killed process left: half-written files, and shards that were not noted any more."""
     for path in out_dir.rglob(LEFTOVER):
         path.unlink(missing_ok=True)
-    for path in sorted((out_dir / SHARDS).rglob("*"), reverse=True):  # what lies in a folder comes before it
-        if path.is_dir():
+    shards = out_dir / SHARDS
+    if shards.is_symlink():  # what it points to is not ours
+        shards.unlink()
+    for path in sorted(shards.rglob("*"), reverse=True):  # what lies in a folder comes before it
+        if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
         elif str(path.relative_to(out_dir)) not in marker.parts:
@@ -240,9 +248,8 @@ def _clear(out_dir: Path, marker: Marker) -> None:
 def _remove_if_empty(made: list[Path]) -> None:
     """Take away the folders that were made for nothing: OUT_DIR, and those above it that were not there before."""
     if {entry.name for entry in made[0].iterdir()} <= {LOCK, MARKER}:
-        for name in (LOCK, MARKER):
+        for name in (MARKER, LOCK):  # the lock last: what stands there after it is another's
             (made[0] / name).unlink(missing_ok=True)
-        for folder in made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
+        with suppress(OSError):  # not empty
+            for folder in made:
+                folder.rmdir()

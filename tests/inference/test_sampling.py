@@ -162,8 +162,12 @@ class TestStopping:
             "Prompt id0 has 92 tokens; with --max-new-tokens 5 that exceeds the 96 tokens that step 20 takes. "
             "Lower --max-new-tokens or leave the prompt out."
         )
+
+    def test_only_what_the_writer_sees_must_fit(self, model):
+        longer = [prompt(0, [5], teacher_ids=[5] * 93)]
+        assert len(sample(model, longer, max_new_tokens=4)) == 3
         with pytest.raises(PromptsError, match=r"^Prompt id0 has 93 tokens;"):
-            sample(model, [prompt(0, [5], teacher_ids=[5] * 93)], max_new_tokens=4)
+            sample_rollouts(model, TOKENIZER, longer, sampling=Sampling(max_new_tokens=4), as_teacher=True)
 
 
 class TestRandomNumbers:

@@ -8,7 +8,17 @@ import pytest
 
 from opd_diag.errors import StoreError
 from opd_diag.records.files import content_key
-from opd_diag.replay.marker import MARKER, VERSIONS, Finished, Marker, read_marker, refuse_damaged, write_marker
+from opd_diag.replay.marker import (
+    MARKER,
+    REPORT,
+    VERSIONS,
+    Finished,
+    Marker,
+    read_marker,
+    refuse_damaged,
+    report_of,
+    write_marker,
+)
 
 PARTS = {"rollouts/a.jsonl": Finished("k1", "a" * 64, 5), "scores/ü.safetensors": Finished("k2", "b" * 64, 7)}
 
@@ -159,6 +169,23 @@ def test_who_reads_without_models_is_told_of_damage(finished):
     refuse_damaged(out)
     (out / names[0]).unlink()
     refuse_damaged(out)
+
+
+def test_a_report_is_not_judged_by_files_that_are_newer(finished):
+    out, names = finished
+    parts = {name: Finished.of("", out / name) for name in names}
+    write_marker(out, out.parent, parts | {REPORT: report_of(parts)})
+    refuse_damaged(out)
+    for name in names:
+        (out / name).write_text(name * 2)
+        newer = parts | {name: Finished.of("", out / name), REPORT: report_of(parts)}
+        write_marker(out, out.parent, newer)
+        if name in names[:3]:
+            with pytest.raises(StoreError, match=r"A later report in .* was begun and not finished\. Run report again"):
+                refuse_damaged(out)
+        else:  # scores are not read again
+            refuse_damaged(out)
+        (out / name).write_text(name)
 
 
 def test_where_nothing_is_known_nothing_is_said(finished):

@@ -115,3 +115,41 @@ def test_a_part_is_what_its_file_holds(tiny_run, tmp_path):
     assert (made.provenance["states"], again.provenance["states"]) == ("on-policy", "start")
     stored = Scores.load(tmp_path / "out/scores/step-000000.start.safetensors")
     np.testing.assert_array_equal(stored.reverse_kl, made.reverse_kl)
+
+
+def test_prompts_of_another_name_make_another_coverage(own_run, tmp_path):
+    """Its rows name them, and which responses share a prompt decides what is near."""
+    replayed(own_run, tmp_path / "out")
+    before = keys(tmp_path / "out")
+    own_run.prompts.write_text(own_run.prompts.read_text().replace('"id": "p', '"id": "q'))
+    again = replayed(own_run, tmp_path / "out")
+    assert set(again.coverage["prompt_id"]) == {"q0", "q1", "q2"}
+    changed = {name.partition("/")[0] for name, key in keys(tmp_path / "out").items() if key != before[name]}
+    assert changed == {"rollouts", "coverage"}
+
+
+def test_what_stops_a_response_decides_the_scores_of_recorded_ones(tiny_run, tmp_path):
+    replayed(tiny_run, tmp_path / "first")
+    recorded = {"rollouts": str(tmp_path / "first/rollouts"), "states": "on-policy"}
+    plain = replayed(tiny_run, tmp_path / "out", tmp_path / "shared", **recorded)
+    other = tiny.byte_tokenizer()
+    other.eos_token = tiny.SPECIAL[0]
+    other.save_pretrained(tmp_path / "other")
+    again = replayed(tiny_run, tmp_path / "out", tmp_path / "shared", **recorded, tokenizer=str(tmp_path / "other"))
+    for old, new in zip(plain.scored, again.scored, strict=True):
+        assert old.rollouts == new.rollouts
+        assert set(new.scores.provenance["stop_ids"]) == {*old.scores.provenance["stop_ids"], tiny.BYTES}
+        assert (new.scores.student_stop_logprobs > old.scores.student_stop_logprobs).all()
+
+
+def test_stored_scores_are_held_against_the_tokenizers_of_today(own_run, tmp_path, monkeypatch):
+    """The first time the teacher brought none; kept ids were never compared."""
+    for file in own_run.teacher.glob("*token*"):
+        file.unlink()
+    done = replayed(own_run, tmp_path / "out")
+    tiny.byte_tokenizer().save_pretrained(own_run.teacher)
+    compared = set()
+    monkeypatch.setattr("opd_diag.replay.parts.check_same_ids", lambda ids, *tokenizers: compared.update(ids))
+    replayed(own_run, tmp_path / "out")
+    for part in done.scored:
+        assert {*part.scores.student_topk_ids.ravel(), *part.scores.teacher_topk_ids.ravel()} <= compared

@@ -246,6 +246,17 @@ def test_two_prompts_under_one_number_are_refused(tiny_run, tmp_path):
     assert "two different prompts numbered" in message
 
 
+def test_recorded_rollouts_without_a_state_are_refused_before_any_work(tiny_run, tmp_path):
+    filled = Rollout(0, 0, "p0", None, (1,), (1,), (2,), "stop", Provenance("recorded", "step 10", "", 10, 1, 1, None))
+    silent = replace(filled, response_ids=(), provenance=replace(filled.provenance, weights="step 20"))
+    save_rollouts(tmp_path / "rollouts.jsonl", [filled, replace(silent, rollout_index=1)])
+    message = refused(tiny_run, RolloutsError, rollouts=str(tmp_path / "rollouts.jsonl"))
+    assert message.startswith("The rollouts of step 20 in")
+    assert message.endswith("hold no response token. Take them out to have new ones sampled.")
+    save_rollouts(tmp_path / "rollouts.jsonl", [filled, replace(silent, provenance=filled.provenance, rollout_index=1)])
+    assert set(planned(tiny_run, rollouts=str(tmp_path / "rollouts.jsonl")).recorded) == {"step 10"}
+
+
 def test_recorded_rollouts_bring_what_the_teacher_sees(tiny_run, tmp_path):
     save_rollouts(tmp_path / "rollouts.jsonl", [recorded(tiny_run, "step 10")])
     options = {"rollouts": str(tmp_path / "rollouts.jsonl"), "teacher_system_prompt": "Be brief."}

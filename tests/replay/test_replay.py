@@ -650,6 +650,28 @@ def test_back_is_the_first_checkpoint_on_the_states_of_each(tiny_run, whole, tmp
     assert_same_scores(done, again)
 
 
+def test_back_alone_checks_every_head_all_the_same(tiny_run, whole, tmp_path):
+    done = replayed(tiny_run, tmp_path / "out", states="back")
+    assert [(s.checkpoint.label, s.states) for s in done.scored] == [(label, "back") for label in LABELS]
+    checked = json.loads((tmp_path / "out/selftest.json").read_text())["head"]
+    assert [check["model"] for check in checked] == [*LABELS, "teacher"]
+    own = next(s for s in whole[0].scored if s.states == "on-policy")
+    np.testing.assert_array_equal(done.scored[0].scores.reverse_kl, own.scores.reverse_kl)
+
+
+def test_a_start_that_fails_on_anothers_states_names_the_way_out(tiny_run, tmp_path, monkeypatch):
+    score = parts.score
+
+    def failing(student, *args, states, **options):
+        if states == "back":
+            raise ModelError(f"{student.name} gives NaN.")
+        return score(student, *args, states=states, **options)
+
+    monkeypatch.setattr(parts, "score", failing)
+    with pytest.raises(ModelError, match=r"^step 0 gives NaN\. .* leave back out of --states\.$"):
+        replayed(tiny_run, tmp_path / "out", states="on-policy,back", checkpoints="30")
+
+
 def test_coverage_says_which_of_the_teachers_states_each_checkpoint_comes_near(whole, tiny_run, tmp_path, loaded):
     done, out = whole
     table = done.coverage

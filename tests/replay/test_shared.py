@@ -83,6 +83,18 @@ def test_a_damaged_file_is_not_used_and_is_replaced(places):
     assert (first / "scores/a.txt").read_text() == "x"
 
 
+def test_a_symbolic_link_is_not_used_wherever_it_points(places, tmp_path):
+    run, shared, first, second = places
+    part(first, run, shared)
+    [kept] = (shared / "ab" / KEY).iterdir()
+    kept.rename(tmp_path / "elsewhere.txt")
+    kept.symlink_to(tmp_path / "elsewhere.txt")
+    (kept.parent / "0.txt").symlink_to(tmp_path / "nowhere.txt")
+    assert part(second, run, shared) == ("x", True, [])
+    assert not kept.is_symlink()
+    assert SharedFolder(shared).find(KEY, ".txt") == kept
+
+
 def test_a_damaged_part_is_taken_from_there(places):
     run, shared, first, _ = places
     part(first, run, shared)
@@ -135,6 +147,15 @@ def test_inside_the_run_is_refused(places, inside):
         part(first, run, run / inside)
     assert list(run.iterdir()) == []
     assert not first.exists()
+
+
+def test_a_tilde_is_the_home_folder(places, tmp_path, monkeypatch):
+    run, _, first, _ = places
+    monkeypatch.setenv("HOME", str(tmp_path))
+    part(first, run, "~/mine")
+    assert len(list((tmp_path / "mine").rglob("*.txt"))) == 1
+    with pytest.raises(StoreError, match="the run folder"):
+        part(first, run, "~/run/store")
 
 
 def test_inside_the_output_folder_is_refused(places):

@@ -14,6 +14,7 @@ from opd_diag.errors import StoreError
 from opd_diag.inference import Shard
 from opd_diag.records.files import write_text
 from opd_diag.replay import open_store
+from opd_diag.replay import store as store_module
 from opd_diag.replay.marker import MARKER
 from opd_diag.replay.store import LOCK, SHARDS, refuse_unfit
 
@@ -74,6 +75,37 @@ def test_files_of_others_are_refused(run_dir, tmp_path):
     with pytest.raises(StoreError, match=r"not of opd-diag.*--out"), open_store(out, run_dir):
         pass
     assert [p.name for p in out.iterdir()] == ["thesis.tex"]
+
+
+def test_below_a_folder_that_may_not_be_read(run_dir, tmp_path, monkeypatch):
+    """Root may read all, so the system's answer to another user is given here."""
+
+    def refuse(path, *args, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for name in ("exists", "is_file", "mkdir"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(StoreError, match=r"out: Permission denied\. Choose another folder with --out"):
+        open_store(tmp_path / "secret/out", run_dir).__enter__()
+
+
+def test_shards_that_are_a_link_lead_nowhere(run_dir, tmp_path):
+    made(tmp_path / "out", run_dir)
+    (tmp_path / "home/empty").mkdir(parents=True)
+    (tmp_path / "home/thesis.tex").write_text("years of work")
+    for name in (SHARDS, "rollouts/.shards"):
+        (tmp_path / "out" / name).symlink_to(tmp_path / "home", target_is_directory=True)
+    with open_store(tmp_path / "out", run_dir):
+        pass
+    assert files(tmp_path / "home") == ["thesis.tex"]
+    assert (tmp_path / "home/empty").is_dir()
+    assert not (tmp_path / "out" / SHARDS).exists()
+    (tmp_path / "out" / SHARDS).mkdir()
+    (tmp_path / "out" / SHARDS / "key").symlink_to(tmp_path / "home/empty", target_is_directory=True)
+    with open_store(tmp_path / "out", run_dir):
+        pass
+    assert (tmp_path / "home/empty").is_dir()
+    assert not any((tmp_path / "out" / SHARDS).iterdir())
 
 
 def test_a_file_is_refused(run_dir, tmp_path):
@@ -294,3 +326,21 @@ def test_a_process_that_lost_the_race_leaves_the_winners_folder_alone(run_dir, t
         with pytest.raises(StoreError, match="Another process"), open_store(tmp_path / "out", run_dir):
             pass
         assert (tmp_path / "out").is_dir()
+
+
+def test_a_folder_made_for_nothing_goes_while_it_is_locked(run_dir, tmp_path, monkeypatch):
+    """Else the next process may have begun in it."""
+    locked = []
+    remove = store_module._remove_if_empty
+
+    def spy(made):
+        with pytest.raises(StoreError, match="Another process"), open_store(tmp_path / "new/out", run_dir):
+            pass
+        locked.append(True)
+        remove(made)
+
+    monkeypatch.setattr(store_module, "_remove_if_empty", spy)
+    with open_store(tmp_path / "new/out", run_dir):
+        pass
+    assert locked == [True]
+    assert not (tmp_path / "new").exists()
