@@ -57,6 +57,7 @@ def change_split(split: pd.DataFrame, metric: str, *, ax: Axes | None = None) ->
     what = quantity(metric)
     ax = new_axes() if ax is None else ax
     rows = split[split["metric"] == metric]
+    rows = rows[rows["orders"] == rows["orders"].max()]
     ax.set_title(f"{what.title}: what changed")
     ax.set_ylabel(f"change  ({what.unit})")
     if rows.empty:

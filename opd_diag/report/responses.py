@@ -78,11 +78,13 @@ def alarm(report: Report) -> Alarm | None:
     if verdict is None:
         return None
     labels = list(report.excerpts)[:2]
+    both = []
     for reading in readings(report):
         ends = [r for r in reading.responses if r.checkpoint in labels]
         if len(ends) == 2:
-            return Alarm(verdict, replace(reading, responses=ends))
-    return Alarm(verdict, None)
+            both.append(replace(reading, responses=ends))
+    both.sort(key=lambda reading: reading.responses[1].is_correct is True)  # one that went well would not show it
+    return Alarm(verdict, both[0] if both else None)
 
 
 def _reading(by_label: dict[str, Rollout]) -> Reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from opd_diag.plots.quantities import QUANTITIES, RESPONSE_QUANTITIES, quantity
@@ -141,7 +141,7 @@ def splits(report: Report) -> list[Split]:
             rows.append(
                 Split(
                     metric=metric,
-                    own=sets.get("on-policy"),
+                    own=_on_equal_prompts(sets.get("on-policy"), _part(table, metric, "on_policy_change")),
                     policy=_part(table, metric, "policy_change"),
                     state=_part(table, metric, "state_change"),
                     order=_part(table, metric, "order_difference"),
@@ -151,8 +151,14 @@ def splits(report: Report) -> list[Split]:
     return rows
 
 
+def _on_equal_prompts(own: Change | None, whole: Part | None) -> Change | None:
+    """Take the change from the split where there is one, so that it is the sum of what stands beside it."""
+    return own if own is None or whole is None else replace(own, difference=whole.difference, clear=whole.clear)
+
+
 def _part(table: pd.DataFrame, metric: str, part: str) -> Part | None:
     rows = table[(table["metric"] == metric) & (table["part"] == part)]
+    rows = rows[rows["orders"] == rows["orders"].max()]
     if rows.empty or math.isnan(rows.iloc[-1]["value"]):
         return None
     value, low, high = (float(v) for v in rows.iloc[-1][["value", "ci_low", "ci_high"]])

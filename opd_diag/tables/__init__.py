@@ -48,13 +48,13 @@ by prompt; of the responses, for ``on-policy`` alone::
 
     from_step from_label to_step to_label teacher states metric k value ci_low ci_high n_prompts
 
-**Split** (:func:`split_table`), one row a (checkpoint after the first, metric, part) of the change on own states, all
-parts of one (checkpoint, metric) on the same prompts::
+**Split** (:func:`split_table`), one row a (checkpoint after the first, metric, part, orders) of the change on own
+states, all parts of one (checkpoint, metric, orders) on the same prompts::
 
     from_step from_label step label teacher metric k part value ci_low ci_high n_prompts orders
 
-`part` is ``on_policy_change`` = ``policy_change`` + ``state_change``, and where ``back`` was scored (`orders` is 2)
-``order_difference``.
+`part` is ``on_policy_change`` = ``policy_change`` + ``state_change``. Where ``back`` was scored there are rows with
+`orders` 2 besides, averages of both orders, and ``order_difference``.
 
 **Coverage** (:func:`opd_diag.metrics.covered`), one row a state of the teacher's that was looked at; `is_covered` is
 missing where it is undefined::

@@ -44,8 +44,8 @@ def split_table(states: pd.DataFrame) -> pd.DataFrame:
 
     Formula, with M_a(S_b) the token mean of a metric of student a over the states of b, 0 the first checkpoint and c a
     later one: M_c(S_c) - M_0(S_0) = [M_c(S_0) - M_0(S_0)] + [M_c(S_c) - M_c(S_0)], the policy change at the start's
-    states and the state change under the new policy. Where `back` was scored, the other order is as good, and both
-    are averaged: policy change ½ [M_c(S_0) - M_0(S_0)] + ½ [M_c(S_c) - M_0(S_c)], state change
+    states and the state change under the new policy. Where `back` was scored, the other order is as good, and rows of
+    their own average both: policy change ½ [M_c(S_0) - M_0(S_0)] + ½ [M_c(S_c) - M_0(S_c)], state change
     ½ [M_c(S_c) - M_c(S_0)] + ½ [M_0(S_c) - M_0(S_0)]. The order difference is [M_c(S_c) - M_0(S_c)] -
     [M_c(S_0) - M_0(S_0)]: how much larger the policy change is at the checkpoint's states than at the start's.
 
@@ -58,10 +58,10 @@ def split_table(states: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Columns as in :mod:`opd_diag.tables`; intervals are 95 %, paired and clustered by prompt. All parts of one
-        (checkpoint, metric) rest on the prompts that have a defined value in every sample, so policy change and state
-        change add up to the on-policy change. A metric that is nowhere defined at the start's states of a later
-        checkpoint (a sampled one) has NaN. Empty where there is one checkpoint, and where `start` or `on-policy` was
-        not scored.
+        (checkpoint, metric, number of orders) rest on the prompts that have a defined value in every sample, so policy
+        change and state change add up to the on-policy change. A metric that is nowhere defined at the start's states
+        of a later checkpoint (a sampled one) has NaN. Empty where there is one checkpoint, and where `start` or
+        `on-policy` was not scored.
 
     Notes
     -----
@@ -90,14 +90,17 @@ def _rows(samples: list[pd.DataFrame]) -> list[dict[str, Any]]:
     """Give the rows of one checkpoint, metric by metric."""
     first, now = samples[0].iloc[0], samples[1].iloc[0]
     pair = {"from_step": first["step"], "from_label": first["label"], "step": now["step"], "label": now["label"]}
-    parts = _BOTH_ORDERS if len(samples) == len(_SAMPLES) else _ONE_ORDER
     columns = [(s[list(METRIC_NAMES)].to_numpy(float), s["prompt_index"].to_numpy()) for s in samples]
-    estimates = {part: stats.clustered_contrasts(columns, weights) for part, weights in parts.items()}
+    estimates = {
+        (part, orders): stats.clustered_contrasts(columns[: len(weights)], weights)
+        for orders, parts in ((1, _ONE_ORDER), (2, _BOTH_ORDERS))[: len(samples) - 2]
+        for part, weights in parts.items()
+    }
     return [
         pair
-        | {"teacher": now["teacher"], "metric": name, "part": part, "orders": len(samples) - 2}
+        | {"teacher": now["teacher"], "metric": name, "part": part, "orders": orders}
         | {"k": now["k"] if BY_NAME[name].depends_on_k else pd.NA}
         | {"value": of[i].value, "ci_low": of[i].ci_low, "ci_high": of[i].ci_high, "n_prompts": of[i].n_clusters}
         for i, name in enumerate(METRIC_NAMES)
-        for part, of in estimates.items()
+        for (part, orders), of in estimates.items()
     ]

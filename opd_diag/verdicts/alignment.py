@@ -87,7 +87,8 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
         return not_scored(name, question, "start")
     moved, held = moved_at_start(tables, limits)
     advice: dict[Status, str] = {
-        "pass": "The policy itself came closer to the teacher, not only the states it visits.",
+        "pass": "At these states the policy itself came closer to the teacher. Elsewhere it need not have: read the "
+        "teacher's states too.",
         "warn": "Progress on own states, if any, comes mostly from visiting other states: read the rollouts.",
         "fail": "What the policy had in common with the teacher at the start's states is lost: read the rollouts.",
     }
@@ -122,7 +123,7 @@ def alignment_at_teacher(tables: Tables, limits: Thresholds) -> Verdict:
         evidence=f"At the teacher's states, {kl.path}{covered}; difference {kl.shift}, {kl.n_prompts} prompts.",
         advice={
             "pass": "What the teacher does becomes less surprising to the student.",
-            "warn": "What the teacher writes is as far from the student as it was: it learns within its own states.",
+            "warn": "That the student comes nearer to what the teacher writes is not established.",
             "fail": "The student loses what the teacher does: read the rollouts, lower the learning rate.",
         }[status],
         reference="Coverage: arXiv 2002.09797. Forward and reverse KL: arXiv 2306.08543, section 2.1",
@@ -163,8 +164,7 @@ def _said_split(tables: Tables) -> str:
     state = split_change(tables, "reverse_kl", "state_change")
     if math.isnan(policy.value):
         return ""
-    averaged = " (both orders averaged)" if (tables.split["orders"] == 2).any() else ""
-    return f"; of the change of reverse KL on own states, policy {policy.said} and states {state.said}{averaged}"
+    return f"; of the change of reverse KL on own states, policy {policy.said} and states {state.said}"
 
 
 def percent(share: float) -> str:

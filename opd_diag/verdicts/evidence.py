@@ -112,8 +112,12 @@ class Part:
 
 
 def split_change(tables: Tables, metric: str, part: str) -> Part:
-    """Read one part of the change of `metric` on own states; NaN where it was not split."""
-    rows = tables.split[(tables.split["metric"] == metric) & (tables.split["part"] == part)]
+    """Read one part of the change of `metric` on own states; NaN where it was not split.
+
+    In the first order, policy before states, whether or not ``back`` was scored: no verdict may hang on an option.
+    """
+    split = tables.split
+    rows = split[(split["metric"] == metric) & (split["part"] == part) & (split["orders"] == 1)]
     if rows.empty:
         return Part(math.nan, math.nan, math.nan)
     return Part(*(float(v) for v in rows.iloc[-1][["value", "ci_low", "ci_high"]]))

@@ -109,8 +109,8 @@ def test_responses_stand_side_by_side(page):
 
 def test_difference_splits_into_policy_and_state_change(page):
     row = page.text[page.text.index("First → last, own states") :]
-    own, policy, state = "+0.40 [+0.36, +0.44] closer", "−0.20 [−0.23, −0.17]", "+0.60 ["
-    assert f"Overlap ratio ratio 0.34 → 0.74 {own} {policy} {state}" in row
+    own, policy, state = r"\+0.40 \[[^]]*\] closer", r"−0.20 \[−0.23, −0.17\]", r"\+0.60 \["
+    assert re.search(f"Overlap ratio ratio 0.34 → 0.74 {own} {policy} {state}", row)
     assert "Orders differ by" not in page.text
 
 
@@ -131,9 +131,11 @@ def test_a_false_success_is_told_before_the_curves(tmp_path):
     assert all(part in alarm for part in report.verdicts[0].evidence.rstrip(".").split("; "))
     assert "Do not believe the curves on own states." in alarm
     first, last = list(report.excerpts)[:2]
-    assert report.excerpts[first][0].response_text.split("\n")[0] in alarm
-    assert report.excerpts[last][0].response_text.split("\n")[1] in alarm
-    assert report.excerpts["teacher"][0].response_text not in alarm
+    # the first prompt goes well at the end, the second does not
+    assert report.excerpts[last][0].response_text.split("\n")[1] not in alarm
+    assert report.excerpts[first][1].prompt_text.split("?")[0] in alarm
+    assert report.excerpts[last][1].response_text in alarm
+    assert report.excerpts["teacher"][1].response_text not in alarm
     assert alarm.count("tokens, ") == 2  # two responses, with length and end
 
 

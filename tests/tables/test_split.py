@@ -47,7 +47,7 @@ def chain_run(first, later, own_of_first, own_of_later, *, back=False):
 
 def by_part(split):
     """Rows by (part, metric)."""
-    table = split.set_index(["part", "metric"])
+    table = split[split["orders"] == split["orders"].max()].set_index(["part", "metric"])
     assert table.index.is_unique
     return table
 
@@ -67,6 +67,9 @@ def test_equals_the_enumerated_terms(exact_paths, back):
         for metric, value in by_metric.items():
             assert table.loc[(part, metric), "value"] == pytest.approx(value, abs=1e-9), (part, metric)
     assert set(table["orders"]) == {2 if back else 1}
+    alone = chain_run(FIRST, LATER, *exact_paths)
+    split = chain_run(FIRST, LATER, *exact_paths, back=back)
+    pd.testing.assert_frame_equal(split[split["orders"] == 1].reset_index(drop=True), alone)  # there in any case
     sizes = {part: np.abs(list(by_metric.values())).max() for part, by_metric in expected.items()}
     assert min(sizes.values()) > 0.01, "every part must be worth comparing"
 
@@ -179,9 +182,9 @@ def test_columns_rows_and_sums(back):
     split = assemble((s.pair for s in a_run(steps=(10, 20, 30), back=back)), k=8).split
     assert list(split.columns) == SPLIT_COLUMNS
     assert split["step"].dtype == split["from_step"].dtype == split["k"].dtype == "Int64"
-    named = PARTS if back else PARTS[:3]
-    expected = [(label, metric, part) for label in ("step 20", "step 30") for metric in METRIC_NAMES for part in named]
-    assert list(zip(split["label"], split["metric"], split["part"], strict=True)) == expected
+    named = [(part, 1) for part in PARTS[:3]] + ([(part, 2) for part in PARTS] if back else [])
+    expected = [(label, metric, *of) for label in ("step 20", "step 30") for metric in METRIC_NAMES for of in named]
+    assert list(zip(split["label"], split["metric"], split["part"], split["orders"], strict=True)) == expected
     assert (split["from_step"] == 10).all()
     assert (split["from_label"] == "step 10").all()
     assert set(split["teacher"]) == {"big"}
@@ -190,6 +193,7 @@ def test_columns_rows_and_sums(back):
         "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage",
     }  # fmt: skip
     assert set(k_known["k"]) == {8}
+    split = split[split["orders"] == split["orders"].max()]
     wide = split.pivot_table("value", ["label", "metric"], "part", dropna=False)
     whole, parts_together = wide["on_policy_change"], wide["policy_change"] + wide["state_change"]
     pd.testing.assert_series_equal(whole, parts_together, check_names=False, atol=1e-12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from opd_diag.verdicts import DEFAULTS, Thresholds, judge
@@ -124,11 +125,11 @@ def test_the_start_says_how_the_change_splits():
     assert numbers_in(state.split(", 32 prompts")[0]) == pytest.approx([-0.2, -0.21, -0.19])
 
 
-def test_averaging_both_orders_is_said():
-    tables = run(None, {"reverse_kl": (1.0, 0.7, 0.5)})
-    assert "averaged" not in verdict("alignment_at_start", tables).evidence
-    both = replace(tables, split=tables.split.assign(orders=2))
-    assert "(both orders averaged)" in verdict("alignment_at_start", both).evidence
+def test_no_verdict_hangs_on_whether_back_was_scored():
+    tables = run(None, {"reverse_kl": (1.0, 0.8, 0.7)})
+    averaged = tables.split.assign(orders=2, value=0.0, ci_low=-1.0, ci_high=1.0)
+    both = replace(tables, split=pd.concat([tables.split, averaged], ignore_index=True))
+    assert judge(both, step_zero_known=True) == judge(tables, step_zero_known=True)
 
 
 @pytest.mark.parametrize(
