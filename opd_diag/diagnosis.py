@@ -16,7 +16,7 @@ from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
 from opd_diag.replay import Replay, ReplayPlan, Store, make_plan, open_store, replay
 from opd_diag.replay.marker import refuse_damaged
-from opd_diag.replay.plan import TEACHER_LABEL
+from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.replay.replay import Progress
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.report import Report, load_report_json

@@ -32,6 +32,7 @@ UNTESTED = {
     "inference/batches.py": "tested through inference/test_scoring.py, which forwards what it groups",
     "records/json_lines.py": "tested through records/test_prompt.py and test_rollout.py, which read with it",
     "verdicts/unanswered.py": "tested through verdicts/test_rules.py, which asks what cannot be answered",
+    "replay/recorded.py": "tested through replay/test_plan.py, which plans with recorded rollouts",
     "report/sections.py": "tested through report/test_page.py, which shows it",
     "report/measured.py": "tested through report/test_page.py, which shows it",
     "report/provenance.py": "tested through test_diagnosis.py, as it needs a whole run",

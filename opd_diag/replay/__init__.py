@@ -2,6 +2,7 @@
 
 ============  =====================================================================================
 `plan.py`     ``make_plan``: everything that can be known, and refused, before a model is loaded
+`recorded.py` rollouts that ``--rollouts`` brings, and which of them are refused
 `store.py`    ``Store``: OUT_DIR, its lock, its finished parts, and the shards of those under way
 `marker.py`   what OUT_DIR says of itself: whose run, the key and the checksum of every part
 `shared.py`   a folder in which several OUT_DIRs find each other's parts (``--store``)

@@ -38,7 +38,7 @@ class Parts:
     def __init__(self, plan: ReplayPlan, store: Store, progress: Progress) -> None:
         self.plan, self.store, self.progress = plan, store, progress
         tokenizer = plan.teacher_tokenizer or plan.tokenizer
-        self.teacher = LazyModel(plan.teacher, plan.settings, plan.teacher.path.name, tokenizer)
+        self.teacher = LazyModel(plan.teacher, plan.settings, plan.teacher.path.resolve().name, tokenizer)
 
     def student(self, checkpoint: Checkpoint) -> LazyModel:
         """Give a checkpoint as a model that is not loaded yet."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opd_diag.errors import CheckpointError, InputError, RolloutsError, RunFolderError
+from opd_diag.errors import CheckpointError, InputError, RunFolderError
 from opd_diag.inference import resolve_device
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.prompt import Prompt, load_prompts
-from opd_diag.records.rollout import Rollout, load_rollouts
+from opd_diag.records.rollout import Rollout
 from opd_diag.records.settings import Settings
-from opd_diag.runs import Manifest, find_checkpoints, fingerprint, select_checkpoints, step_zero
+from opd_diag.replay.recorded import TEACHER_LABEL, recorded_rollouts
+from opd_diag.runs import Manifest, find_checkpoints, select_checkpoints, step_zero
 from opd_diag.runs.shapes import shape_difference
 from opd_diag.tokenization import (
     EncodedPrompt,
@@ -26,8 +27,6 @@ from opd_diag.tokenization import (
     read_template,
     tokenizer_differences,
 )
-
-TEACHER_LABEL = "teacher"
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
     resolve_device(settings.device)
     teacher = _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
-    recorded, of_recorded = _recorded(settings, checkpoints, teacher)
+    recorded, of_recorded = recorded_rollouts(settings, checkpoints, teacher)
     notes += of_recorded
     prompts, of_prompts = _prompts(settings, tokenizer, recorded)
     notes += of_prompts
@@ -204,70 +203,6 @@ def _tokenizers(
         load_tokenizer(source, trust_remote_code=load),
         None if theirs is None else load_tokenizer(theirs, trust_remote_code=load),
     )
-
-
-def _recorded(
-    settings: Settings, checkpoints: Sequence[Checkpoint], teacher: Checkpoint
-) -> tuple[dict[str, tuple[Rollout, ...]], list[str]]:
-    if settings.rollouts is None:
-        return {}, []
-    path = Path(settings.rollouts)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files:
-        raise RolloutsError(f"No .jsonl file in {path}. Expected rollouts as opd-diag writes them to rollouts/.")
-    writers = {c.label: c for c in (*checkpoints, *([teacher] if "teacher" in settings.states else []))}
-    by_label: dict[str, dict[tuple[int, int], Rollout]] = {}
-    written = set()
-    for rollout in (r for file in files for r in load_rollouts(file)):
-        label = rollout.provenance.weights
-        written.add(label)
-        if label in writers and rollout.prompt_index < settings.max_prompts:
-            # start.jsonl repeats the first checkpoint's own file: one copy is enough
-            by_label.setdefault(label, {})[rollout.prompt_index, rollout.rollout_index] = rollout
-    notes = _without_another_teachers(path, by_label, teacher)
-    _refuse_foreign(path, by_label, writers)
-    if not by_label:
-        raise RolloutsError(
-            f"The rollouts in {path} were written by {', '.join(sorted(written))}, the run has "
-            f"{', '.join(c.label for c in checkpoints)}. Leave --rollouts out to sample new ones."
-        )
-    return {label: tuple(chosen[key] for key in sorted(chosen)) for label, chosen in by_label.items()}, notes
-
-
-def _without_another_teachers(
-    path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], teacher: Checkpoint
-) -> list[str]:
-    """Take out responses of another teacher: the students' beside them are as good for this one."""
-    theirs = by_label.get(TEACHER_LABEL, {})
-    if all(r.provenance.weights_key in ("", fingerprint(teacher)) for r in theirs.values()):
-        return []
-    del by_label[TEACHER_LABEL]
-    return [f"The teacher's responses in {path} are of another teacher and were not used."]
-
-
-def _refuse_foreign(
-    path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], writers: Mapping[str, Checkpoint]
-) -> None:
-    """Refuse rollouts of other weights under the same label, two prompts under one index, no states."""
-    keys = {label: fingerprint(writers[label]) for label in by_label}
-    empty = [label for label, rollouts in by_label.items() if not any(r.state_positions for r in rollouts.values())]
-    if empty:
-        raise RolloutsError(
-            f"The rollouts of {empty[0]} in {path} hold no response token. Take them out to have new ones sampled."
-        )
-    prompts: dict[int, tuple[int, ...]] = {}
-    for label, rollouts in by_label.items():
-        for rollout in rollouts.values():
-            if rollout.provenance.weights_key not in ("", keys[label]):
-                raise RolloutsError(
-                    f"The rollouts of {label} in {path} were written by other weights than the {label} of this run. "
-                    "Give rollouts of this very run, or leave --rollouts out to sample new ones."
-                )
-            if prompts.setdefault(rollout.prompt_index, rollout.prompt_ids) != rollout.prompt_ids:
-                raise RolloutsError(
-                    f"The rollouts in {path} have two different prompts numbered {rollout.prompt_index}. Give rollouts "
-                    "of one set of prompts."
-                )
 
 
 def _prompts(
