@@ -39,7 +39,8 @@ class Thresholds:
     comes from visiting other states."""
     state_share: float = 0.1
     """Least share of that fall which, as state change, makes progress suspect of being a false success. Ours, and
-    small, for it takes a sign of harm besides, and that is what told the runs apart that were grown for this project:
+    small, for it takes a sign of harm besides, and that is what tells apart the runs grown for this project (at
+    the start's states .46 to .82 of the fall holds in collapsing tiny runs, .58 to .96 in healthy ones):
     a student that was far from its teacher looks closer at its old states as soon as it loses its certainty, rubbish
     or not."""
     accuracy_change: float = 0.02
