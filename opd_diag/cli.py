@@ -71,6 +71,9 @@ def shows_errors(command: Callable[P, R]) -> Callable[P, R]:
         except OpdDiagError as error:
             err.print(f"[red]error:[/red] {escape(str(error))}")
             raise typer.Exit(2) from error
+        except PermissionError as error:  # of a folder above something that was named
+            err.print(f"[red]error:[/red] {escape(f'{error.filename} may not be read. Ask for the permission.')}")
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             err.print("Interrupted. Run the same command again: what was finished is kept.")
             raise typer.Exit(INTERRUPTED) from error

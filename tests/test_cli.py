@@ -453,6 +453,16 @@ def test_check_holds_values_against_other_thresholds(finished, tmp_path, limits,
         assert all(line.startswith("unknown") for line in result.stdout.splitlines())
 
 
+def test_a_folder_that_may_not_be_read_is_one_sentence(tiny_run, out, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", "/secret/prompts.jsonl")
+
+    monkeypatch.setattr("opd_diag.diagnosis.make_plan", refused)
+    result = invoke("report", tiny_run.run_dir, "--out", out)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == ["error: /secret/prompts.jsonl may not be read. Ask for the permission."]
+
+
 @pytest.mark.parametrize(
     ("limits", "fail_on", "failures", "skipped"),
     [("", "fail", 0, 0), ("", "warn", 3, 0), ("prompts = 9", "fail", 0, 8), ("prompts = 9", "unknown", 8, 0)],
