@@ -121,10 +121,10 @@ def test_progress_off_a_terminal_is_plain_lines(tiny_run, out, without_pages):
     tokens = re.search(r": ([\d,]+) in", told[2])[1]
     assert told[0] == "teacher: sampling responses: 16 in T"
     assert [t.split(": ")[:2] for t in told] == [
-        ["teacher", "sampling responses"], ["step 0", "sampling responses"], ["step 0", "scoring on-policy states"],
-        ["step 0", "scoring teacher states"], ["step 30", "sampling responses"],
-        ["step 30", "scoring on-policy states"], ["step 30", "scoring start states"],
-        ["step 30", "scoring teacher states"],
+        ["teacher", "sampling responses"], ["step 0", "sampling responses"],
+        ["step 0", "scoring on-policy states, tokens"], ["step 0", "scoring teacher states, tokens"], ["step 30", "sampling responses"],
+        ["step 30", "scoring on-policy states, tokens"], ["step 30", "scoring start states, tokens"],
+        ["step 30", "scoring teacher states, tokens"],
     ]  # fmt: skip
     assert int(tokens.replace(",", "")) > 100
 
@@ -135,7 +135,7 @@ def test_progress_on_a_terminal_is_drawn_and_taken_away(tiny_run, out, without_p
     reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30")
     drawn = screen.getvalue()
     assert ESCAPE in drawn
-    assert "step 30: scoring start states" in drawn
+    assert "step 30: scoring start states, tokens" in drawn
     assert re.search(r"(\d{3})/\1\b", drawn), "done of all"
 
 
@@ -558,7 +558,7 @@ def test_names_with_markup_print_as_they_are(marked_up, tmp_path, without_pages)
     assert result.stdout.startswith(f"{label}: ")
     assert f"page: {out / 'report.html'}" in result.stdout
     assert str(marked_up) in result.stderr
-    assert f"\n{label}: scoring start states: " in result.stderr
+    assert f"\n{label}: scoring start states, tokens: " in result.stderr
     assert "\\" not in result.stderr + result.stdout
     assert f"At {label} the tokens" in invoke("check", out).stdout
 

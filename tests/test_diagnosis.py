@@ -445,7 +445,7 @@ def test_progress_is_told(tiny_run, tmp_path, without_pages):
     opd_diag.diagnose(
         tiny_run.run_dir, out=tmp_path / "out", checkpoints="30", progress=lambda *what: told.append(what)
     )
-    assert told[-1][0] == "step 30: scoring teacher states"
+    assert told[-1][0] == "step 30: scoring teacher states, tokens"
     assert told[-1][1] == told[-1][2] > 0
 
 

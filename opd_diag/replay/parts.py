@@ -157,7 +157,7 @@ class Parts:
         )
 
     def _scored(self, student: LazyModel, states: str, rollouts: Rollouts, key: str) -> Scores:
-        what = f"{student.checkpoint.label}: scoring {states} states"
+        what = f"{student.checkpoint.label}: scoring {states} states, tokens"
         teacher = self.loaded_teacher()
         for model in (student, self.teacher):
             if not model.checked:  # in an earlier process perhaps, on another machine

@@ -166,9 +166,9 @@ def test_progress_counts_to_the_end(tiny_run, tmp_path):
     replayed(tiny_run, tmp_path / "out", lambda *what: told.append(what), checkpoints="10")
     whats = list(dict.fromkeys(what for what, _, _ in told))
     assert whats == [
-        "teacher: sampling responses", "step 0: sampling responses", "step 0: scoring on-policy states",
-        "step 0: scoring teacher states", "step 10: sampling responses", "step 10: scoring on-policy states",
-        "step 10: scoring start states", "step 10: scoring teacher states",
+        "teacher: sampling responses", "step 0: sampling responses", "step 0: scoring on-policy states, tokens",
+        "step 0: scoring teacher states, tokens", "step 10: sampling responses",
+        "step 10: scoring on-policy states, tokens", "step 10: scoring start states, tokens", "step 10: scoring teacher states, tokens",
     ]  # fmt: skip
     last = {what: (done, total) for what, done, total in told}
     assert all(done == total > 0 for done, total in last.values())
@@ -221,7 +221,7 @@ def test_killed_and_started_again_ends_in_the_same(tiny_run, whole, tmp_path):
         "import os, signal, sys\n"
         "from opd_diag.diagnosis import diagnose\n"
         "def die(what, done, total):\n"
-        "    if what == 'step 10: scoring start states': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if what == 'step 10: scoring start states, tokens': os.kill(os.getpid(), signal.SIGKILL)\n"
         "diagnose(sys.argv[1], out=sys.argv[2], progress=die)\n"
     )
     out = tmp_path / "out"
