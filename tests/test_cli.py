@@ -122,7 +122,8 @@ def test_progress_off_a_terminal_is_plain_lines(tiny_run, out, without_pages):
     assert told[0] == "teacher: sampling responses: 16 in T"
     assert [t.split(": ")[:2] for t in told] == [
         ["teacher", "sampling responses"], ["step 0", "sampling responses"],
-        ["step 0", "scoring on-policy states, tokens"], ["step 0", "scoring teacher states, tokens"], ["step 30", "sampling responses"],
+        ["step 0", "scoring on-policy states, tokens"], ["step 0", "scoring teacher states, tokens"],
+        ["step 30", "sampling responses"],
         ["step 30", "scoring on-policy states, tokens"], ["step 30", "scoring start states, tokens"],
         ["step 30", "scoring teacher states, tokens"],
     ]  # fmt: skip

@@ -168,7 +168,8 @@ def test_progress_counts_to_the_end(tiny_run, tmp_path):
     assert whats == [
         "teacher: sampling responses", "step 0: sampling responses", "step 0: scoring on-policy states, tokens",
         "step 0: scoring teacher states, tokens", "step 10: sampling responses",
-        "step 10: scoring on-policy states, tokens", "step 10: scoring start states, tokens", "step 10: scoring teacher states, tokens",
+        "step 10: scoring on-policy states, tokens", "step 10: scoring start states, tokens",
+        "step 10: scoring teacher states, tokens",
     ]  # fmt: skip
     last = {what: (done, total) for what, done, total in told}
     assert all(done == total > 0 for done, total in last.values())
