@@ -336,6 +336,18 @@ def test_the_note_names_the_start_that_was_used(own_run, tmp_path, without_pages
     assert "'start' is step 20" in note
 
 
+def test_a_teacher_that_never_ends_is_noted(tiny_run, tmp_path, without_pages):
+    short = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "short", max_new_tokens=1, checkpoints="30")
+    ends = {r.stop_reason for r in load_rollouts(tmp_path / "short/rollouts/teacher.jsonl")}
+    assert ends == {"length"}
+    [note] = [note for note in short.notes if "responses of the teacher were cut" in note]
+    assert "All 16" in note
+    assert "at the limit of 1," in note
+    assert "--max-new-tokens" in note
+    own = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "own", max_new_tokens=1, states="on-policy,start")
+    assert not [note for note in own.notes if "of the teacher" in note]
+
+
 def test_one_checkpoint_and_one_prompt(own_run, tmp_path):
     """The least there can be, with its page: no step, nothing to compare, and no interval."""
     model = own_run.checkpoint(20)
