@@ -120,8 +120,8 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
     theirs = next((s.rollouts for s in replayed.scored if s.states == "teacher"), ())
     if theirs and all(r.truncated for r in theirs):
         notes.append(
-            f"All {len(theirs)} responses of the teacher were cut at the limit of {plan.settings.max_new_tokens}, so how it "
-            "ends is not seen. Raise --max-new-tokens to let it finish."
+            f"All {len(theirs)} responses of the teacher were cut at the limit of {plan.settings.max_new_tokens}, so "
+            "how it ends is not seen. Raise --max-new-tokens to let it finish."
         )
     if not all(r.provenance.plain for s in replayed.scored for r in s.rollouts):
         notes.append(
