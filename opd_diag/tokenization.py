@@ -235,13 +235,24 @@ def tokenizer_differences(student: Tokenizer, teacher: Tokenizer) -> list[str]:
     return found
 
 
-def check_same_ids(ids: Iterable[int], student: Tokenizer, teacher: Tokenizer) -> None:
+def check_same_ids(
+    ids: Iterable[int],
+    student: Tokenizer,
+    teacher: Tokenizer,
+    *,
+    roles: tuple[str, str] = ("student", "teacher"),
+    way_out: str = "Use a teacher with the student's tokenizer.",
+) -> None:
     """Refuse two tokenizers under which an id that occurs means different text.
 
     Parameters
     ----------
     ids
         Ids that occur in rollouts or among kept tokens. Ids that neither tokenizer knows are padding rows and pass.
+    student, teacher
+        The two tokenizers.
+    roles, way_out
+        What the message calls them, and what it says to do.
 
     Raises
     ------
@@ -251,12 +262,12 @@ def check_same_ids(ids: Iterable[int], student: Tokenizer, teacher: Tokenizer) -
     different = [i for i in sorted(set(ids)) if not _same_token(i, student, teacher)]
     if different:
         shown = "; ".join(
-            f"{i} is {student.token(i).text!r} for the student, {teacher.token(i).text!r} for the teacher"
+            f"{i} is {student.token(i).text!r} for the {roles[0]}, {teacher.token(i).text!r} for the {roles[1]}"
             for i in different[:3]
         )
         raise TokenizerMismatchError(
-            f"Student and teacher read {len(different)} of the ids that occur differently: {shown}. Scores of such a "
-            "pair would compare different tokens. Use a teacher with the student's tokenizer."
+            f"{roles[0].capitalize()} and {roles[1]} read {len(different)} of the ids that occur differently: {shown}. "
+            f"Scores of such a pair would compare different tokens. {way_out}"
         )
 
 

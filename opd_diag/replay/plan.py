@@ -117,6 +117,7 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
     notes += of_recorded
     prompts, of_prompts = _prompts(settings, tokenizer, recorded)
     notes += of_prompts
+    _refuse_other_tokenizer(checkpoints[0], tokenizer, prompts, settings.trust_remote_code)
     if teacher_tokenizer is None:
         notes.append("The teacher brings no tokenizer; its ids are taken to mean what the student's mean.")
     else:
@@ -161,6 +162,21 @@ def _refuse_other_shape(start: Checkpoint, checkpoints: Sequence[Checkpoint]) ->
                 f"The student (step 0) {start.path} cannot be what {checkpoint.label} was trained from: {difference}. "
                 "Name the model that the training started from with --student."
             )
+
+
+def _refuse_other_tokenizer(
+    first: Checkpoint, tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt], trust_remote_code: bool
+) -> None:
+    """Refuse an initial student that reads the prompts' ids, or the stop token, in another way than the run does."""
+    if first.tokenizer is None or first.tokenizer == tokenizer.source:
+        return
+    check_same_ids(
+        {*tokenizer.stop_ids, *(i for prompt in prompts for i in prompt.ids)},
+        load_tokenizer(first.tokenizer, trust_remote_code=trust_remote_code),
+        tokenizer,
+        roles=(f"student of {first.label}", "run"),
+        way_out="Name the model that training started from with --student, or the run's tokenizer with --tokenizer.",
+    )
 
 
 def _refuse_shared_file_names(checkpoints: Sequence[Checkpoint]) -> None:

@@ -94,6 +94,18 @@ def test_a_student_of_another_shape_is_no_step_zero(own_run):
     assert "--student" in message
 
 
+def test_a_student_with_another_tokenizer_is_no_step_zero(own_run):
+    tokenizer = json.loads((own_run.student / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["0"], vocabulary["+"] = vocabulary["+"], vocabulary["0"]
+    (own_run.student / "tokenizer.json").write_text(json.dumps(tokenizer))
+    message = refused(own_run, TokenizerMismatchError)
+    assert message.startswith("Student of step 0 and run read 2 of the ids that occur differently")
+    assert "10 is '0' for the student of step 0, '+' for the run" in message
+    assert "--student" in message
+    assert planned(own_run, student=str(own_run.checkpoint(10)), checkpoints="20,30").first.step == 0
+
+
 def test_only_the_checkpoints_asked_for(tiny_run):
     assert [c.step for c in planned(tiny_run, checkpoints="30,10").checkpoints] == [0, 10, 30]
     assert [c.step for c in planned(tiny_run, checkpoints=["step 20"]).checkpoints] == [0, 20]
