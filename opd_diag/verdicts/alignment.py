@@ -92,7 +92,7 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
         "warn": "Progress on own states, if any, comes mostly from visiting other states: read the rollouts.",
         "fail": "What the policy had in common with the teacher at the start's states is lost: read the rollouts.",
     }
-    share = "" if math.isnan(held) else f" (policy change: {percent(held)} of the fall of reverse KL on own states)"
+    share = "" if math.isnan(held) else f" (policy change: {_percent(held)} of the fall of reverse KL on own states)"
     return _verdict(name, question, moved, limits, advice, share, _said_split(tables))
 
 
@@ -105,7 +105,7 @@ def alignment_at_teacher(tables: Tables, limits: Thresholds) -> Verdict:
     if not is_scored(tables, "teacher"):
         return not_scored(name, question, "teacher")
     kl = change(tables, "forward_kl", "teacher")
-    if kl.n_prompts < limits.prompts or kl.n_checkpoints < 2:
+    if kl.thin(limits.prompts):
         return too_little(name, question, kl.n_prompts, limits, kl.n_checkpoints)
     fell = kl.direction(limits.forward_kl_change, limits.order) < 0
     rose = kl.direction(limits.forward_kl_change, -1.0) > 0  # harm at the end is harm, whatever came between
@@ -140,7 +140,7 @@ def _verdict(
     split: str = "",
 ) -> Verdict:
     overlap, kl = moved.overlap, moved.kl
-    if overlap.n_prompts < limits.prompts or overlap.n_checkpoints < 2:
+    if overlap.thin(limits.prompts):
         return too_little(name, question, overlap.n_prompts, limits, overlap.n_checkpoints)
     order = "" if math.isnan(kl.tau) else f", order of the KL means τ = {number(kl.tau, 1, signed=True)}"
     return Verdict(
@@ -167,6 +167,6 @@ def _said_split(tables: Tables) -> str:
     return f"; of the change of reverse KL on own states, policy {policy.said} and states {state.said}"
 
 
-def percent(share: float) -> str:
+def _percent(share: float) -> str:
     """Write a share, at least none and at most all."""
     return "all" if share >= 1 else "none" if share <= 0 else f"{share:.0%}"

@@ -52,6 +52,10 @@ class Change:
         by_error, by_size = decimals_for(value, self.ci_low, self.ci_high), decimals_for(value, math.nan, math.nan)
         return number(value, max(by_error, by_size))
 
+    def thin(self, prompts: float) -> bool:
+        """Whether there is nothing to compare, or fewer than `prompts` prompts to tell."""
+        return self.n_prompts < prompts or self.n_checkpoints < 2
+
     def direction(self, least: float, order: float) -> int:
         """Give 1 for a rise, -1 for a fall, 0 where neither is established.
 

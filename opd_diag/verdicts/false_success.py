@@ -42,7 +42,7 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
     # where the curves went on their way does not matter here: a run that bounces deceives as well, or holds as well
     limits = replace(limits, order=-1.0)
     own = moved_on(tables, "on-policy", limits)
-    if own.kl.n_prompts < limits.prompts or own.kl.n_checkpoints < 2:
+    if own.kl.thin(limits.prompts):
         return too_little(NAME, QUESTION, own.kl.n_prompts, limits, own.kl.n_checkpoints)
     signs = [teacher_left(tables, limits), diversity_lost(tables, limits), accuracy_lost(tables, limits)]
     worse = [sign for sign in signs if sign.worse]

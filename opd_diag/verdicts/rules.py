@@ -9,11 +9,11 @@ import pandas as pd
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import number, with_interval
 from opd_diag.tables import Tables
+from opd_diag.verdicts.alignment import PAPER
 from opd_diag.verdicts.evidence import change, is_scored, summary_row
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_scored, too_little, unknown
 
-PAPER = "arXiv 2604.13016"
 MASSES = ("student_overlap_mass", "teacher_overlap_mass")
 
 
@@ -61,7 +61,7 @@ def entropy_gap(tables: Tables, limits: Thresholds) -> Verdict:
     if not is_scored(tables, "on-policy"):
         return not_scored("entropy_gap", question, "on-policy")
     seen = change(tables, "entropy_gap", "on-policy")
-    if seen.n_prompts < limits.prompts or seen.n_checkpoints < 2:
+    if seen.thin(limits.prompts):
         return too_little("entropy_gap", question, seen.n_prompts, limits, seen.n_checkpoints)
     direction = seen.direction(limits.entropy_gap_change, limits.order)
     small = seen.last <= limits.entropy_gap_small
@@ -100,7 +100,7 @@ def accuracy(tables: Tables, limits: Thresholds) -> Verdict:
             "The prompts have no reference answers, so alignment is all that can be seen.",
             "Give answers in the prompts file: more alike is not the same as better.",
         )
-    if seen.n_prompts < limits.prompts or seen.n_checkpoints < 2:
+    if seen.thin(limits.prompts):
         return too_little("accuracy", question, seen.n_prompts, limits, seen.n_checkpoints)
     direction = seen.direction(limits.accuracy_change, -1.0)
     status: Status = "pass" if direction > 0 else "fail" if direction < 0 else "warn"
