@@ -11,11 +11,9 @@ import pandas as pd
 from opd_diag import stats
 from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
 from opd_diag.tables.coverage import coverage_rows
-from opd_diag.tables.responses import OUTCOMES, OWN_STATES, Responses
+from opd_diag.tables.responses import OWN_STATES, Responses
 from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of
 from opd_diag.tables.states import IDENTITY
-
-__all__ = ["DIFFERENCE_COLUMNS", "OUTCOMES", "OWN_STATES", "SUMMARY_COLUMNS", "difference_table", "summarize"]
 
 SUMMARY_COLUMNS = [
     *IDENTITY, "metric", "k", "aggregation", "value", "ci_low", "ci_high", "bound_low", "bound_high",
