@@ -70,7 +70,7 @@ class Store:
             Whether other OUT_DIRs can use it.
         """
         if self._has(name, key) or (share and self._taken(name, key)):
-            part = load(self.path(name))
+            part = self._loaded(name, load)
         else:
             part = make()
             self._claim()
@@ -125,6 +125,15 @@ class Store:
             self.notes.append(f"{self.path(name)} was damaged (its checksum differs). It was made again.")
             return False
         return True
+
+    def _loaded(self, name: str, load: Callable[[Path], T]) -> T:
+        """Read a part that has the bytes it should have; what they say may still be nothing of ours."""
+        try:
+            return load(self.path(name))
+        except (TypeError, ValueError, KeyError) as error:
+            raise StoreError(
+                f"{self.path(name)} cannot be read: {error!r}. Delete it, and leave --store out if it came from there."
+            ) from error
 
     def _claim(self) -> None:
         """Mark OUT_DIR as ours before the first file of ours stands in it: a killed process must find it again."""

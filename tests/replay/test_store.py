@@ -150,6 +150,19 @@ def test_a_part_with_other_bytes_is_made_again_and_said(run_dir, tmp_path, text)
         assert store.notes == []
 
 
+def test_a_part_that_says_nothing_of_ours_is_one_sentence(run_dir, tmp_path):
+    """Its bytes are those that were noted: who forged it in a shared folder may have noted them too."""
+    made(tmp_path / "out", run_dir)
+
+    def nonsense(path):
+        raise TypeError("missing 5 required positional arguments")
+
+    with open_store(tmp_path / "out", run_dir) as store, pytest.raises(StoreError) as caught:
+        store.part("rollouts/a.jsonl", "k1", make=pytest.fail, save=write_text, load=nonsense)
+    assert "a.jsonl cannot be read: TypeError('missing 5 required" in str(caught.value)
+    assert "Delete it, and leave --store out" in str(caught.value)
+
+
 def test_a_part_that_cannot_be_made_leaves_nothing(run_dir, tmp_path):
     with pytest.raises(ZeroDivisionError), open_store(tmp_path / "out", run_dir) as store:
         store.part("a", "k", make=lambda: 1 / 0, save=write_text, load=Path.read_text)
