@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
 from opd_diag.replay import Replay, ReplayPlan, Store, make_plan, open_store, replay
+from opd_diag.replay.cost import Prediction, actual_cost, cost_record, predicted_or_none
 from opd_diag.replay.marker import refuse_damaged
+from opd_diag.replay.precision import larger
 from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.replay.replay import Progress
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.report import Report, load_report_json
+from opd_diag.report.json_file import write_report_json
 from opd_diag.report.provenance import provenance, reader_notes
 from opd_diag.runs import MANIFEST_NAME, read_manifest
+from opd_diag.runs.digests import DIGESTS, Digests
 from opd_diag.tables import Tables, assemble, load_tables, save_states
 from opd_diag.verdicts import DEFAULTS, Thresholds, headline, judge
 
@@ -55,16 +60,41 @@ def diagnose(
     OpdDiagError
         The run, an option or a model cannot be used; the message says what to do.
     """
-    plan = plan_report(run_dir, out=out, **options)
-    out_dir = default_out(run_dir, out)
+    return carry_out(plan_report(run_dir, out=out, **options), out=out, progress=progress)
+
+
+def carry_out(
+    plan: ReplayPlan,
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    prediction: Prediction | None = None,
+) -> Report:
+    """Do what a plan says: fill the store, judge, and write the report.
+
+    Parameters
+    ----------
+    plan
+        From :func:`plan_report`, with the same `out`.
+    out, progress
+        As :func:`diagnose`.
+    prediction
+        What it is expected to cost; default: asked for now, which takes a second or two.
+    """
+    prediction = prediction or predicted_or_none(plan)
+    out_dir = default_out(plan.run_dir, out)
     with open_store(out_dir, plan.run_dir, plan.settings.store) as store:
         replayed = replay(plan, store, progress)
         tables = assemble(
-            ((s.scores, s.rollouts) for s in replayed.scored), k=plan.settings.k, coverage=replayed.coverage
+            ((s.scores, s.rollouts) for s in replayed.scored),
+            k=plan.settings.k,
+            coverage=replayed.coverage,
+            floors=larger(replayed.floors),
         )
         store.note(*save_states(out_dir, tables.states))
         report = _report(plan, replayed, tables, store)
         report.write()
+        report = _with_cost(report, plan, prediction, store)
         store.note_report()
     return report
 
@@ -77,7 +107,7 @@ def plan_report(run_dir: str | Path, *, out: str | Path | None = None, **options
     run_dir = Path(run_dir)
     manifest = read_manifest(run_dir)
     settings = settings_from(options, manifest.settings, manifest.path)
-    plan = make_plan(run_dir, settings, manifest)
+    plan = make_plan(run_dir, settings, manifest, Digests.saved(default_out(run_dir, out) / DIGESTS))
     refuse_unfit(default_out(run_dir, out), run_dir, settings.store)
     return plan
 
@@ -123,7 +153,8 @@ def check(
         stored = load_report_json(Path(source) / "report.json")
         refuse_damaged(Path(source))
         concentration = pd.DataFrame(stored["concentration"]).astype({"step": "Int64"})
-        tables, known = load_tables(Path(source), concentration), bool(stored["provenance"]["step_zero"])
+        floors = {row["metric"]: row["floor"] for row in stored["summary"] if row.get("floor") is not None}
+        tables, known = load_tables(Path(source), concentration, floors), bool(stored["provenance"]["step_zero"])
     return judge(tables, step_zero_known=known if step_zero_known is None else step_zero_known, thresholds=limits)
 
 
@@ -141,6 +172,14 @@ def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, store: Store) ->
         excerpts=_excerpts(replayed),
         notes=[*plan.notes, *reader_notes(plan, replayed), *store.notes],
     )
+
+
+def _with_cost(report: Report, plan: ReplayPlan, prediction: Prediction | None, store: Store) -> Report:
+    """Add to ``report.json`` what the report cost, now that everything else is written."""
+    cost = cost_record(prediction, actual_cost(plan, prediction, store), store.account)
+    report = replace(report, provenance=report.provenance | {"cost": cost})
+    write_report_json(store.path("report.json"), report)
+    return report
 
 
 def _excerpts(replayed: Replay) -> dict[str, list[Rollout]]:

@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import jsonschema
@@ -19,7 +19,7 @@ import opd_diag
 from opd_diag.cli import app
 from opd_diag.diagnosis import default_out, demo_runs, plan_report
 from opd_diag.errors import InputError, OpdDiagError, StoreError
-from opd_diag.records.rollout import load_rollouts
+from opd_diag.records.rollout import load_rollouts, save_rollouts
 from opd_diag.records.settings import Settings
 from opd_diag.records.verdict import Verdict
 from opd_diag.report.json_file import report_schema
@@ -218,6 +218,26 @@ def test_provenance_says_what_was_measured(finished, tiny_run):
     assert set(known["settings"]) == {f.name for f in fields(Settings)}
     assert {"python", "torch", "transformers", "numpy"} <= set(known["versions"])
     assert known["opd_diag"]
+
+
+def test_logprobs_as_sampled_are_held_against_the_replayed_ones(finished, tiny_run, tmp_path, without_pages):
+    from opd_diag.report.measured import measured
+
+    report, out, _, _ = finished
+    known = read(out)["provenance"]["logprobs"]
+    assert [check["model"] for check in known] == [*LABELS, "teacher"]
+    assert all(check["mean_abs_difference"] < 1e-4 for check in known)
+    assert "Sampled against replayed" in dict(measured(report))
+    assert not [note for note in report.notes if "log-probabilities" in note]
+    shifted = tmp_path / "rollouts.jsonl"
+    save_rollouts(shifted, [
+        replace(r, sampled_logprobs=(*r.sampled_logprobs[1:], r.sampled_logprobs[0]))
+        for r in load_rollouts(out / "rollouts/step-000010.jsonl")
+    ])  # fmt: skip
+    again = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "out", checkpoints="10", rollouts=str(shifted))
+    [note] = [note for note in again.notes if "log-probabilities" in note]
+    assert note.startswith("The log-probabilities that step 10 gave its own tokens (sampled) differ from the replayed")
+    assert "(step 10, the most)" in dict(measured(again))["Sampled against replayed"]
 
 
 def test_the_page_is_told_how_the_tokenizers_differ(own_run, tmp_path, without_pages):

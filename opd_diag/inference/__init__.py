@@ -1,7 +1,12 @@
 """The only room that runs a model.
 
 ===============  ============================================================================================
+`precision.py`   the same weights in another precision; which precisions a machine computes in
 `loading.py`     folder or hub id → ``Model``; adapters, refusals, what a model's folder lacks
+`swapping.py`    one model in memory that becomes one checkpoint after another
+`stored.py`      tensors of safetensors files, read into tensors that are there already
+`model.py`       ``Model``: body, head, what is known of it
+`libraries.py`   what transformers and peft print and raise, made one sentence
 `adapters.py`    PEFT adapters, merged with every weight accounted for
 `head.py`        the output head, applied where wanted; checked against ``model(...).logits``
 `batches.py`     which rollouts are forwarded together: a pure function of their lengths
@@ -9,29 +14,39 @@
 `hidden.py`      last hidden states at chosen places
 `scoring.py`     rollouts → ``Scores``: both models over the same states, exact over the whole vocabulary
 `block.py`       one block of states: two matrices of logits in, the fields of the scores out
+`size.py`        how large a model is, told from its config
+`pace.py`        how fast this machine is with models of that size, timed for a moment
 `sampling.py`    prompts → rollouts, with random numbers keyed by (seed, step, prompt, rollout)
+`growing.py`    token by token in a fixed number of places, which those that stop leave to others
+`places.py`     the key–value cache whose places are taken again and again
 `drawing.py`     one token from logits and a uniform number
 ===============  ============================================================================================
 """
 
 from opd_diag.inference.head import HeadCheck, check_head
-from opd_diag.inference.hidden import Place, teacher_hidden
+from opd_diag.inference.hidden import HiddenStates, Place, teacher_hidden
 from opd_diag.inference.loading import Model, load_model, resolve_device, wrap_model
+from opd_diag.inference.precision import OtherPrecision, Twin, reference_dtype, usable_dtype
 from opd_diag.inference.sampling import sample_rollouts
 from opd_diag.inference.scoring import score
 from opd_diag.inference.shards import Keep, Shard
 
 __all__ = [
     "HeadCheck",
+    "HiddenStates",
     "Keep",
     "Model",
+    "OtherPrecision",
     "Place",
     "Shard",
+    "Twin",
     "check_head",
     "load_model",
+    "reference_dtype",
     "resolve_device",
     "sample_rollouts",
     "score",
     "teacher_hidden",
+    "usable_dtype",
     "wrap_model",
 ]

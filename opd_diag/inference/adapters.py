@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,31 @@ import torch
 
 from opd_diag.errors import CheckpointError, MissingExtra
 
+_PREFIX = "base_model.model."
+"""What peft puts before every name in an adapter's file."""
 
-def merged(base: Any, adapter: Path, dtype: torch.dtype) -> Any:
+
+def touched_by(adapter: Iterable[str], names: Iterable[str]) -> set[str]:
+    """Name the weights of a model that an adapter may change: all of each module that a tensor of its names.
+
+    Examples
+    --------
+    >>> names = ["layers.0.q.weight", "layers.0.q.bias", "layers.0.k.weight", "head.weight"]
+    >>> sorted(touched_by(["base_model.model.layers.0.q.lora_A.weight", "base_model.model.head.weight"], names))
+    ['head.weight', 'layers.0.q.bias', 'layers.0.q.weight']
+    """
+    parts = [name.removeprefix(_PREFIX).split(".") for name in adapter]
+    modules = {".".join(p[:n]) for p in parts for n in range(1, len(p))}
+    return {name for name in names if name.rpartition(".")[0] in modules}
+
+
+def merged(base: Any, adapter: Path, dtype: torch.dtype) -> tuple[Any, set[str]]:
     """Merge an adapter into its base model, then round the weights to `dtype`.
+
+    Returns
+    -------
+    model, set of str
+        The model without peft, and names of the weights that were merged into or replaced.
 
     Raises
     ------
@@ -34,10 +57,17 @@ def merged(base: Any, adapter: Path, dtype: torch.dtype) -> Any:
             f"The adapter {adapter} {kind} {len(names)} of its weights ({some(names)}). "
             "Save it again, or name the base model that it was trained on with --base-model."
         )
+    changed = {
+        f"{name}.{weight}"
+        for name, module in model.get_base_model().named_modules()
+        for part in ("base_layer", "original_module")
+        if hasattr(module, part)
+        for weight, _ in getattr(module, part).named_parameters()
+    }
     plain = model.merge_and_unload()
     for parameter in plain.parameters():  # not the buffers: rounded rotary frequencies turn at other angles
         parameter.data = parameter.data.to(dtype)
-    return plain
+    return plain, changed
 
 
 def some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""One block of states: two matrices of logits in, the fields of the scores out."""
+"""One block of states: two matrices of hidden states in, the fields of the scores out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from opd_diag import metrics
+from opd_diag.inference.head import Head, OwnLogits
+from opd_diag.inference.onepass import OnePass, Top
+from opd_diag.metrics.topk import block_maxima, topk_of_blocks
 
 
 @dataclass(frozen=True)
@@ -22,64 +25,175 @@ class BlockPlan:
     grid: tuple[int, ...]
     k_kept: int
 
+    @property
+    def temperatures(self) -> tuple[float, float]:
+        """Of student and teacher."""
+        return self.student_temperature, self.teacher_temperature
 
-def score_block(student: Tensor, teacher: Tensor, sampled: Tensor, plan: BlockPlan) -> dict[str, Tensor]:
-    """Reduce two (m, V) matrices of logits to the fields of m states; the matrices are overwritten."""
-    p, student_cut = _normalised(student, plan.student_temperature, plan.vocabulary)
-    q, teacher_cut = _normalised(teacher.to(student.device), plan.teacher_temperature, plan.vocabulary)
-    fields = {
-        "student_cut_mass": student_cut,
-        "teacher_cut_mass": teacher_cut,
-        "sampled_ids": sampled.int(),
-        "terminal": sampled < 0,
-        "student_sampled_logprobs": _at(p, sampled),
-        "teacher_sampled_logprobs": _at(q, sampled),
-        "student_entropy": metrics.entropy(p),
-        "teacher_entropy": metrics.entropy(q),
-        "reverse_kl": metrics.reverse_kl(p, q),
-        "forward_kl": metrics.forward_kl(p, q),
-        "jensen_shannon": metrics.jensen_shannon(p, q),
-        "common_mass": metrics.common_mass(p, q),
-        "student_stop_logprobs": metrics.stop_logprobs(p, plan.stop_ids),
-        "teacher_stop_logprobs": metrics.stop_logprobs(q, plan.stop_ids),
-        "gradient_squared_norm": metrics.gradient_squared_norm(p, q),
-    }
-    return fields | _kept_fields(p, q, plan)
+    @property
+    def k_found(self) -> int:
+        """Most probable tokens that are looked for: those kept, and those of the curve."""
+        return max(self.k_kept, self.grid[-1])
 
 
-def _kept_fields(p: Tensor, q: Tensor, plan: BlockPlan) -> dict[str, Tensor]:
-    k, size = plan.k_kept, max(plan.k_kept, plan.grid[-1])
-    student_logprobs, student_ids = metrics.topk(p, size)
-    teacher_logprobs, teacher_ids = metrics.topk(q, size)
-    teacher_at_student = q.gather(-1, student_ids)
-    kept = metrics.Kept(student_ids, student_logprobs, teacher_at_student, teacher_ids, teacher_logprobs)
-    curve = metrics.concentration(kept, plan.grid)
-    return {
-        "student_topk_ids": student_ids[:, :k].int(),
-        "student_topk_logprobs": student_logprobs[:, :k],
-        "teacher_at_student_topk_logprobs": teacher_at_student[:, :k],
-        "teacher_topk_ids": teacher_ids[:, :k].int(),
-        "teacher_topk_logprobs": teacher_logprobs[:, :k],
-        "student_at_teacher_topk_logprobs": p.gather(-1, teacher_ids[:, :k]),
-        "curve_shared": curve.shared.int(),
-        "curve_student_shared_mass": curve.student_shared_mass,
-        "curve_teacher_shared_mass": curve.teacher_shared_mass,
-        "curve_student_mass": curve.student_mass,
-        "curve_teacher_mass": curve.teacher_mass,
-    }
+class Blocks:
+    """Scores blocks of states with one pair of heads.
+
+    Parameters
+    ----------
+    student, teacher
+        The heads.
+    plan
+        What is the same for every block.
+    """
+
+    def __init__(self, student: Head | OwnLogits, teacher: Head | OwnLogits, plan: BlockPlan) -> None:
+        self.heads, self.plan = (student, teacher), plan
+        self.one_pass = OnePass(student, teacher, plan.vocabulary, plan.temperatures, plan.k_found)
+        self.rows = self.one_pass.rows
+        self.stops = torch.tensor(plan.stop_ids, dtype=torch.long, device=student.device)
+
+    def release(self) -> None:
+        """Let go of the buffers until the next block: the bodies that run in between need the memory."""
+        self.one_pass.release()
+
+    def score(self, student: Tensor, teacher: Tensor, sampled: Tensor) -> dict[str, Tensor]:
+        """Give the fields of m states, m at most `rows`.
+
+        Parameters
+        ----------
+        student, teacher
+            (m, d) last hidden states, each of its own d.
+        sampled
+            (m,) ids; -1 where none was sampled.
+
+        Returns
+        -------
+        dict
+            Fields of :class:`~opd_diag.records.scores.Scores`, and ``tied`` (m,): whether the last token kept of
+            either model, or its last of the curve, is as probable as one that is left out. NaN entropies
+            where logits are NaN or infinite.
+        """
+        fields = self._by_one_pass(student, teacher, sampled)
+        odd = ~torch.stack([v.isfinite() for n, v in fields.items() if n in _FINITE]).all(0)
+        if odd.any():
+            ours = self._row_by_row(student[odd], teacher[odd], sampled[odd])
+            for name, values in ours.items():
+                fields[name][odd] = values.to(fields[name].dtype)
+        norms = [fields.pop(name) for name in ("student_normaliser", "teacher_normaliser")]
+        return fields | {
+            "student_cut_mass": self._cut_mass(0, student, norms[0]),
+            "teacher_cut_mass": self._cut_mass(1, teacher, norms[1]),
+        }
+
+    def _by_one_pass(self, student: Tensor, teacher: Tensor, sampled: Tensor) -> dict[str, Tensor]:
+        tops = self.one_pass.load(student, teacher)
+        n_stops = len(self.stops)
+        ids = torch.cat([sampled.clamp(min=0).unsqueeze(-1), self.stops.expand(len(sampled), n_stops)], dim=-1)
+        at = self.one_pass.at(ids)
+        sums = self.one_pass.sums()
+        norms = [n.unsqueeze(-1) for n in (sums.student_normaliser, sums.teacher_normaliser)]
+        student_at, teacher_at = (logits - norm for logits, norm in zip(at, norms, strict=True))
+        nothing = sampled < 0
+        fields = {
+            "sampled_ids": sampled.int(),
+            "terminal": nothing,
+            "student_sampled_logprobs": student_at[:, 0].masked_fill(nothing, math.nan),
+            "teacher_sampled_logprobs": teacher_at[:, 0].masked_fill(nothing, math.nan),
+            "student_entropy": sums.student_entropy,
+            "teacher_entropy": sums.teacher_entropy,
+            "reverse_kl": sums.reverse_kl,
+            "forward_kl": sums.forward_kl,
+            "jensen_shannon": sums.jensen_shannon,
+            "common_mass": sums.common_mass,
+            "student_stop_logprobs": student_at[:, 1:].logsumexp(-1).clamp(max=0),
+            "teacher_stop_logprobs": teacher_at[:, 1:].logsumexp(-1).clamp(max=0),
+        }
+        single = {name: v.float() if v.is_floating_point() else v for name, v in fields.items()}
+        double = ("gradient_squared_norm", "centred_reverse_kl", "student_normaliser", "teacher_normaliser")
+        single |= {name: getattr(sums, name) for name in double}
+        return single | self._kept(
+            *(_logprobs(top, *pair) for top, pair in zip(tops, (norms, norms[::-1]), strict=True))
+        )
+
+    def _row_by_row(self, student: Tensor, teacher: Tensor, sampled: Tensor) -> dict[str, Tensor]:
+        """Do the same by the definitions, which know what masked ids mean: slow, and rarely needed."""
+        rows = []
+        for row in range(len(sampled)):
+            s, t = (
+                head.tile(hidden[row : row + 1], 0, self.plan.vocabulary).double() / temperature
+                for head, hidden, temperature in zip(
+                    self.heads, (student, teacher), self.plan.temperatures, strict=True
+                )
+            )
+            norms = {"student_normaliser": s.logsumexp(-1), "teacher_normaliser": t.logsumexp(-1)}
+            rows.append(norms | self._by_definition(s.log_softmax(-1), t.log_softmax(-1), sampled[row : row + 1]))
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    def _by_definition(self, p: Tensor, q: Tensor, sampled: Tensor) -> dict[str, Tensor]:
+        fields = {
+            "student_sampled_logprobs": _at(p, sampled),
+            "teacher_sampled_logprobs": _at(q, sampled),
+            "student_entropy": metrics.entropy(p),
+            "teacher_entropy": metrics.entropy(q),
+            "reverse_kl": metrics.reverse_kl(p, q),
+            "forward_kl": metrics.forward_kl(p, q),
+            "jensen_shannon": metrics.jensen_shannon(p, q),
+            "common_mass": metrics.common_mass(p, q),
+            "student_stop_logprobs": metrics.stop_logprobs(p, self.plan.stop_ids),
+            "teacher_stop_logprobs": metrics.stop_logprobs(q, self.plan.stop_ids),
+            "gradient_squared_norm": metrics.gradient_squared_norm(p, q),
+            "centred_reverse_kl": metrics.centred_reverse_kl(p, q),
+        }
+        tops = []
+        for own, other in ((p, q), (q, p)):
+            values, ids, tied = topk_of_blocks(own, block_maxima(own), self.plan.k_found)
+            tops.append(Top(values, ids, other.gather(-1, ids), tied))
+        return fields | self._kept(*tops)
+
+    def _kept(self, student: Top, teacher: Top) -> dict[str, Tensor]:
+        """Give what is kept of the most probable tokens, from their log-probabilities in float64."""
+        k = self.plan.k_kept
+        kept = metrics.Kept(student.ids, student.logits, student.others, teacher.ids, teacher.logits)
+        curve = metrics.concentration(kept, self.plan.grid)
+        return {
+            "student_topk_ids": student.ids[:, :k].int(),
+            "student_topk_logprobs": student.logits[:, :k].float(),
+            "teacher_at_student_topk_logprobs": student.others[:, :k].float(),
+            "teacher_topk_ids": teacher.ids[:, :k].int(),
+            "teacher_topk_logprobs": teacher.logits[:, :k].float(),
+            "student_at_teacher_topk_logprobs": teacher.others[:, :k].float(),
+            "curve_shared": curve.shared.int(),
+            "curve_student_shared_mass": curve.student_shared_mass.float(),
+            "curve_teacher_shared_mass": curve.teacher_shared_mass.float(),
+            "curve_student_mass": curve.student_mass.float(),
+            "curve_teacher_mass": curve.teacher_mass.float(),
+            "tied": _tied(student, k) | _tied(teacher, k),
+        }
+
+    def _cut_mass(self, model: int, hidden: Tensor, norm: Tensor) -> Tensor:
+        """Give the probability of the ids that only this model has; `norm` is log Σ exp over the common ones."""
+        head, temperature, common = self.heads[model], self.plan.temperatures[model], self.plan.vocabulary
+        rest = torch.full_like(norm, -math.inf)
+        for start in range(common, head.vocabulary, self.one_pass.width):
+            tile = head.tile(hidden, start, min(start + self.one_pass.width, head.vocabulary))
+            rest = torch.logaddexp(rest, tile.div_(temperature).logsumexp(-1).double())
+        return torch.sigmoid(rest - norm).float()
 
 
-def _normalised(logits: Tensor, temperature: float, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Give log-probabilities over the common vocabulary, in place, and the mass that was cut."""
-    if temperature != 1.0:
-        logits.div_(temperature)
-    common = logits[:, :vocabulary]
-    # Near 0 first: float32 keeps 1e-5 of a logit of 300, and that error would stay in every log-probability.
-    logits.sub_(common.amax(-1, keepdim=True))
-    norm = common.logsumexp(-1)
-    rest = logits[:, vocabulary:]
-    cut = torch.zeros_like(norm) if not rest.shape[1] else torch.sigmoid(rest.logsumexp(-1) - norm)
-    return common.sub_(norm.unsqueeze(-1)), cut
+_FINITE = (
+    *("student_entropy", "teacher_entropy", "reverse_kl", "forward_kl", "jensen_shannon"),
+    *("common_mass", "gradient_squared_norm", "centred_reverse_kl"),
+)
+
+
+def _logprobs(top: Top, own: Tensor, other: Tensor) -> Top:
+    return Top(top.logits - own, top.ids, top.others - other, top.tied)
+
+
+def _tied(top: Top, k: int) -> Tensor:
+    """Tell where the last of all or the last of the first k has an equal that is left out."""
+    return top.tied | (top.logits[:, k - 1 : k] == top.logits[:, k : k + 1]).any(-1)
 
 
 def _at(logprobs: Tensor, ids: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from opd_diag.errors import ModelError
+from opd_diag.inference.linear import linear
 
 if TYPE_CHECKING:
     from opd_diag.inference.loading import Model
@@ -29,9 +30,24 @@ class Head:
     scale: float
     softcap: float | None
 
+    @property
+    def vocabulary(self) -> int:
+        """Ids that get a logit, padding rows included."""
+        return int(self.weight.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.weight.device
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Give (m, V) float32 logits of (m, d) hidden states."""
-        logits = torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
+        return self.tile(hidden, 0, self.vocabulary)
+
+    def tile(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Give (m, stop - start) float32 logits of the ids from `start` on, before `stop`."""
+        bias = None if self.bias is None else self.bias[start:stop]
+        logits = linear(hidden.float(), self.weight[start:stop], bias)
         if self.scale != 1.0:
             logits.mul_(self.scale)
         if self.softcap is not None:
@@ -39,28 +55,45 @@ class Head:
         return logits
 
 
-def read_head(model: Any) -> Head:
+@dataclass(frozen=True)
+class OwnLogits:
+    """In place of a head that is not linear: what such a model gives as hidden states are its logits already."""
+
+    vocabulary: int
+    """Ids that get a logit."""
+    device: torch.device
+    """Where the model computes."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Give (m, V) float32 logits."""
+        return self.tile(hidden, 0, self.vocabulary)
+
+    def tile(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Give (m, stop - start) float32 logits of the ids from `start` on, before `stop`, to be written over."""
+        return hidden[:, start:stop].to(torch.float32, copy=True)
+
+
+def read_head(model: Any) -> Head | OwnLogits:
     """Read the head of a transformers causal language model; a weight that is not float32 is copied once.
+
+    Where there is no linear output layer, or no body that runs without it, the model's own logits serve.
 
     Raises
     ------
     ModelError
-        The model has no linear output layer, or no body apart from it.
+        It is no causal language model: it says of no vocabulary.
     """
-    if model.base_model is model:
-        raise ModelError(
-            f"{type(model).__name__} has no body that can be run without its head. "
-            "Give a causal language model of transformers."
-        )
     layer = model.get_output_embeddings()
     weight = getattr(layer, "weight", None)
-    if weight is None or weight.dim() != 2:
-        raise ModelError(
-            f"{type(model).__name__} has no linear output layer (found {type(layer).__name__}). "
-            "Give a causal language model of transformers."
-        )
-    bias = getattr(layer, "bias", None)
     config = model.config.get_text_config()
+    if model.base_model is model or weight is None or weight.dim() != 2:
+        if getattr(config, "vocab_size", None) is None:
+            raise ModelError(
+                f"{type(model).__name__} has no output layer and no vocabulary. Give a causal language model of "
+                "transformers."
+            )
+        return OwnLogits(int(config.vocab_size), next(model.parameters()).device)
+    bias = getattr(layer, "bias", None)
     softcap = getattr(config, "final_logit_softcapping", None)
     return Head(
         weight=weight.detach().float(),
@@ -86,6 +119,8 @@ class HeadCheck:
     """Largest difference of a logit, in logits."""
     tolerance: float
     n_states: int
+    note: str = ""
+    """What a reader must know; empty where nothing."""
 
 
 CHECKED_TOKENS = 64
@@ -136,4 +171,13 @@ def check_head(model: Model, ids: list[int]) -> HeadCheck:
             f"(tolerance {tolerance:.3g}, {tokens.shape[1]} states). This architecture "
             f"({type(model.hf).__name__}) does more after its last layer than opd-diag knows; please report it."
         )
-    return HeadCheck(model.name, difference, tolerance, int(tokens.shape[1]))
+    return HeadCheck(model.name, difference, tolerance, int(tokens.shape[1]), _note(model))
+
+
+def _note(model: Model) -> str:
+    if isinstance(model.head, Head):
+        return ""
+    return (
+        f"{model.name} has no linear output layer that can be applied apart from its body: the logits that it gives "
+        "itself were used, one sequence at a time, which takes more memory."
+    )

@@ -3,16 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from opd_diag.inference.batches import length_sorted_batches, right_padded
-from opd_diag.inference.loading import Model
+from opd_diag.errors import StoreError
+from opd_diag.inference.model import Model
+from opd_diag.inference.packing import TOKENS_PER_PACK, Pack, packs, states_before
+from opd_diag.records.arrays import load_described, save_arrays
 from opd_diag.records.rollout import Rollout
 
 Place = tuple[int, int]
 """(row of the rollout, position): the state before that response token."""
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """Last hidden states of many states, in memory or in a file that is mapped: as exact as the model was run."""
+
+    source: Tensor | Path
+    """(n, d), or the file that holds it."""
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Give the states from `start` on, before `stop`; of a file, only these are read.
+
+        Raises
+        ------
+        StoreError
+            The file is damaged.
+        """
+        if isinstance(self.source, Tensor):
+            return self.source[start:stop]
+        arrays, about = load_described(self.source)
+        if "states" not in arrays or about.get("dtype") not in _DTYPES:
+            raise StoreError(f"{self.source} holds no hidden states. Delete it and run report again.")
+        return torch.from_numpy(arrays["states"][start:stop].copy()).view(_DTYPES[about["dtype"]])
+
+    def save(self, path: Path) -> None:
+        """Write them whole or not at all."""
+        assert isinstance(self.source, Tensor)
+        bits = self.source if self.source.element_size() > 2 else self.source.view(torch.uint16)  # numpy lacks bfloat16
+        save_arrays(path, {"states": bits.numpy()}, {"dtype": str(self.source.dtype).removeprefix("torch.")})
+
+
+_DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
 
 
 @torch.inference_mode()
@@ -34,17 +70,12 @@ def teacher_hidden(teacher: Model, rollouts: Sequence[Rollout], places: Sequence
         (len(places), d), float32, on the CPU, in the order of `places`.
     """
     rows = sorted({row for row, _ in places})
-    sequences = [[*rollouts[row].teacher_prompt_ids, *rollouts[row].response_ids] for row in rows]
+    prompts = [rollouts[row].teacher_prompt_ids for row in rows]
+    lengths = [(len(prompt), len(rollouts[row].response_ids)) for prompt, row in zip(prompts, rows, strict=True)]
     found: dict[Place, Tensor] = {}
-    for batch in length_sorted_batches([len(s) for s in sequences]):
+    for batch in packs(prompts, lengths, TOKENS_PER_PACK[teacher.device.type]):
+        pack = Pack.of([(prompts[i], rollouts[rows[i]].response_ids) for i in batch])
         wanted = [(b, place) for b, i in enumerate(batch) for place in places if place[0] == rows[i]]
-        columns = [len(rollouts[row].teacher_prompt_ids) + position - 1 for _, (row, position) in wanted]
-        hidden = hidden_at(teacher, [sequences[i] for i in batch], [b for b, _ in wanted], columns)
+        hidden = states_before(teacher, pack, [(b, position) for b, (_, position) in wanted])
         found |= {place: state for (_, place), state in zip(wanted, hidden.float().cpu(), strict=True)}
     return torch.stack([found[place] for place in places])
-
-
-def hidden_at(model: Model, sequences: Sequence[Sequence[int]], rows: list[int], columns: list[int]) -> Tensor:
-    """Run the body over padded `sequences` and give the (n, d) hidden states at (row, column)."""
-    hidden = model.hidden(right_padded(sequences, model.device))
-    return hidden[rows, columns]

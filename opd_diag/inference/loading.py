@@ -2,112 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from torch import Tensor
 
-from opd_diag.errors import CheckpointError, InputError, MissingExtra
+from opd_diag.errors import CheckpointError, InputError
 from opd_diag.inference.adapters import merged, some
-from opd_diag.inference.head import Head, read_head
+from opd_diag.inference.libraries import errors_of, quiet
+from opd_diag.inference.model import Forwarded, Model, own_stop_ids, wrap_model
 from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.runs.contents import Stamp, refuse_changed
+from opd_diag.runs.fingerprint import checkpoint_stamps
 from opd_diag.tokenization import split_revision
 
+__all__ = ["DTYPES", "Forwarded", "Model", "load_model", "resolve_device", "unchanged", "wrap_model"]
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A causal language model: its body, its head, and what must be known to sample from and to score with it."""
-
-    name: str
-    """As tables and messages call it."""
-    hf: Any
-    """The transformers model, in evaluation mode."""
-    head: Head
-    stop_ids: tuple[int, ...]
-    """Ids that end a response, from its generation settings and tokenizer."""
-    context: int | None
-    """Most tokens it takes; None when it does not say."""
-    label: str = ""
-    """Label of the checkpoint; empty for a teacher."""
-    step: int | None = None
-    """Optimiser step of the checkpoint; None when unknown."""
-    key: str = ""
-    """Fingerprint of the weights; equal weights, equal key."""
-
-    @property
-    def vocabulary(self) -> int:
-        """Rows of the head, padding rows included."""
-        return int(self.head.weight.shape[0])
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.head.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the body; the head always computes in float32."""
-        dtype: torch.dtype = self.hf.dtype
-        return dtype
-
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """Give the (batch, length, d) last hidden states of (batch, length) tokens, right-padded or not padded.
-
-        No mask is passed: under causal attention no token sees the padding behind it.
-        """
-        states: Tensor = self.hf.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-        return states
-
-    @property
-    def takes_positions(self) -> bool:
-        """Whether the body takes position ids; where it does not, it derives positions from the mask."""
-        return "position_ids" in self._arguments
-
-    @property
-    def takes_cache(self) -> bool:
-        """Whether the body takes the key–value cache that sampling needs."""
-        return "past_key_values" in self._arguments
-
-    @cached_property
-    def _arguments(self) -> frozenset[str]:
-        return frozenset(inspect.signature(self.hf.base_model.forward).parameters)
-
-
-def wrap_model(hf_model: Any, *, name: str, stop_ids: tuple[int, ...] | None = None, **known: Any) -> Model:
-    """Make a :class:`Model` of a transformers causal language model that is already loaded.
-
-    Parameters
-    ----------
-    hf_model
-        The model; it is put into evaluation mode.
-    name
-        As tables and messages call it.
-    stop_ids
-        Ids that end a response; default: those of its generation settings.
-    known
-        `label`, `step`, `key`, where known.
-    """
-    hf_model.eval()
-    config = hf_model.config.get_text_config()
-    return Model(
-        name=name,
-        hf=hf_model,
-        head=read_head(hf_model),
-        stop_ids=_stop_ids(hf_model) if stop_ids is None else tuple(sorted(set(stop_ids))),
-        context=getattr(config, "max_position_embeddings", None),
-        **known,
-    )
 
 
 def load_model(
@@ -119,6 +33,7 @@ def load_model(
     device: str = "auto",
     stop_ids: tuple[int, ...] = (),
     trust_remote_code: bool = False,
+    stamps: Mapping[Path, Stamp] | None = None,
 ) -> Model:
     """Load a checkpoint: full weights, or a PEFT adapter merged (in float32) into its base model.
 
@@ -138,11 +53,18 @@ def load_model(
         Ids that end a response besides those of the model's generation settings: the tokenizer's.
     trust_remote_code
         Whether code that comes with the model may run.
+    stamps
+        What its files were when `key` was taken; default: what they are now.
+
+    Returns
+    -------
+    Model
+        It has its weights in memory of its own: whatever is written to the files afterwards does not reach it.
 
     Raises
     ------
     CheckpointError
-        The folder cannot be loaded: blocked, damaged, of an unknown architecture, or lacking weights.
+        The folder cannot be loaded: blocked, damaged, of an unknown architecture, lacking weights, or written to.
     MissingExtra
         An adapter, and peft is not installed.
     InputError
@@ -153,14 +75,40 @@ def load_model(
     target = resolve_device(device)
     where = checkpoint.base_model if checkpoint.kind == "adapter" else str(checkpoint.path)
     load_dtype = torch.float32 if checkpoint.kind == "adapter" else DTYPES[dtype]
-    with _quiet(), _errors_of(checkpoint):
+    with unchanged(checkpoint_stamps(checkpoint) if stamps is None else stamps), quiet(), errors_of(checkpoint):
         model = _full(str(where), load_dtype, trust_remote_code)
         if checkpoint.kind == "adapter":
-            model = merged(model, checkpoint.path, DTYPES[dtype])
-        model = model.to(target)
-    stops = (*_stop_ids(model), *stop_ids)
+            model, _ = merged(model, checkpoint.path, DTYPES[dtype])
+        model = _owned(model.to(target))
+    return wrap_checkpoint(model, checkpoint, name=name, key=key, stop_ids=stop_ids)
+
+
+def wrap_checkpoint(
+    hf_model: Any, checkpoint: Checkpoint, *, name: str | None, key: str, stop_ids: tuple[int, ...]
+) -> Model:
+    """Make a :class:`Model` of a transformers model that holds a checkpoint. Parameters as :func:`load_model`."""
+    stops = (*own_stop_ids(hf_model), *stop_ids)
     known = {"label": checkpoint.label, "step": checkpoint.step, "key": key}
-    return wrap_model(model, name=name or checkpoint.label, stop_ids=stops, **known)
+    return wrap_model(hf_model, name=name or checkpoint.label, stop_ids=stops, **known)
+
+
+@contextmanager
+def unchanged(stamps: Mapping[Path, Stamp]) -> Iterator[None]:
+    """Refuse what was read inside unless the files are, at the end, what they were.
+
+    Raises
+    ------
+    CheckpointError
+        Something wrote to one of them: that is then also why they did not load, if they did not.
+    """
+    try:
+        yield
+    except CheckpointError:
+        for file, stamp in stamps.items():
+            refuse_changed(file, stamp)
+        raise
+    for file, stamp in stamps.items():
+        refuse_changed(file, stamp)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -209,56 +157,19 @@ def _full(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     return model
 
 
+def _owned(model: Any) -> Any:
+    """Give the weights memory of their own.
+
+    As transformers leaves them on a CPU they can be the mapped file itself: who writes to it changes the model, and
+    who cuts it short kills the process.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+    return model
+
+
 def _counts(name: str, model: Any) -> bool:
     """Tell whether a weight would change logits: one of the body or the head, not a value head beside them."""
     head = next((n for n, module in model.named_modules() if module is model.get_output_embeddings()), None)
     return name.startswith(tuple(f"{part}." for part in (model.base_model_prefix, head) if part))
-
-
-def _stop_ids(model: Any) -> tuple[int, ...]:
-    ids = getattr(model.generation_config, "eos_token_id", None)
-    if ids is None:
-        ids = getattr(model.config.get_text_config(), "eos_token_id", None)
-    if ids is None:
-        return ()
-    return tuple(sorted(set(ids if isinstance(ids, list) else [ids])))
-
-
-_LIBRARY_ERRORS = (
-    *(OSError, ImportError, RuntimeError, SafetensorError),
-    # what nonsense in a config.json ends in, which transformers checks in part
-    *(StrictDataclassError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
-)
-
-
-@contextlib.contextmanager
-def _errors_of(checkpoint: Checkpoint) -> Iterator[None]:
-    """Turn what libraries raise on a damaged or foreign folder into one sentence."""
-    try:
-        yield
-    except (CheckpointError, MissingExtra):
-        raise
-    except _LIBRARY_ERRORS as error:
-        reason = " ".join(str(error).split())
-        where = checkpoint.path if checkpoint.base_model is None else f"{checkpoint.path} on {checkpoint.base_model}"
-        raise CheckpointError(f"{checkpoint.label}: {where} does not load: {reason[:300]}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep progress bars, advice and warnings of the libraries off the terminal: only the terminal door draws.
-
-    What they warn of and matters (weights that are missing or left over) is refused here instead.
-    """
-    logging = transformers.utils.logging
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"(transformers|peft)\.")
-            yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()

@@ -1,52 +1,36 @@
 """Prompts → rollouts: the student's own responses, reproducible to the token.
 
 Every rollout draws from a random stream of its own, keyed by (seed, checkpoint, prompt, rollout), so that it does not
-depend on which others share its batch; batches are a pure function of the prompts' lengths.
+depend on which others it grows beside. Which rollouts are kept together is a pure function of the prompts' lengths.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
-import transformers
-from torch import Tensor
 
 from opd_diag.errors import ModelError, PromptsError
-from opd_diag.inference.drawing import draw, tempered_logprobs
+from opd_diag.inference.growing import Row, Rules, check_grown, elsewhere, grow
 from opd_diag.inference.loading import Model
+from opd_diag.inference.places import SPARE
 from opd_diag.inference.shards import Keep, Progress, Shard, Told, keep_nothing
 from opd_diag.records.answer import is_correct
 from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.sampling import Sampling
 from opd_diag.tokenization import EncodedPrompt, Tokenizer
 
-ROWS_PER_BATCH = 128
+PLACES = 128
 """Most responses that grow side by side."""
 
-TOKENS_PER_BATCH = 32768
-"""Most tokens, prompts and room for responses together, that their key–value cache may hold."""
+TOKENS_IN_PLACES = 32768
+"""Most tokens, prompts and room for responses together, that their key–value cache may have to hold."""
 
-CHECKED_TOKENS = 32
-"""Tokens of one response in each batch that are scored again in one pass."""
-
-
-@dataclass
-class _Row:
-    """One response while it grows."""
-
-    prompt: EncodedPrompt
-    seen: tuple[int, ...]
-    """The prompt as the writer sees it."""
-    rollout_index: int
-    uniforms: np.ndarray
-    ids: list[int]
-    logprobs: list[float]
-    stopped: bool = False
+ROWS_PER_SHARD = 512
+"""Most responses that are kept together: those that follow each other in the same places."""
 
 
 @torch.inference_mode()
@@ -78,9 +62,9 @@ def sample_rollouts(
     as_teacher
         Whether the model reads the prompts as the teacher sees them.
     progress
-        Called with (responses finished, responses in all) at the start and after each token of a batch.
+        Called with (responses finished, responses in all) at the start and after each token.
     keep
-        Called for each batch, to keep its responses and find them again.
+        Called for each shard, to keep its responses and find them again.
 
     Returns
     -------
@@ -96,17 +80,10 @@ def sample_rollouts(
     """
     sampling = sampling or Sampling()
     if not model.takes_cache:
-        raise ModelError(f"{model.name} keeps no key–value cache of the usual kind. {_elsewhere(model)}")
-    stop_ids = sorted({*model.stop_ids, *tokenizer.stop_ids})
+        raise ModelError(f"{model.name} keeps no key–value cache of the usual kind. {elsewhere(model)}")
+    rules = Rules(sampling, tuple({*model.stop_ids, *tokenizer.stop_ids}), vocabulary)
     rows = [
-        _Row(
-            prompt,
-            prompt.teacher_ids if as_teacher else prompt.ids,
-            r,
-            _uniforms(model, sampling, prompt.index, r),
-            [],
-            [],
-        )
+        Row(prompt, prompt.teacher_ids if as_teacher else prompt.ids, r, _uniforms(model, sampling, prompt.index, r))
         for prompt in prompts
         for r in range(sampling.rollouts_per_prompt)
     ]
@@ -122,22 +99,22 @@ def sample_rollouts(
     _check_context(model, rows, sampling.max_new_tokens)
     told = Told(progress, len(rows))
 
-    def made(batch: list[_Row]) -> list[Rollout]:
-        for finished in _grow(model, batch, stop_ids, sampling, vocabulary):
+    def made(together: list[Row]) -> list[Rollout]:
+        for finished in grow(model, together, rules, _places(together[0], sampling.max_new_tokens)):
             told.within(finished)
-        _check_grown(model, batch[-1], sampling, vocabulary)
-        return [_rollout(row, tokenizer, source) for row in batch]
+        check_grown(model, together, rules)
+        return [_rollout(row, tokenizer, source) for row in together]
 
     rollouts: list[Rollout] = []
-    batches = _batches(rows, sampling.max_new_tokens)
-    for number, batch in enumerate(batches):
-        shard = Shard(number, len(batches), [(row.prompt.index, row.rollout_index) for row in batch])
-        rollouts += keep(shard, partial(made, batch))
-        told.shard(len(batch))
+    cut = _shards(rows, sampling.rollouts_per_prompt)
+    for number, together in enumerate(cut):
+        shard = Shard(number, len(cut), [(row.prompt.index, row.rollout_index) for row in together])
+        rollouts += keep(shard, partial(made, together))
+        told.shard(len(together))
     return sorted(rollouts, key=lambda r: (r.prompt_index, r.rollout_index))
 
 
-def _check_context(model: Model, rows: Sequence[_Row], max_new_tokens: int) -> None:
+def _check_context(model: Model, rows: Sequence[Row], max_new_tokens: int) -> None:
     for row in rows:
         length = len(row.seen)
         if model.context is not None and length + max_new_tokens > model.context:
@@ -153,90 +130,18 @@ def _uniforms(model: Model, sampling: Sampling, prompt: int, rollout: int) -> np
     return np.random.default_rng([sampling.seed, where, prompt, rollout]).random(sampling.max_new_tokens)
 
 
-def _batches(rows: list[_Row], max_new_tokens: int) -> list[list[_Row]]:
+def _shards(rows: list[Row], rollouts_per_prompt: int) -> list[list[Row]]:
+    """Cut rows, longest prompts first, between prompts where there are not too many to one."""
     ordered = sorted(rows, key=lambda row: -len(row.seen))
-    batches: list[list[_Row]] = []
-    for row in ordered:
-        width = len(batches[-1][0].seen) + max_new_tokens if batches else 0
-        if batches and len(batches[-1]) < ROWS_PER_BATCH and (len(batches[-1]) + 1) * width <= TOKENS_PER_BATCH:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
+    size = ROWS_PER_SHARD // rollouts_per_prompt * rollouts_per_prompt or ROWS_PER_SHARD
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def _grow(
-    model: Model, rows: list[_Row], stop_ids: list[int], sampling: Sampling, vocabulary: int | None
-) -> Iterator[int]:
-    """Extend every row until it stops or is full, and give how many have stopped after each token.
-
-    Rows that stopped leave the batch.
-    """
-    tokens, mask = _left_padded([row.seen for row in rows], model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = transformers.DynamicCache(config=model.hf.config.get_text_config())
-    stops = torch.tensor(stop_ids, device=model.device)
-    alive = list(rows)
-    for step in range(sampling.max_new_tokens):
-        where = {"position_ids": positions} if model.takes_positions else {}
-        hidden = model.hf.base_model(
-            input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **where
-        ).last_hidden_state[:, -1]
-        logits = model.head.logits(hidden)[:, :vocabulary]
-        uniforms = torch.tensor([row.uniforms[step] for row in alive], device=model.device)
-        ids, logprobs = draw(logits, uniforms, sampling.temperature, sampling.top_p)
-        if logprobs.isnan().any():
-            raise ModelError(f"{model.name} gives NaN or infinite logits while sampling. Its weights are damaged.")
-        stopped = torch.isin(ids, stops)
-        for row, token, logprob, stop in zip(alive, ids.tolist(), logprobs.tolist(), stopped.tolist(), strict=True):
-            row.ids.append(token)
-            row.logprobs.append(logprob)
-            row.stopped = stop
-        keep = (~stopped).nonzero().squeeze(-1)
-        yield len(rows) - len(keep)
-        if not len(keep):
-            return
-        if len(keep) < len(alive):
-            cache.reorder_cache(keep)  # batch_select_indices is not there for layers with linear attention
-            alive = [alive[i] for i in keep.tolist()]
-        tokens = ids[keep].unsqueeze(-1)
-        mask = torch.nn.functional.pad(mask[keep], (0, 1), value=1)
-        positions = positions[keep, -1:] + 1
+def _places(longest: Row, max_new_tokens: int) -> int:
+    return min(PLACES, max(1, TOKENS_IN_PLACES // (len(longest.seen) + max_new_tokens + SPARE)))
 
 
-def _check_grown(model: Model, row: _Row, sampling: Sampling, vocabulary: int | None) -> None:
-    """Hold what was sampled token by token, padded and cached, against one pass over the whole of it.
-
-    Without it an architecture that keeps its state elsewhere would write nonsense, and nobody would be told.
-    """
-    n = min(len(row.ids), CHECKED_TOKENS)
-    sequence = torch.tensor([[*row.seen, *row.ids[:n]]], device=model.device)
-    logits = model.head.logits(model.hidden(sequence)[0, -n - 1 : -1])[:, :vocabulary]
-    ids = torch.tensor(row.ids[:n], device=model.device)
-    whole = tempered_logprobs(logits, sampling.temperature).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-    difference = (whole.cpu() - torch.tensor(row.logprobs[:n])).abs().mean().item()
-    if not difference <= (1e-3 if model.dtype == torch.float32 else 0.25):
-        raise ModelError(
-            f"{model.name} gives other log-probabilities token by token than in one pass (by {difference:.2g} nats "
-            f"on average over {n} tokens). {_elsewhere(model)}"
-        )
-
-
-def _elsewhere(model: Model) -> str:
-    return (
-        f"This architecture ({type(model.hf).__name__}) cannot be sampled from here: sample with the tool that "
-        "trained it and give the responses with --rollouts."
-    )
-
-
-def _left_padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(len(s) for s in sequences)
-    tokens = [[s[0]] * (width - len(s)) + list(s) for s in sequences]
-    mask = [[0] * (width - len(s)) + [1] * len(s) for s in sequences]
-    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
-
-
-def _rollout(row: _Row, tokenizer: Tokenizer, source: Provenance) -> Rollout:
+def _rollout(row: Row, tokenizer: Tokenizer, source: Provenance) -> Rollout:
     prompt = row.prompt.prompt
     return Rollout(
         prompt_index=row.prompt.index,

@@ -1,11 +1,12 @@
 """Rollouts → scores: student and teacher, teacher-forced on the same ids, exact over the whole vocabulary.
 
-Both bodies run over a batch of whole sequences; hidden states are kept at response positions only. Both heads then run
-over blocks of states small enough that a few (states × vocabulary) matrices fit a fixed budget of memory, and the
-functions of :mod:`opd_diag.metrics` reduce them. No tensor of (all tokens, vocabulary) ever exists.
+Both bodies run over packs of whole sequences, a prompt once for all its responses
+(:mod:`~opd_diag.inference.packing`); hidden states are kept at response positions only. Both heads then run
+over blocks of states whose logits fit a fixed budget of memory, and are reduced in one pass
+(:mod:`~opd_diag.inference.onepass`). No tensor of (all tokens, vocabulary) ever exists.
 
-Where the two vocabularies differ by padding rows, both distributions are cut to the common ids and renormalised; the
-mass that was cut is a field of its own.
+Where the two vocabularies differ by padding rows, both distributions are cut to the common ids and
+renormalised; the mass that was cut is a field of its own.
 """
 
 from __future__ import annotations
@@ -21,21 +22,17 @@ import torch
 from torch import Tensor
 
 from opd_diag.errors import ModelError, RolloutsError
-from opd_diag.inference.batches import length_sorted_batches
-from opd_diag.inference.block import BlockPlan, score_block
-from opd_diag.inference.hidden import hidden_at
-from opd_diag.inference.loading import Model
+from opd_diag.inference.block import BlockPlan, Blocks
+from opd_diag.inference.head import OwnLogits
+from opd_diag.inference.hidden import HiddenStates
+from opd_diag.inference.memory import give_back
+from opd_diag.inference.model import Model
+from opd_diag.inference.packing import TOKENS_PER_PACK, Pack, packs, states_before
 from opd_diag.inference.shards import Keep, Progress, Shard, Told, keep_nothing, shards
+from opd_diag.records.arrays import Arrays, scratch
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 from opd_diag.records.settings import CURVE_GRID, K_KEPT
-
-BLOCK_BYTES = 33 * 2**20
-"""Size of one (states × vocabulary) float32 matrix; some five of them exist at a time. Above 32 MiB the C library
-gives such memory back at once instead of keeping it in pieces."""
-
-Arrays = dict[str, npt.NDArray[Any]]
-"""Fields of the scores by name, one row a state."""
 
 
 @torch.inference_mode()
@@ -49,6 +46,7 @@ def score(
     teacher_temperature: float = 1.0,
     progress: Progress | None = None,
     keep: Keep[Arrays] = keep_nothing,
+    keep_teacher: Keep[HiddenStates] | None = None,
 ) -> Scores:
     """Score student and teacher on every state of `rollouts`.
 
@@ -66,6 +64,9 @@ def score(
         Called with (tokens done, tokens in all) at the start and after each batch.
     keep
         Called for each shard, to keep it and find it again; the scores are the same whatever it found.
+    keep_teacher
+        The same for the teacher's last hidden states, which other students at the same states can use again: where
+        they are found, the teacher's body does not run. Default: they are not kept beyond a batch.
 
     Returns
     -------
@@ -86,16 +87,30 @@ def score(
     first_row = np.cumsum([0, *(len(p) for p in places)])
     filling = _Filling(int(first_row[-1]))
     told = Told(progress, sum(lengths))
-    cut = shards(length_sorted_batches(lengths), lengths)
+    batches = packs(
+        [(r.prompt_ids, r.teacher_prompt_ids) for r in rollouts],
+        [(n - len(r.response_ids), len(r.response_ids)) for n, r in zip(lengths, rollouts, strict=True)],
+        _tokens_per_pack(student, teacher),
+    )
+    cut = shards(batches, lengths)
+    blocks = Blocks(student.head, teacher.head, plan)
     for number, batches in enumerate(cut):
         tokens = [sum(lengths[i] for i in batch) for batch in batches]
         inside = [[rollouts[i] for i in batch] for batch in batches]
-        make = partial(_shard, student, teacher, list(zip(inside, tokens, strict=True)), plan, told.within)
+        shard = Shard(number, len(cut), [*batches])
+        kept = partial(_teacher_states, teacher, inside, shard, keep_teacher)
+        make = partial(_shard, student, teacher, list(zip(inside, tokens, strict=True)), blocks, kept, told.within)
         rows = np.concatenate([np.arange(first_row[i], first_row[i + 1]) for batch in batches for i in batch])
-        filling.put(rows, keep(Shard(number, len(cut), [*batches]), make))
+        filling.put(rows, keep(shard, make))
         told.shard(sum(tokens))
     filling.put(slice(None), _where(places))
-    return Scores(**filling.arrays, grid=plan.grid, provenance=_provenance(student, teacher, states, plan))
+    tied = int(filling.arrays.pop("tied").sum())
+    return Scores(**filling.arrays, grid=plan.grid, provenance=_provenance(student, teacher, states, plan, tied))
+
+
+def _tokens_per_pack(student: Model, teacher: Model) -> int:
+    own_logits = any(isinstance(model.head, OwnLogits) for model in (student, teacher))
+    return 1 if own_logits else TOKENS_PER_PACK[student.device.type]  # 1: each sequence by itself
 
 
 class _Filling:
@@ -109,7 +124,7 @@ class _Filling:
         """Write a block."""
         for name, values in fields.items():
             if name not in self.arrays:
-                self.arrays[name] = np.empty((self.length, *values.shape[1:]), dtype=values.dtype)
+                self.arrays[name] = scratch((self.length, *values.shape[1:]), values.dtype)
             self.arrays[name][rows] = values
 
 
@@ -165,61 +180,61 @@ def _where(places: list[list[tuple[int, int]]]) -> dict[str, npt.NDArray[Any]]:
     return {"rollout": pairs[:, 0], "position": pairs[:, 1]}
 
 
+def _teacher_states(
+    teacher: Model, batches: list[list[Rollout]], shard: Shard, keep: Keep[HiddenStates] | None
+) -> HiddenStates | None:
+    """Give the teacher's hidden states of a whole shard, found or made; None where nobody keeps them."""
+    if keep is None or isinstance(teacher.head, OwnLogits):  # logits would fill disks
+        return None
+
+    def make() -> HiddenStates:
+        return HiddenStates(torch.cat([_hidden_at_states(teacher, batch, as_teacher=True).cpu() for batch in batches]))
+
+    return keep(shard, make)
+
+
 def _shard(
     student: Model,
     teacher: Model,
     batches: list[tuple[list[Rollout], int]],
-    plan: BlockPlan,
+    blocks: Blocks,
+    kept: Callable[[], HiddenStates | None],
     tell: Callable[[int], None],
 ) -> Arrays:
     """Score batches, each given with its tokens, one after the other; their rows follow each other."""
     ends = np.cumsum([0, *(sum(len(_positions(r)) for r in batch) for batch, _ in batches)])
     filling = _Filling(int(ends[-1]))
+    teacher_states = kept()
     done = 0
     for n, (batch, tokens) in enumerate(batches):
         rows = np.arange(ends[n], ends[n + 1])
         if len(rows):
-            _score_batch(_Batch(student, teacher, batch, rows), plan, filling)
+            found = None if teacher_states is None else teacher_states.rows(int(ends[n]), int(ends[n + 1]))
+            _score_batch(_Batch(student, teacher, batch, rows), blocks, found, filling)
         done += tokens
         tell(done)
     return filling.arrays
 
 
-def _score_batch(batch: _Batch, plan: BlockPlan, filling: _Filling) -> None:
-    student, teacher, rollouts = batch.student, batch.teacher, batch.rollouts
-    hidden_student = _hidden_at_states(student, rollouts, [r.prompt_ids for r in rollouts])
-    hidden_teacher = _hidden_at_states(teacher, rollouts, [r.teacher_prompt_ids for r in rollouts])
-    sampled = [(*r.response_ids, -1)[p] for r in rollouts for p in _positions(r)]
-    size = max(1, BLOCK_BYTES // (4 * max(student.vocabulary, teacher.vocabulary)))
-    for start in _block_starts(len(sampled), size):
-        block = slice(start, start + size)
-        fields = score_block(
-            student.head.logits(hidden_student[block]),
-            teacher.head.logits(hidden_teacher[block]),
-            torch.tensor(sampled[block], device=student.device),
-            plan,
-        )
+def _score_batch(batch: _Batch, blocks: Blocks, found: Tensor | None, filling: _Filling) -> None:
+    student, rollouts = batch.student, batch.rollouts
+    ours = _hidden_at_states(student, rollouts)
+    theirs = _hidden_at_states(batch.teacher, rollouts, as_teacher=True) if found is None else found
+    sampled = torch.tensor([(*r.response_ids, -1)[p] for r in rollouts for p in _positions(r)], device=student.device)
+    give_back()
+    for start in range(0, len(sampled), blocks.rows):
+        block = slice(start, start + blocks.rows)
+        fields = blocks.score(ours[block], theirs[block].to(student.device), sampled[block])
         arrays = {name: value.cpu().numpy() for name, value in fields.items()}
         _refuse_nan(arrays, start, batch)
         filling.put(batch.rows[block], arrays)
+    blocks.release()
 
 
-def _block_starts(states: int, size: int) -> list[int]:
-    """Cut states into blocks of one size; the last overlaps the one before.
-
-    Matrices of one size are given the same memory again and again; odd remainders would fragment it.
-    """
-    if states <= size:
-        return [0]
-    return [*range(0, states - size, size), states - size]
-
-
-def _hidden_at_states(model: Model, rollouts: list[Rollout], prompts: list[tuple[int, ...]]) -> Tensor:
+def _hidden_at_states(model: Model, rollouts: list[Rollout], *, as_teacher: bool = False) -> Tensor:
     """Give (states of the batch, d): the hidden state before each scored position."""
-    sequences = [[*prompt, *r.response_ids] for prompt, r in zip(prompts, rollouts, strict=True)]
-    row = [b for b, r in enumerate(rollouts) for _ in _positions(r)]
-    column = [len(prompts[b]) + p - 1 for b, r in enumerate(rollouts) for p in _positions(r)]
-    return hidden_at(model, sequences, row, column)
+    pack = Pack.of([(r.teacher_prompt_ids if as_teacher else r.prompt_ids, r.response_ids) for r in rollouts])
+    return states_before(model, pack, [(i, p) for i, r in enumerate(rollouts) for p in _positions(r)])
 
 
 def _refuse_nan(arrays: Mapping[str, npt.NDArray[Any]], start: int, batch: _Batch) -> None:
@@ -234,7 +249,7 @@ def _refuse_nan(arrays: Mapping[str, npt.NDArray[Any]], start: int, batch: _Batc
             )
 
 
-def _provenance(student: Model, teacher: Model, states: str, plan: BlockPlan) -> dict[str, object]:
+def _provenance(student: Model, teacher: Model, states: str, plan: BlockPlan, tied: int) -> dict[str, object]:
     return {
         "states": states,
         "student": _of_model(student) | {"label": student.label, "step": student.step},
@@ -243,6 +258,7 @@ def _provenance(student: Model, teacher: Model, states: str, plan: BlockPlan) ->
         "teacher_temperature": plan.teacher_temperature,
         "common_vocabulary": plan.vocabulary,
         "stop_ids": list(plan.stop_ids),
+        "n_tied": tied,
         "dtype": str(student.dtype).removeprefix("torch."),
         "device": str(student.device),
         "threads": torch.get_num_threads(),

@@ -5,7 +5,8 @@ Two kinds of input:
 - **kept tokens**: ``student_topk_ids``, ``teacher_topk_ids`` of shape (..., k), best first, with log-probabilities at
   the *student's* ids where a mass is wanted (:mod:`~opd_diag.metrics.overlap`, :mod:`~opd_diag.metrics.concentration`);
 - **whole distributions**: ``student_logprobs``, ``teacher_logprobs`` of shape (..., V), normalised, natural logarithm
-  (:mod:`~opd_diag.metrics.divergence`, :mod:`~opd_diag.metrics.entropies`, :mod:`~opd_diag.metrics.stopping`).
+  (:mod:`~opd_diag.metrics.divergence`, :mod:`~opd_diag.metrics.entropies`, :mod:`~opd_diag.metrics.gradient`,
+  :mod:`~opd_diag.metrics.stopping`).
 
 Results have the leading shape. Undefined is NaN, never 0. Divergences and entropies are in nats.
 
@@ -24,12 +25,12 @@ from opd_diag.metrics.coverage import covered
 from opd_diag.metrics.divergence import (
     common_mass,
     forward_kl,
-    gradient_squared_norm,
     jensen_shannon,
     reverse_kl,
     sampled_reverse_kl,
 )
 from opd_diag.metrics.entropies import entropy, entropy_difference, entropy_gap
+from opd_diag.metrics.gradient import GradientShares, centred_reverse_kl, gradient_shares, gradient_squared_norm
 from opd_diag.metrics.overlap import (
     overlap_ratio,
     overlap_token_advantage,
@@ -43,7 +44,9 @@ from opd_diag.metrics.topk import topk
 
 __all__ = [
     "Concentration",
+    "GradientShares",
     "Kept",
+    "centred_reverse_kl",
     "common_mass",
     "concentration",
     "covered",
@@ -51,6 +54,7 @@ __all__ = [
     "entropy_difference",
     "entropy_gap",
     "forward_kl",
+    "gradient_shares",
     "gradient_squared_norm",
     "jensen_shannon",
     "overlap_ratio",

@@ -75,17 +75,30 @@ def concentration(kept: Kept, grid: Sequence[int]) -> Concentration:
     size = kept.student_ids.shape[-1]
     if grid[-1] > size:
         raise ValueError(f"The grid ends at k = {grid[-1]}, but only {size} tokens are kept.")
-    same = kept.student_ids.unsqueeze(-1) == kept.teacher_ids.unsqueeze(-2)
-    ranks = torch.arange(size, device=same.device)
-    teacher_rank = torch.where(same.any(-1), same.to(torch.uint8).argmax(-1), size)
-    depth = torch.maximum(ranks, teacher_rank)  # the token is shared from k = depth + 1 on
+    # the token of rank i for the student is shared from k = depth + 1 on
+    depth = torch.maximum(
+        torch.arange(size, device=kept.student_ids.device), _rank_in(kept.teacher_ids, kept.student_ids)
+    )
+    last = torch.tensor(grid, device=depth.device) - 1
     p, q = kept.student_logprobs.exp(), kept.teacher_at_student_logprobs.exp()
-    last = torch.tensor(grid, device=same.device) - 1
-    masks = [depth < k for k in grid]
     return Concentration(
-        shared=torch.stack([m.sum(-1) for m in masks], dim=-1),
-        student_shared_mass=torch.stack([(p * m).sum(-1) for m in masks], dim=-1).clamp_(max=1),
-        teacher_shared_mass=torch.stack([(q * m).sum(-1) for m in masks], dim=-1).clamp_(max=1),
+        shared=_up_to(depth, torch.ones_like(depth))[..., last],
+        student_shared_mass=_up_to(depth, p)[..., last].clamp_(max=1),
+        teacher_shared_mass=_up_to(depth, q)[..., last].clamp_(max=1),
         student_mass=p.cumsum(-1)[..., last].clamp_(max=1),
         teacher_mass=kept.teacher_logprobs.exp().cumsum(-1)[..., last].clamp_(max=1),
     )
+
+
+def _rank_in(ids: Tensor, wanted: Tensor) -> Tensor:
+    """Give the place of each wanted id among `ids`; their number where it is not there."""
+    ordered, order = ids.sort(dim=-1)
+    place = torch.searchsorted(ordered, wanted.contiguous()).clamp_(max=ids.shape[-1] - 1)
+    return torch.where(ordered.gather(-1, place) == wanted, order.gather(-1, place), ids.shape[-1])
+
+
+def _up_to(depth: Tensor, values: Tensor) -> Tensor:
+    """Give, at each k - 1, the sum of the values with a depth below k; a depth of the size itself is in none."""
+    size = depth.shape[-1]
+    bins = torch.zeros(*depth.shape[:-1], size + 1, dtype=values.dtype, device=values.device)
+    return bins.scatter_add_(-1, depth, values)[..., :size].cumsum(-1)

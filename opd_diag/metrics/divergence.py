@@ -161,38 +161,6 @@ def sampled_reverse_kl(student_sampled_logprobs: Tensor, teacher_sampled_logprob
     return student_sampled_logprobs - teacher_sampled_logprobs
 
 
-def gradient_squared_norm(student_logprobs: Tensor, teacher_logprobs: Tensor) -> Tensor:
-    """Squared length of the reverse-KL gradient with respect to the student's logits.
-
-    Formula: Σ_v g(v)², with g(v) = p(v) (log p(v) - log q(v) - KL(p‖q)).
-
-    Parameters
-    ----------
-    student_logprobs, teacher_logprobs
-        (..., V) normalised log-probabilities.
-
-    Returns
-    -------
-    Tensor
-        (...) float64, at least 0; 0 when student equals teacher; NaN where the KL is infinite.
-
-    Notes
-    -----
-    The log-ratio is centred at the student's most probable token before anything is squared, so that states with
-    max p near 1 keep their digits.
-
-    Examples
-    --------
-    >>> gradient_squared_norm(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log())
-    tensor(0.1509, dtype=torch.float64)
-    """
-    p = student_logprobs.exp()
-    ratio = _ratio(student_logprobs, teacher_logprobs, p)
-    ratio -= ratio.gather(-1, student_logprobs.argmax(-1, keepdim=True))
-    mean = (p * ratio).sum(-1, keepdim=True)
-    return ratio.sub_(mean).mul_(p).square_().sum(-1).double()
-
-
 def _kl(first: Tensor, second: Tensor) -> Tensor:
     weights = first.exp()
     # Rounding can leave -1e-8 where both are equal; a KL is never negative.

@@ -6,6 +6,7 @@
 `split.py`            how much of a change is the policy's, and how much comes from going elsewhere
 `depth.py`            a metric against the position in the response
 `entropies.py`        student against teacher entropy, state by state
+`gradient.py`         which tokens the reverse-KL gradient pushes, as stacked shares
 `quantities.py`       title, unit and bounds of whatever a table may hold
 `style.py`            colours, fonts and the axis that checkpoints stand on
 ====================  =========================================================================
@@ -16,6 +17,7 @@ Without `ax` a figure of its own is made, off screen: ``plot(table).figure.savef
 from opd_diag.plots.concentration import concentration_curves, overlap_ratio_curves
 from opd_diag.plots.depth import metric_by_depth
 from opd_diag.plots.entropies import student_against_teacher_entropy
+from opd_diag.plots.gradient import gradient_by_step
 from opd_diag.plots.quantities import Quantity, quantity
 from opd_diag.plots.split import change_split, metric_with_split
 from opd_diag.plots.steps import alignment_grid, metric_by_step
@@ -25,6 +27,7 @@ __all__ = [
     "alignment_grid",
     "change_split",
     "concentration_curves",
+    "gradient_by_step",
     "metric_by_depth",
     "metric_by_step",
     "metric_with_split",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from opd_diag.errors import InputError
-from opd_diag.tables.catalogue import BY_NAME, CATALOGUE
+from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, Metric
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,14 @@ _OF_RESPONSES = (
     ),
 )
 
+
+def _undefined(metric: Metric) -> str:
+    if metric.on_policy_only:
+        return _SAMPLED
+    nearly_equal = isinstance(metric.aligned, float) and math.isnan(metric.aligned)
+    return "the models agree, or nearly, at every state" if nearly_equal else "no state defines it"
+
+
 QUANTITIES: dict[str, Quantity] = {
     m.name: Quantity(
         name=m.name,
@@ -155,7 +163,7 @@ QUANTITIES: dict[str, Quantity] = {
         high=m.high,
         meaning=m.meaning,
         caution=m.caution,
-        undefined=_SAMPLED if m.on_policy_only else "no state defines it",
+        undefined=_undefined(m),
         formula=m.formula,
         reference=m.reference,
     )

@@ -92,3 +92,17 @@ def checksum(path: Path) -> str:
     """Give the SHA-256 of the bytes of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def readable_size(size: float) -> str:
+    """Give a number of bytes with a unit.
+
+    Examples
+    --------
+    >>> [readable_size(n) for n in (999, 1000, 43_878_465, 2.1e9)]
+    ['999 B', '1.0 kB', '43.9 MB', '2.1 GB']
+    """
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:,.1f} {unit}"
+    return f"{size:.0f} B"

@@ -10,26 +10,18 @@ after its last token; it has no sampled token and serves the stop metrics alone.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 
 from opd_diag.errors import StoreError
-from opd_diag.records.files import replaced_whole
+from opd_diag.records.arrays import load_described, save_arrays
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """Raised whenever a field is added or changes its meaning; older versions then leave such a folder alone."""
-
-METADATA_KEY = "opd-diag"
-"""Key of the file's metadata: JSON with version, grid and provenance."""
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -93,6 +85,9 @@ class Scores:
     gradient_squared_norm: Floats
     """(N,) ‖p ⊙ (log p - log q - KL)‖², the reverse-KL gradient at the student's logits; the shares of kept tokens
     follow from the kept log-probabilities."""
+    centred_reverse_kl: Floats
+    """(N,) float64: `reverse_kl` minus the log-ratio at the student's most probable token, summed as such; where that
+    token is nearly certain the difference of the two would have no digits, and the gradient there needs them."""
     student_cut_mass: Floats
     """(N,) student probability on ids outside the common vocabulary, cut before all else, in [0, 1]."""
     teacher_cut_mass: Floats
@@ -125,47 +120,18 @@ class Scores:
         StoreError
             The file is missing, damaged, or of another version.
         """
+        arrays, about = load_described(path)
+        if about.get("scores_version") != SCORES_VERSION:
+            raise StoreError(
+                f"{path} has scores version {about.get('scores_version')}, this opd-diag reads "
+                f"{SCORES_VERSION}. Delete the file and run report again."
+            )
         try:
-            with safe_open(path, framework="numpy") as file:
-                about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-                if about.get("scores_version") != SCORES_VERSION:
-                    raise StoreError(
-                        f"{path} has scores version {about.get('scores_version')}, this opd-diag reads "
-                        f"{SCORES_VERSION}. Delete the file and run report again."
-                    )
-                tensors = {name: file.get_tensor(name) for name in TENSOR_FIELDS}
-                return cls(**tensors, grid=tuple(about["grid"]), provenance=about["provenance"])
-        except StoreError:
-            raise
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            tensors = {name: arrays[name] for name in TENSOR_FIELDS}
+            return cls(**tensors, grid=tuple(about["grid"]), provenance=about["provenance"])
+        except (KeyError, TypeError) as error:
             raise StoreError(f"{path} is no readable scores file: {error}. Delete it and run report again.") from error
 
 
 TENSOR_FIELDS = tuple(f.name for f in fields(Scores) if f.name not in ("grid", "provenance"))
 """Names of the tensors, in file order."""
-
-
-def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], about: dict[str, Any] | None = None) -> None:
-    """Write arrays, and what is said about them, as one safetensors file, whole or not at all."""
-    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with replaced_whole(path) as part:
-        try:
-            # One key only: safetensors writes several in random order, and equal arrays should be equal files.
-            save_file(tensors, part, metadata=about and {METADATA_KEY: json.dumps(about, sort_keys=True)})
-        except SafetensorError as error:
-            number = re.search(r"\(os error (\d+)\)", str(error))  # the system's error, as text alone
-            raise OSError(int(number[1]) if number else 0, str(error)) from error
-
-
-def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of :func:`save_arrays`.
-
-    Raises
-    ------
-    StoreError
-        The file is missing or damaged.
-    """
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise StoreError(f"{path} is no readable file of arrays: {error}. Delete it and run report again.") from error

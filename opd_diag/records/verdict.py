@@ -33,6 +33,8 @@ class Verdict:
     """What to do next, one sentence."""
     reference: str
     """Where the rule and its threshold come from."""
+    within_floor: bool = False
+    """Whether rounding alone may have made `value`."""
 
     def as_record(self) -> dict[str, Any]:
         """Give the fields as JSON values; NaN becomes None."""

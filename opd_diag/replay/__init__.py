@@ -6,8 +6,13 @@
 `store.py`    ``Store``: OUT_DIR, its lock, its finished parts, and the shards of those under way
 `marker.py`   what OUT_DIR says of itself: whose run, the key and the checksum of every part
 `shared.py`   a folder in which several OUT_DIRs find each other's parts (``--store``)
+`upkeep.py`   what such a folder holds, and taking away what nobody uses any more
+`work.py`     how much models will do for a plan, in tokens and states
+`account.py`  how much they did
+`cost.py`     the two as tokens, operations, minutes and bytes, side by side
 `parts.py`    ``Parts``: what each part is made from, and how
 `lazy.py`     a model that is loaded when it is first needed
+`logprobs.py` log-probabilities as sampled against the replayed ones
 `coverage.py` which of the teacher's states lie near a checkpoint's own
 `replay.py`   ``replay``: sample and score, checkpoint by checkpoint, the teacher loaded once
 ============  =====================================================================================

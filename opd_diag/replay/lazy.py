@@ -1,16 +1,18 @@
-"""A model that is loaded when it is first needed: where everything is stored, never."""
+"""A model that is put in memory when it is first needed: where everything is stored, never."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from opd_diag.inference import HeadCheck, Model, check_head, load_model
+from opd_diag.inference import HeadCheck, Model, check_head
+from opd_diag.inference.swapping import Resident
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.settings import Settings
-from opd_diag.runs import fingerprint
+from opd_diag.runs.digests import Digests
+from opd_diag.runs.fingerprint import CheckpointContent, checkpoint_content, refuse_other
 from opd_diag.tokenization import Tokenizer
 
 
@@ -23,21 +25,41 @@ class LazyModel:
     name: str
     """How messages call it."""
     tokenizer: Tokenizer
+    resident: Resident = field(default_factory=Resident)
+    """Where it is put in memory; of several models that share one, the last that was asked for is there."""
+    digests: Digests = field(default_factory=Digests)
+    """What is known of files."""
     checked: bool = False
     """Whether its head was checked in this process."""
 
     @cached_property
-    def key(self) -> str:
-        """Fingerprint of the weights."""
-        return fingerprint(self.checkpoint)
+    def content(self) -> CheckpointContent:
+        """What its files held when they were first read: the parts that are stored are of these bytes."""
+        return checkpoint_content(self.checkpoint, self.digests)
 
     @cached_property
+    def key(self) -> str:
+        """Fingerprint of the weights."""
+        return self.content.key
+
+    @property
     def model(self) -> Model:
-        """The model, loaded."""
-        return load_model(
+        """The model. Ask again rather than keep it: it is gone when another one takes its place in memory.
+
+        Raises
+        ------
+        CheckpointError
+            It cannot be loaded, or its files no longer hold what they did.
+        """
+        return self.resident.model(self.checkpoint, self.key) or self._loaded()
+
+    def _loaded(self) -> Model:
+        now = checkpoint_content(self.checkpoint, self.digests)
+        refuse_other(self.content, now)
+        return self.resident.load(
             self.checkpoint,
+            now,
             name=self.name,
-            key=self.key,
             dtype=self.settings.dtype,
             device=self.settings.device,
             stop_ids=self.tokenizer.stop_ids,

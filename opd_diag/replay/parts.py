@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,14 +12,25 @@ import numpy as np
 import pandas as pd
 
 from opd_diag.errors import CheckpointError, InputError, PromptsError
-from opd_diag.inference import HeadCheck, Model, sample_rollouts, score
+from opd_diag.inference import HeadCheck, HiddenStates, Keep, Model, sample_rollouts, score
+from opd_diag.inference.swapping import Resident
+from opd_diag.records.arrays import load_arrays, save_arrays
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key, write_json
 from opd_diag.records.rollout import Rollout, load_rollouts, save_rollouts
-from opd_diag.records.scores import SCORES_VERSION, Scores, load_arrays, save_arrays
+from opd_diag.records.scores import SCORES_VERSION, Scores
 from opd_diag.replay.coverage import COVERAGE_VERSION, coverage_of, covered_states, equal_places
 from opd_diag.replay.lazy import LazyModel, longest_ids
 from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.precision import (
+    Floor,
+    Floors,
+    decides_floor,
+    load_floors,
+    measured_floors,
+    rollouts_for_floor,
+    save_floors,
+)
 from opd_diag.replay.store import Store
 from opd_diag.tables import save_coverage
 from opd_diag.tokenization import check_same_ids
@@ -26,8 +38,11 @@ from opd_diag.tokenization import check_same_ids
 Progress = Callable[[str, int, int], None]
 """(what is being done, units done, units in all)."""
 
-SAMPLED_VERSION = 1
+SAMPLED_VERSION = 2
 """Raised whenever the same model and prompts would give other responses, or the same responses other records."""
+
+HIDDEN_VERSION = 1
+"""Raised whenever hidden states are packed or read in another way."""
 
 Rollouts = tuple[Rollout, ...]
 
@@ -37,12 +52,22 @@ class Parts:
 
     def __init__(self, plan: ReplayPlan, store: Store, progress: Progress) -> None:
         self.plan, self.store, self.progress = plan, store, progress
-        tokenizer = plan.teacher_tokenizer or plan.tokenizer
-        self.teacher = LazyModel(plan.teacher, plan.settings, plan.teacher.path.resolve().name, tokenizer)
+        tokenizer, name = plan.teacher_tokenizer or plan.tokenizer, plan.teacher.path.resolve().name
+        self.teacher = LazyModel(plan.teacher, plan.settings, name, tokenizer, digests=plan.digests)
+        try:
+            self.teacher_key = self.teacher.key  # now: that it cannot be read is no fault of any checkpoint
+        except CheckpointError as error:
+            raise InputError(f"The teacher cannot be read. {error}") from error
+        self.resident = Resident()
+        """The students take turns in it; the teacher is never put out of memory."""
+        self._students: dict[Checkpoint, LazyModel] = {}
 
     def student(self, checkpoint: Checkpoint) -> LazyModel:
         """Give a checkpoint as a model that is not loaded yet."""
-        return LazyModel(checkpoint, self.plan.settings, checkpoint.label, self.plan.tokenizer)
+        if checkpoint not in self._students:
+            about = (self.plan.settings, checkpoint.label, self.plan.tokenizer)
+            self._students[checkpoint] = LazyModel(checkpoint, *about, self.resident, self.plan.digests)
+        return self._students[checkpoint]
 
     def rollouts(self, writer: LazyModel) -> Rollouts:
         """Give the responses of a model: recorded ones, or sampled."""
@@ -65,9 +90,8 @@ class Parts:
         ids = longest_ids(rollouts)
 
         def made() -> HeadCheck:
-            if model is self.teacher:
-                self.loaded_teacher()
-            return model.checked_on(ids)
+            with self._runs(model):
+                return model.checked_on(ids)
 
         check = self.store.part(
             f".checks/{model.checkpoint.slug}.json",
@@ -90,7 +114,7 @@ class Parts:
         key = content_key(
             [
                 ["scores", SCORES_VERSION, states, _named(student.checkpoint), _named(listed)],
-                [student.key, self.teacher.key, settings.dtype],
+                [student.key, self.teacher_key, settings.dtype],
                 [settings.student_temperature, settings.teacher_temperature],
                 [student.tokenizer.stop_ids, self.teacher.tokenizer.stop_ids],
                 _decides_scores(rollouts),
@@ -115,16 +139,44 @@ class Parts:
 
         def made() -> pd.DataFrame:
             teacher = self.loaded_teacher()
-            covered = covered_states(teacher, of_teacher, own, places)
+            with self._runs(self.teacher):
+                covered = covered_states(teacher, of_teacher, own, places)
             return coverage_of(checkpoint, teacher.name, of_teacher, places[0], covered)
 
         key = [
-            ["coverage", COVERAGE_VERSION, _named(checkpoint), self.teacher.key, self.plan.settings.dtype, places],
+            ["coverage", COVERAGE_VERSION, _named(checkpoint), self.teacher_key, self.plan.settings.dtype, places],
             *([_decides_scores(rollouts), _prompts_of(rollouts)] for rollouts in (of_teacher, own)),
         ]
         name = f"coverage/{checkpoint.slug}.parquet"
         table = self.store.part(name, content_key(key), make=made, save=save_coverage, load=pd.read_parquet)
         return table.assign(teacher=self.teacher.name)
+
+    def floor(self, model: LazyModel, rollouts: Rollouts) -> Floor:
+        """Give the precision floor of a model, measured on the beginnings of some of these responses."""
+        settings, as_teacher = self.plan.settings, model is self.teacher
+        temperature = settings.teacher_temperature if as_teacher else settings.student_temperature
+        chosen = rollouts_for_floor(rollouts, as_teacher=as_teacher)
+
+        def made() -> Floors:
+            loaded = self.loaded_teacher() if as_teacher else model.model
+            what = f"{model.checkpoint.label}: precision floor"
+            floors = measured_floors(
+                loaded,
+                chosen,
+                temperature=temperature,
+                progress=lambda part, done, total: self.progress(f"{what}, {part}, tokens", done, total),
+            )
+            self.store.account.measured(floors[1].tokens, 2 * floors[1].n_states, as_teacher=as_teacher)
+            return floors
+
+        floors = self.store.part(
+            f".checks/precision/{model.checkpoint.slug}.json",
+            content_key(decides_floor(model, chosen, settings=settings, temperature=temperature)),
+            make=made,
+            save=save_floors,
+            load=load_floors,
+        )
+        return replace(floors[min(settings.k, max(floors))], model=model.name)
 
     def loaded_teacher(self) -> Model:
         """Load the teacher; that it cannot be loaded is no fault of the checkpoint at hand."""
@@ -132,6 +184,12 @@ class Parts:
             return self.teacher.model
         except CheckpointError as error:
             raise InputError(f"The teacher cannot be loaded. {error}") from error
+
+    def _runs(self, model: LazyModel) -> AbstractContextManager[None]:
+        """Count what goes through the body of a model inside."""
+        as_teacher = model is self.teacher
+        loaded = self.loaded_teacher() if as_teacher else model.model
+        return self.store.account.running(loaded.forwarded, as_teacher=as_teacher)
 
     def _decides_sampling(self, writer: LazyModel) -> list[object]:
         """Give what decides which responses are drawn."""
@@ -142,19 +200,21 @@ class Parts:
 
     def _sampled(self, writer: LazyModel, key: str) -> Rollouts:
         self._check_teacher_takes_them()  # before hours of sampling, and before anything is written
-        what = f"{writer.checkpoint.label}: sampling responses"
-        return tuple(
-            sample_rollouts(
-                writer.model,
-                writer.tokenizer,
-                self.plan.prompts,
-                sampling=self.plan.settings.sampling,
-                vocabulary=self.plan.tokenizer.size,
-                as_teacher=writer is self.teacher,
-                progress=lambda done, total: self.progress(what, done, total),
-                keep=self.store.shards(key, ".jsonl", save=save_rollouts, load=load_rollouts),
+        what, as_teacher = f"{writer.checkpoint.label}: sampling responses", writer is self.teacher
+        keep = self.store.shards(key, ".jsonl", save=save_rollouts, load=load_rollouts)
+        with self._runs(writer):
+            return tuple(
+                sample_rollouts(
+                    writer.model,
+                    writer.tokenizer,
+                    self.plan.prompts,
+                    sampling=self.plan.settings.sampling,
+                    vocabulary=self.plan.tokenizer.size,
+                    as_teacher=as_teacher,
+                    progress=lambda done, total: self.progress(what, done, total),
+                    keep=self.store.account.sampling(keep, as_teacher=as_teacher),
+                )
             )
-        )
 
     def _scored(self, student: LazyModel, states: str, rollouts: Rollouts, key: str) -> Scores:
         what = f"{student.checkpoint.label}: scoring {states} states, tokens"
@@ -162,16 +222,32 @@ class Parts:
         for model in (student, self.teacher):
             if not model.checked:  # in an earlier process perhaps, on another machine
                 model.checked_on(longest_ids(rollouts))
-        return score(
-            student.model,
-            teacher,
-            rollouts,
-            states=states,
-            student_temperature=self.plan.settings.student_temperature,
-            teacher_temperature=self.plan.settings.teacher_temperature,
-            progress=lambda done, total: self.progress(what, done, total),
-            keep=self.store.shards(key, ".safetensors", save=save_arrays, load=load_arrays),
+        keep = self.store.shards(key, ".safetensors", save=save_arrays, load=load_arrays)
+        with self._runs(student), self._runs(self.teacher):
+            return score(
+                student.model,
+                teacher,
+                rollouts,
+                states=states,
+                student_temperature=self.plan.settings.student_temperature,
+                teacher_temperature=self.plan.settings.teacher_temperature,
+                progress=lambda done, total: self.progress(what, done, total),
+                keep=self.store.account.scoring(keep),
+                keep_teacher=self._teacher_states(rollouts) if self._used_again(states, rollouts) else None,
+            )
+
+    def _used_again(self, states: str, rollouts: Rollouts) -> bool:
+        """Whether another checkpoint will be scored at these states: those of the start and of the teacher."""
+        several = len(self.plan.checkpoints) > 1
+        own_of_first = states == "on-policy" and rollouts[0].provenance.weights == self.plan.first.label
+        return several and (states in ("start", "teacher") or (own_of_first and "start" in self.plan.settings.states))
+
+    def _teacher_states(self, rollouts: Rollouts) -> Keep[HiddenStates]:
+        """Give what keeps the teacher's last hidden states at these states for the next checkpoint."""
+        key = content_key(
+            ["hidden", HIDDEN_VERSION, self.teacher_key, self.plan.settings.dtype, _decides_scores(rollouts)]
         )
+        return self.store.shards(key, ".safetensors", save=_save_hidden, load=HiddenStates, part_of_nothing=True)
 
     def _check_teacher_takes_them(self) -> None:
         teacher, room = self.loaded_teacher(), self.plan.settings.max_new_tokens
@@ -187,6 +263,7 @@ class Parts:
     def _same_text(self, rollouts: Rollouts) -> Rollouts:
         """Give the rollouts, once it is sure that their ids mean the same to both models."""
         self._check_ids({i for r in rollouts for i in (*r.prompt_ids, *r.teacher_prompt_ids, *r.response_ids)})
+        self.store.account.seen(rollouts)
         return rollouts
 
     def _check_ids(self, ids: set[int]) -> None:
@@ -207,6 +284,10 @@ def _decides_scores(rollouts: Rollouts) -> list[object]:
 def _prompts_of(rollouts: Rollouts) -> list[object]:
     """Give whose responses they are, in the words of the records."""
     return [[r.prompt_index, r.prompt_id, r.rollout_index] for r in rollouts]
+
+
+def _save_hidden(path: Path, states: HiddenStates) -> None:
+    states.save(path)
 
 
 def _save_scores(path: Path, scores: Scores) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opd_diag.errors import CheckpointError, InputError, RunFolderError
-from opd_diag.inference import resolve_device
+from opd_diag.inference import resolve_device, usable_dtype
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.prompt import Prompt, load_prompts
@@ -16,6 +16,7 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.settings import Settings
 from opd_diag.replay.recorded import TEACHER_LABEL, recorded_rollouts
 from opd_diag.runs import Manifest, find_checkpoints, select_checkpoints, step_zero
+from opd_diag.runs.digests import Digests
 from opd_diag.runs.shapes import shape_difference
 from opd_diag.tokenization import (
     EncodedPrompt,
@@ -50,6 +51,8 @@ class ReplayPlan:
     """None when the teacher brings none."""
     notes: tuple[str, ...]
     """What a reader of the report must know."""
+    digests: Digests = field(default_factory=Digests, compare=False, repr=False)
+    """What is known of the files of all these."""
 
     @property
     def run(self) -> str:
@@ -77,7 +80,6 @@ class ReplayPlan:
         repeated = len({"on-policy", "start", "back"} & {*settings.states}) - 1
         passes = len(self.checkpoints) * len(settings.states) - max(0, repeated)
         start = os.path.normpath(self.first.path) if self.step_zero_known else "unknown (name it with --student)"
-        longest = max(len(p.ids) for p in self.prompts) + settings.max_new_tokens
         return [
             f"run          {self.run_dir} ({len(self.checkpoints)} checkpoints: "
             f"{', '.join(c.label for c in self.checkpoints)})",
@@ -88,19 +90,24 @@ class ReplayPlan:
             f"seed {settings.seed}",
             f"to sample    {len(sampled)} models × {responses} responses "
             f"(at most {len(sampled) * responses * settings.max_new_tokens:,} tokens)",
-            f"to score     {passes} sets of states ({', '.join(settings.states)}), each through student and teacher "
-            f"(at most {2 * passes * responses * longest:,} tokens)",
+            f"to score     {passes} sets of states ({', '.join(settings.states)}), each by a student; the teacher runs "
+            "once over those that several share",
         ]
 
 
-def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPlan:
+def make_plan(run_dir: Path, settings: Settings, manifest: Manifest, digests: Digests | None = None) -> ReplayPlan:
     """Find, read and check everything a report needs; load no weights and write nothing.
+
+    What `digests` know of the weight files need not be read again.
 
     Raises
     ------
     OpdDiagError
         Whatever is missing or cannot be used, one sentence with the way out.
     """
+    dtype, too_slow = usable_dtype(settings.dtype, settings.device)
+    settings = replace(settings, dtype=dtype)
+    digests = digests or Digests()
     found = find_checkpoints(run_dir, base_model=settings.base_model, layout=settings.layout, manifest=manifest)
     found = select_checkpoints(found, settings.checkpoints)
     checkpoints = [c for c in found if c.loadable]
@@ -109,11 +116,12 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
         reasons = "; ".join(f"{c.label}: {c.blocker} {c.way_out or ''}".strip() for c in blocked[:3])
         raise RunFolderError(f"None of the {len(blocked)} checkpoints of {run_dir} can be loaded. {reasons}")
     checkpoints, notes = _with_step_zero(settings, checkpoints)
+    notes += [too_slow] if too_slow else []
     _refuse_shared_file_names(checkpoints)
     resolve_device(settings.device)
     teacher = _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
-    recorded, of_recorded = recorded_rollouts(settings, checkpoints, teacher)
+    recorded, of_recorded = recorded_rollouts(settings, checkpoints, teacher, digests)
     notes += of_recorded
     prompts, of_prompts = _prompts(settings, tokenizer, recorded)
     notes += of_prompts
@@ -135,6 +143,7 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest) -> ReplayPl
         tokenizer=tokenizer,
         teacher_tokenizer=teacher_tokenizer,
         notes=tuple(notes + [c.note for c in checkpoints if c.note]),
+        digests=digests,
     )
 
 

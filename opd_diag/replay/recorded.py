@@ -10,13 +10,14 @@ from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import Rollout, load_rollouts
 from opd_diag.records.settings import Settings
 from opd_diag.runs import fingerprint
+from opd_diag.runs.digests import Digests
 
 TEACHER_LABEL = "teacher"
 """What records call the teacher, whatever its folder."""
 
 
 def recorded_rollouts(
-    settings: Settings, checkpoints: Sequence[Checkpoint], teacher: Checkpoint
+    settings: Settings, checkpoints: Sequence[Checkpoint], teacher: Checkpoint, digests: Digests
 ) -> tuple[dict[str, tuple[Rollout, ...]], list[str]]:
     """Read ``--rollouts``, a file or a folder of them, and keep those that this run can use.
 
@@ -46,8 +47,9 @@ def recorded_rollouts(
         if label in writers and rollout.prompt_index < settings.max_prompts:
             # start.jsonl repeats the first checkpoint's own file: one copy is enough
             by_label.setdefault(label, {})[rollout.prompt_index, rollout.rollout_index] = rollout
-    notes = _without_another_teachers(path, by_label, teacher)
-    _refuse_foreign(path, by_label, writers)
+    keys = {label: fingerprint(writers[label], digests) for label in by_label}
+    notes = _without_another_teachers(path, by_label, keys)
+    _refuse_foreign(path, by_label, keys)
     if not by_label:
         raise RolloutsError(
             f"The rollouts in {path} were written by {', '.join(sorted(written))}, the run has "
@@ -57,21 +59,18 @@ def recorded_rollouts(
 
 
 def _without_another_teachers(
-    path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], teacher: Checkpoint
+    path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], keys: Mapping[str, str]
 ) -> list[str]:
     """Take out responses of another teacher: the students' beside them are as good for this one."""
     theirs = by_label.get(TEACHER_LABEL, {})
-    if all(r.provenance.weights_key in ("", fingerprint(teacher)) for r in theirs.values()):
+    if all(r.provenance.weights_key in ("", keys[TEACHER_LABEL]) for r in theirs.values()):
         return []
     del by_label[TEACHER_LABEL]
     return [f"The teacher's responses in {path} are of another teacher and were not used."]
 
 
-def _refuse_foreign(
-    path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], writers: Mapping[str, Checkpoint]
-) -> None:
+def _refuse_foreign(path: Path, by_label: dict[str, dict[tuple[int, int], Rollout]], keys: Mapping[str, str]) -> None:
     """Refuse rollouts of other weights under the same label, two prompts under one index, no states."""
-    keys = {label: fingerprint(writers[label]) for label in by_label}
     empty = [label for label, rollouts in by_label.items() if not any(r.state_positions for r in rollouts.values())]
     if empty:
         raise RolloutsError(

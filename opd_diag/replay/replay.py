@@ -13,9 +13,12 @@ from opd_diag.records.files import write_json
 from opd_diag.records.rollout import save_rollouts
 from opd_diag.records.scores import Scores
 from opd_diag.records.vocabulary import save_vocabulary
+from opd_diag.replay.ahead import read_ahead
 from opd_diag.replay.lazy import LazyModel
+from opd_diag.replay.logprobs import LogprobCheck, as_json, logprob_checks
 from opd_diag.replay.parts import Parts, Progress, Rollouts
 from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.precision import Floor
 from opd_diag.replay.store import Store
 
 
@@ -39,6 +42,12 @@ class Replay:
     """Checkpoints that failed, with the reason as their blocker."""
     coverage: pd.DataFrame | None = None
     """Which of the teacher's states each checkpoint comes near (:mod:`opd_diag.tables`); None where not looked at."""
+    floors: tuple[Floor, ...] = ()
+    """How far the first checkpoint and the teacher are from themselves: what rounding does."""
+    heads: tuple[HeadCheck, ...] = ()
+    """What the check of each model's head gave."""
+    logprobs: tuple[LogprobCheck, ...] = ()
+    """Log-probabilities as sampled against replayed ones, of each checkpoint and the teacher."""
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -63,28 +72,33 @@ def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None) -> 
     """
     work = _Work(plan, store, progress or (lambda what, done, total: None))
     if "teacher" in plan.settings.states:
-        work.sample_teacher()
+        with read_ahead(plan.first, plan.digests):
+            work.sample_teacher()
     scored: dict[Checkpoint, list[ScoredSet]] = {}
     coverage: list[pd.DataFrame] = []
     broken: list[Checkpoint] = []
-    for checkpoint in plan.checkpoints:
+    for checkpoint, following in zip(plan.checkpoints, (*plan.checkpoints[1:], None), strict=True):
         try:
-            sets = work.replayed(checkpoint)
-            coverage += work.coverage(checkpoint)
+            with read_ahead(following, plan.digests):
+                sets = work.replayed(checkpoint)
+                coverage += work.coverage(checkpoint)
             scored[checkpoint] = sets
         except (CheckpointError, ModelError) as error:
             if checkpoint == plan.first and plan.step_zero_known:
                 raise
             broken.append(replace(checkpoint, blocker=str(error)))
+        store.keep_digests(plan.digests)
     if not scored:
         reasons = "; ".join(str(c.blocker) for c in broken[:3])
         raise RunFolderError(f"None of the {len(broken)} checkpoints could be scored. {reasons}")
     if "back" in plan.settings.states:
         work.score_back(scored)
     everything = tuple(s for sets in scored.values() for s in sets)
-    work.save_what_was_learned(everything)
+    logprobs = logprob_checks(everything)
+    work.save_what_was_learned(everything, logprobs)
     store.drop_shards()
-    return Replay(everything, tuple(broken), pd.concat(coverage, ignore_index=True) if coverage else None)
+    table = pd.concat(coverage, ignore_index=True) if coverage else None
+    return Replay(everything, tuple(broken), table, work.floors, tuple(work.checks.values()), logprobs)
 
 
 class _Work:
@@ -99,6 +113,7 @@ class _Work:
         """Those of the first checkpoint that could be scored."""
         self.of_teacher: Rollouts = ()
         self.checks: dict[Checkpoint, HeadCheck] = {}
+        self.floors: tuple[Floor, ...] = ()
 
     def sample_teacher(self) -> None:
         """Sample the teacher's responses, or read them."""
@@ -128,7 +143,12 @@ class _Work:
             if own:
                 save_rollouts(self.store.path("rollouts/start.jsonl"), own)
                 self.store.note("rollouts/start.jsonl")
+            self._measure_floors(student, own or sets[0].rollouts)
         return sets
+
+    def _measure_floors(self, student: LazyModel, rollouts: Rollouts) -> None:
+        """Tell how far each model is from itself, once a report, while both are at hand."""
+        self.floors = tuple(self.parts.floor(model, rollouts) for model in (student, self.parts.teacher))
 
     def score_back(self, scored: dict[Checkpoint, list[ScoredSet]]) -> None:
         """Let the first checkpoint score every other's own rollouts; loaded once, after all have been sampled."""
@@ -138,8 +158,8 @@ class _Work:
             earlier = sets if checkpoint == first else []
             try:
                 sets.append(self._scored(student, checkpoint, "back", self.own[checkpoint], earlier))
-            except ModelError as error:
-                raise ModelError(f"{error} To go without these states, leave back out of --states.") from error
+            except (CheckpointError, ModelError) as error:
+                raise type(error)(f"{error} To go without these states, leave back out of --states.") from error
 
     def coverage(self, checkpoint: Checkpoint) -> list[pd.DataFrame]:
         """Tell which of the teacher's states lie near one of the checkpoint's own; empty without both sets."""
@@ -159,12 +179,14 @@ class _Work:
             if model.checkpoint not in self.checks:
                 self.checks[model.checkpoint] = self.parts.head_check(model, rollouts)
 
-    def save_what_was_learned(self, scored: tuple[ScoredSet, ...]) -> None:
-        """Write the vocabulary that occurs, and the checks of the heads."""
+    def save_what_was_learned(self, scored: tuple[ScoredSet, ...], logprobs: tuple[LogprobCheck, ...]) -> None:
+        """Write the vocabulary that occurs, and the checks of heads and log-probabilities."""
         ids: set[int] = set()
         for part in scored:
             ids.update(i for r in part.rollouts for i in (*r.prompt_ids, *r.teacher_prompt_ids, *r.response_ids))
             ids.update(part.scores.student_topk_ids.ravel().tolist(), part.scores.teacher_topk_ids.ravel().tolist())
         save_vocabulary(self.store.path("vocabulary.json"), {i: self.plan.tokenizer.token(i) for i in sorted(ids)})
         known = [*dict.fromkeys(part.checkpoint for part in scored), self.plan.teacher]
-        write_json(self.store.path("selftest.json"), {"head": [asdict(self.checks[model]) for model in known]})
+        heads = [asdict(self.checks[model]) for model in known]
+        checks = {"head": heads, "logprobs": [as_json(check) for check in logprobs]}
+        write_json(self.store.path("selftest.json"), checks)

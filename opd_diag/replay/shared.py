@@ -2,13 +2,15 @@
 
 ``DIR/<first two digits of the key>/<key>/<SHA-256 of the file><suffix>``. A file that does not have the bytes its name
 says is not used. Files appear whole, so any number of processes may read and write at once; who comes last replaces a
-file by an equal one.
+file by an equal one. When a part is used, its modification time becomes the time of that use: what nobody has used for
+long can be taken away (:mod:`opd_diag.replay.upkeep`), also while others read.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from opd_diag.errors import StoreError
@@ -32,17 +34,33 @@ class SharedFolder:
 
     def find(self, key: str, suffix: str) -> Path | None:
         """Give a file with this key that is whole; None if there is none."""
-        for path in sorted(self._home(key).glob(f"*{suffix}")):
+        try:
+            candidates = sorted(self._home(key).glob(f"*{suffix}"))
+        except FileNotFoundError:  # the folder was taken away while it was looked into
+            return None
+        for path in candidates:
             if _is_whole(path):
                 return path
             self.damaged.append(path)
         return None
 
+    def take(self, found: Path, target: Path, way_out: str) -> bool:
+        """Put what was found at `target`; tell whether it was still there."""
+        try:
+            link_or_copy(found, target, way_out)
+        except StoreError:
+            if found.exists():
+                raise
+            return False
+        return True
+
     def keep(self, key: str, path: Path, sha256: str) -> None:
-        """Keep a finished file of OUT_DIR under its key, unless it is there already."""
+        """Keep a finished file of OUT_DIR under its key, unless it is there already, and note that it is used now."""
         place = self._home(key) / f"{sha256}{path.suffix}"
         if not place.is_file() or place in self.damaged:
-            link_or_copy(path, place, ELSEWHERE)
+            _put(path, place)
+        with suppress(OSError):  # another user's perhaps; then it stays as old as it is
+            os.utime(place)
 
     def _home(self, key: str) -> Path:
         return self.folder / key[:2] / key
@@ -54,6 +72,17 @@ def _is_whole(path: Path) -> bool:
         return not path.is_symlink() and checksum(path) == path.stem
     except OSError:
         return False
+
+
+def _put(path: Path, place: Path, tries: int = 9) -> None:
+    """Put a file into the shared folder; again, where its place was taken away between being made and being used."""
+    try:
+        link_or_copy(path, place, ELSEWHERE)
+    except StoreError as error:
+        # gone before it was used; or there when it was made, and gone when that was looked at
+        if tries == 1 or not isinstance(error.__cause__, (FileNotFoundError, FileExistsError)):
+            raise
+        _put(path, place, tries - 1)
 
 
 def link_or_copy(source: Path, target: Path, way_out: str) -> None:

@@ -20,8 +20,10 @@ import filelock
 from opd_diag.errors import StoreError
 from opd_diag.inference import Keep, Shard
 from opd_diag.records.files import ELSEWHERE, LEFTOVER, content_key, unwritable
+from opd_diag.replay.account import Account
 from opd_diag.replay.marker import MARKER, REPORT, Finished, Marker, read_marker, report_of, write_marker
-from opd_diag.replay.shared import SharedFolder, link_or_copy, refuse_unfit_shared
+from opd_diag.replay.shared import SharedFolder, refuse_unfit_shared
+from opd_diag.runs.digests import DIGESTS, Digests
 
 T = TypeVar("T")
 LOCK = ".lock"
@@ -41,6 +43,8 @@ class Store:
     """Where parts are also kept for other OUT_DIRs."""
     notes: list[str] = field(default_factory=list)
     """What of it was damaged and made again."""
+    account: Account = field(default_factory=Account)
+    """What it cost to fill it."""
 
     def path(self, name: str) -> Path:
         """Give the path of a part, as ``rollouts/start.jsonl``."""
@@ -71,23 +75,34 @@ class Store:
         """
         if self._has(name, key) or (share and self._taken(name, key)):
             part = self._loaded(name, load)
+            self.account.found += share  # shards are parts of parts
         else:
             part = make()
             self._claim()
             save(self.path(name), part)
             self._finished(name, key)
+            self.account.made += share
         if share and self.shared is not None:
             self.shared.keep(key, self.path(name), self.parts[name].sha256)
         return part
 
-    def shards(self, key: str, suffix: str, *, save: Callable[[Path, T], None], load: Callable[[Path], T]) -> Keep[T]:
+    def shards(
+        self,
+        key: str,
+        suffix: str,
+        *,
+        save: Callable[[Path, T], None],
+        load: Callable[[Path], T],
+        part_of_nothing: bool = False,
+    ) -> Keep[T]:
         """Give what keeps the shards of the part with this key.
 
-        A part of one shard is that shard, and is not kept twice.
+        A part of one shard is that shard, and is not kept twice; shards that are part of nothing are always kept, until
+        the replay is over.
         """
 
         def kept(shard: Shard, make: Callable[[], T]) -> T:
-            if shard.count == 1:
+            if shard.count == 1 and not part_of_nothing:
                 return make()
             name = f"{SHARDS}/{key}/{shard.number:04d}{suffix}"
             return self.part(
@@ -110,6 +125,12 @@ class Store:
         """Note that the report which now stands was made from the parts there are."""
         self.parts[REPORT] = report_of(self.parts)
         write_marker(self.out_dir, self.run_dir, self.parts)
+
+    def keep_digests(self, digests: Digests) -> None:
+        """Keep what was learned of weight files, so that the next process need not read them all again."""
+        if digests.unsaved:
+            self._claim()
+            digests.save(self.path(DIGESTS))
 
     def drop_shards(self) -> None:
         """Take away the shards of parts that nobody asked for any more."""
@@ -153,10 +174,11 @@ class Store:
     def _taken(self, name: str, key: str) -> bool:
         """Take a part over from the shared folder, if it lies there."""
         found = None if self.shared is None else self.shared.find(key, Path(name).suffix)
-        if found is None:
+        if self.shared is None or found is None:
             return False
         self._claim()
-        link_or_copy(found, self.path(name), ELSEWHERE)
+        if not self.shared.take(found, self.path(name), ELSEWHERE):
+            return False
         self._finished(name, key)
         return True
 
@@ -256,8 +278,8 @@ def _clear(out_dir: Path, marker: Marker) -> None:
 
 def _remove_if_empty(made: list[Path]) -> None:
     """Take away the folders that were made for nothing: OUT_DIR, and those above it that were not there before."""
-    if {entry.name for entry in made[0].iterdir()} <= {LOCK, MARKER}:
-        for name in (MARKER, LOCK):  # the lock last: what stands there after it is another's
+    if {entry.name for entry in made[0].iterdir()} <= {LOCK, MARKER, DIGESTS}:
+        for name in (DIGESTS, MARKER, LOCK):  # the lock last: what stands there after it is another's
             (made[0] / name).unlink(missing_ok=True)
         with suppress(OSError):  # not empty
             for folder in made:

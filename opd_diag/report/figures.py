@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +14,6 @@ from matplotlib.axes import Axes
 
 from opd_diag import plots
 from opd_diag.plots.concentration import Which
-from opd_diag.plots.style import styled
 from opd_diag.records.files import write_text
 from opd_diag.report.readings import (
     called,
@@ -25,11 +21,14 @@ from opd_diag.report.readings import (
     depth_reading,
     ends_of,
     entropy_reading,
+    gradient_reading,
     metric_reading,
     row_of,
 )
+from opd_diag.report.svg import inline_svg, svg_of
 from opd_diag.report.wording import STATES_NAMES
 from opd_diag.tables.assembled import Tables
+from opd_diag.tables.floors import floors_of
 
 ALIGNMENT_GROUPS: dict[str, tuple[str, ...]] = {
     "Agreement": (
@@ -55,6 +54,9 @@ ALIGNMENT_GROUPS: dict[str, tuple[str, ...]] = {
 """Small multiples of the section on training, by what they tell."""
 
 DEPTH_METRICS = ("overlap_ratio", "reverse_kl", "entropy_gap")
+
+Floors = Mapping[str, float]
+"""Precision floor of each metric."""
 
 SETS_IN_FULL = ("on-policy", "start", "teacher")
 """State sets with pictures of their own; `back` serves the split."""
@@ -113,54 +115,21 @@ def draw_figures(tables: Tables, *, k: int) -> Figures:
         Tokens compared, for the sentence under concentration curves.
     """
     sets = [s for s in SETS_IN_FULL if (tables.summary["states"] == s).any()]
+    floors = floors_of(tables.summary)
     return Figures(
-        concentration={STATES_NAMES[s]: list(_concentration(tables.concentration, s, k)) for s in sets},
-        alignment={group: list(_alignment(tables, names)) for group, names in ALIGNMENT_GROUPS.items()},
-        depth={STATES_NAMES[s]: list(_depth(tables.depth, s)) for s in sets},
-        entropies=list(_entropies(tables.states)),
+        concentration={STATES_NAMES[s]: list(_concentration(tables.concentration, s, k, floors)) for s in sets},
+        alignment={group: list(_alignment(tables, names)) for group, names in ALIGNMENT_GROUPS.items()}
+        | {"Where the gradient is": [_gradient(tables.summary, s) for s in sets]},
+        depth={STATES_NAMES[s]: list(_depth(tables.depth, s, floors)) for s in sets},
+        entropies=list(_entropies(tables.states, floors)),
     )
-
-
-@styled
-def svg_of(ax: Axes) -> str:
-    """Write the figure of `ax` as SVG; the same figure always gives the same text."""
-    text = io.StringIO()
-    figure = ax.get_figure(root=True)
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[union-attr]
-    return text.getvalue()
-
-
-_DROPPED = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
-
-
-def inline_svg(svg: str, prefix: str, alt: str) -> Markup:
-    """Turn an SVG file of matplotlib's into an element for an HTML page.
-
-    Parameters
-    ----------
-    svg
-        The whole file.
-    prefix
-        Put before every id, so that pictures on one page do not share any.
-    alt
-        What the picture shows, for those who cannot see it.
-    """
-    start = svg.index("<svg")
-    body = _DROPPED.sub("", svg[svg.index(">", start) + 1 :])
-    view = re.search(r'viewBox="([\d. -]+)"', svg[start:])
-    body = re.sub(r'\bid="', f'id="{prefix}-', body)
-    body = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', body)
-    body = re.sub(r"url\(#", f"url(#{prefix}-", body)
-    body = re.sub(r"\n\s*", "\n", body)
-    box = view.group(1) if view else "0 0 288 223"
-    return Markup(f'<svg class="plot" viewBox="{box}" role="img" aria-label="{escape(alt)}">{body}')
 
 
 def _panel(name: str, title: str, term: str, reading: str, draw: Callable[[], Axes]) -> Panel:
     return Panel(name, title, term, reading, svg_of(draw()))
 
 
-def _concentration(table: pd.DataFrame, states: str, k: int) -> Iterator[Panel]:
+def _concentration(table: pd.DataFrame, states: str, k: int, floors: Floors) -> Iterator[Panel]:
     masses = table.loc[table["states"].isin(STATES_NAMES), ["student_overlap_mass", "teacher_overlap_mass"]]
     least = float(masses.min().min())
     low = max(0.0, int(least * 10) / 10) if least == least else 0.0
@@ -171,14 +140,14 @@ def _concentration(table: pd.DataFrame, states: str, k: int) -> Iterator[Panel]:
             f"concentration-{which}-{states}",
             f"{which.capitalize()} overlap mass against k",
             column,
-            concentration_reading(table, states, column, k),
+            concentration_reading(table, states, column, k, floors),
             partial(plots.concentration_curves, table, states=states, which=which, low=low),
         )
     yield _panel(
         f"concentration-ratio-{states}",
         "Overlap ratio against k",
         "overlap_ratio",
-        concentration_reading(table, states, "overlap_ratio", k),
+        concentration_reading(table, states, "overlap_ratio", k, floors),
         partial(plots.overlap_ratio_curves, table, states=states),
     )
 
@@ -196,6 +165,16 @@ def _alignment(tables: Tables, names: tuple[str, ...]) -> Iterator[Panel]:
         )
 
 
+def _gradient(summary: pd.DataFrame, states: str) -> Panel:
+    return _panel(
+        f"gradient-{states}",
+        f"Tokens the gradient pushes, {STATES_NAMES[states]}",
+        "shared_gradient_ratio",
+        gradient_reading(summary, states),
+        partial(plots.gradient_by_step, summary, states=states),
+    )
+
+
 def _curve(tables: Tables, name: str) -> Axes:
     """Draw the curve of a quantity, with its split under it where there is one."""
     split = tables.split[tables.split["metric"] == name]
@@ -204,18 +183,18 @@ def _curve(tables: Tables, name: str) -> Axes:
     return plots.metric_by_step(tables.summary, name)
 
 
-def _depth(table: pd.DataFrame, states: str) -> Iterator[Panel]:
+def _depth(table: pd.DataFrame, states: str, floors: Floors) -> Iterator[Panel]:
     for name in DEPTH_METRICS:
         yield _panel(
             f"depth-{name}-{states}",
             f"{plots.quantity(name).title} against position",
             name,
-            depth_reading(table, name, states),
+            depth_reading(table, name, states, floors),
             partial(plots.metric_by_depth, table, name, states=states),
         )
 
 
-def _entropies(table: pd.DataFrame) -> Iterator[Panel]:
+def _entropies(table: pd.DataFrame, floors: Floors) -> Iterator[Panel]:
     if table.empty:
         return
     first, last = ends_of(table)
@@ -236,7 +215,8 @@ def _entropies(table: pd.DataFrame) -> Iterator[Panel]:
             title=title,
             limit=limit,
         )
-        yield _panel(f"entropies-{i}-{states}", f"Entropies at {title}", "entropy_gap", entropy_reading(rows), draw)
+        reading = entropy_reading(rows, floors)
+        yield _panel(f"entropies-{i}-{states}", f"Entropies at {title}", "entropy_gap", reading, draw)
 
 
 def _limit(rows: pd.DataFrame) -> float | None:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 from opd_diag.plots.quantities import quantity
 from opd_diag.plots.steps import MAIN_METRICS
 from opd_diag.report.sections import Change, changes, checkpoint_span, value_text
-from opd_diag.report.wording import STATUS_SYMBOLS, STATUS_WORDS, one_line
+from opd_diag.report.wording import NEAR_LEGEND, STATUS_SYMBOLS, STATUS_WORDS, one_line
+from opd_diag.stats.rounding import NEAR
 
 if TYPE_CHECKING:
     from opd_diag.report.content import Report
 
 MOST_NOTES = 20
 SHOWN_METRICS = ("accuracy", *MAIN_METRICS, "forward_kl", "unigram_entropy")
+
+_MORE = "Pictures, rollouts and definitions are in report.html."
 
 _SPECIAL = re.compile(r"[\\`*_|~$]|\](?=[(\[:])|^[#+-]")
 _LINKING = re.compile(r"[@#](?=\w)")
@@ -30,9 +33,10 @@ def report_markdown(report: Report) -> str:
         _verdicts(report),
         _numbers(changes(report, SHOWN_METRICS)),
         _notes(report.notes),
-        "<sub>Intervals are 95 %, clustered by prompt. Pictures, rollouts and definitions are in report.html.</sub>",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    text = "\n\n".join(part for part in parts if part)
+    legend = f" {NEAR_LEGEND}." if NEAR in text else ""
+    return f"{text}\n\n<sub>Intervals are 95 %, clustered by prompt.{legend} {_MORE}</sub>\n"
 
 
 def in_markdown(text: str, most: int = 500) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+from opd_diag.plots.quantities import quantity
 from opd_diag.report.json_file import plain
 from opd_diag.report.wording import STATES_NAMES, count, one_line
 
@@ -50,6 +52,8 @@ def measured(report: Report) -> Facts:
         ("Sampling", _joined(settings, **_SAMPLING)),
         ("Scored at", _joined(settings, student_temperature="student temperature", teacher_temperature="teacher's")),
         ("Computed with", " on ".join(filter(None, (_text(provenance, "dtype"), _text(provenance, "device"))))),
+        *_floors(provenance.get("precision")),
+        *_logprobs(provenance.get("logprobs")),
         *_vocabulary(_dict(provenance, "vocabulary")),
         *_tokenizer(_dict(provenance, "tokenizer")),
         ("Step 0", _STEP_ZERO.get(_text(provenance, "step_zero"), "")),
@@ -134,6 +138,58 @@ def _states(report: Report) -> Facts:
         rollouts, prompts = count(most["n_rollouts"].max(), "rollout"), count(most["n_prompts"].max(), "prompt")
         facts.append((name.capitalize(), f"{scored} a checkpoint, {rollouts}, {prompts}"))
     return facts
+
+
+_FLOORS_SHOWN = ("reverse_kl", "forward_kl", "entropy_gap", "overlap_ratio", "top1_agreement")
+
+
+def _floors(floors: Any) -> Facts:
+    """Say what models that are scored against themselves show, part by part; the larger number of each metric."""
+    known = [f for f in floors if isinstance(f, dict)] if isinstance(floors, list) else []
+    if not known:
+        return []
+    names = {
+        "precision": f"Precision floor: {_text(known[0], 'dtype')} against {_text(known[0], 'other_dtype')}",
+        "batches": "Precision floor: together against alone",
+    }
+    whose = f"{' or '.join(_text(f, 'model') for f in known)}, the larger"
+    states = count(max(int(f.get("n_states", 0)) for f in known), "state")
+    told = {name: _distances([_dict(f, part) for f in known]) for part, name in names.items()}
+    return [
+        (name, f"a model scored against itself is off by {shown} ({whose}; {states})")
+        for name, shown in told.items()
+        if shown
+    ]
+
+
+def _distances(parts: list[dict[str, Any]]) -> str:
+    found = []
+    for metric in _FLOORS_SHOWN:
+        values = [float(part[metric]) for part in parts if isinstance(part.get(metric), float)]
+        defined = [value for value in values if not math.isnan(value)]
+        if defined:
+            name = quantity(metric).title
+            found.append(f"{max(defined):.1g} in {name[0].lower()}{name[1:]}")
+    return ", ".join(found)
+
+
+def _logprobs(checks: Any) -> Facts:
+    """Say how far log-probabilities as sampled are from the replayed ones, each number of the model furthest off."""
+    known = [c for c in checks if isinstance(c, dict)] if isinstance(checks, list) else []
+    if not known:
+        return []
+    means, largest, shares = (
+        [math.inf if c.get(name) is None else float(c[name]) for c in known]
+        for name in ("mean_abs_difference", "max_abs_difference", "share_above")
+    )
+    tokens = count(sum(int(c.get("n_tokens", 0)) for c in known), "token")
+    worst = _text(known[means.index(max(means))], "model")
+    told = [
+        f"log-probabilities of {tokens} differ by {max(means):.1g} nats on average ({worst}, the most)",
+        f"by {max(largest):.1g} at most",
+        f"by more than 0.01 at {100 * max(shares):.2g} % of the tokens of a model",
+    ]
+    return [("Sampled against replayed", ", ".join(told))]
 
 
 def _vocabulary(vocabulary: dict[str, Any]) -> Facts:

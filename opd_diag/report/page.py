@@ -15,7 +15,8 @@ from opd_diag.report import responses, sections
 from opd_diag.report.figures import Figures
 from opd_diag.report.markdown import SHOWN_METRICS
 from opd_diag.report.measured import limitations, measured, models_of, settings_of
-from opd_diag.report.wording import STATES_NAMES, STATUS_SYMBOLS, STATUS_WORDS, one_line, visible
+from opd_diag.report.wording import NEAR_LEGEND, STATES_NAMES, STATUS_SYMBOLS, STATUS_WORDS, one_line, visible
+from opd_diag.stats.rounding import NEAR
 
 if TYPE_CHECKING:
     from opd_diag.report.content import Report
@@ -26,13 +27,15 @@ def report_page(report: Report, figures: Figures) -> str:
 
     Rollouts, prompts, labels and paths are a user's text: they are escaped, and what a browser would hide is shown.
     """
+    splits = sections.splits(report)
     return _environment().get_template("page.html.j2").render(
         report=report,
         figures=figures,
         style=_style(),
         span=sections.checkpoint_span(report),
         alarm=responses.alarm(report),
-        splits=sections.splits(report),
+        splits=splits,
+        legend=_legend(report, figures, splits),
         readings=responses.readings(report),
         measured=measured(report),
         models=models_of(report),
@@ -46,7 +49,21 @@ def report_page(report: Report, figures: Figures) -> str:
 def report_summary(report: Report) -> str:
     """Give headline, verdicts and main numbers as an HTML fragment for a notebook."""
     changes = sections.changes(report, SHOWN_METRICS)
-    return _environment().get_template("notebook.html.j2").render(report=report, changes=changes)
+    shown = [*map(sections.value_text, report.verdicts), *(f"{c.first}{c.last}{c.difference}" for c in changes)]
+    legend = NEAR_LEGEND if any(NEAR in text for text in shown) else ""
+    return _environment().get_template("notebook.html.j2").render(report=report, changes=changes, legend=legend)
+
+
+def _legend(report: Report, figures: Figures, splits: list[sections.Split]) -> str:
+    """Give what the sign of values near the floor means, where any is on the page."""
+    cells = [cell for s in splits for cell in (s.own, s.policy, s.state, s.order, s.teacher) if cell]
+    shown = [
+        *map(sections.value_text, report.verdicts),
+        *(v.evidence for v in report.verdicts),
+        *(panel.reading for panel in figures.panels()),
+        *(f"{cell.difference}{getattr(cell, 'values', '')}" for cell in cells),
+    ]
+    return NEAR_LEGEND if any(NEAR in text for text in shown) else ""
 
 
 _ARXIV = re.compile(r"arXiv[ :](\d{4}\.\d{4,5})")

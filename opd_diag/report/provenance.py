@@ -45,6 +45,8 @@ def provenance(plan: ReplayPlan, replayed: Replay) -> dict[str, Any]:
         "device": scores["device"],
         "dtype": scores["dtype"],
         "threads": scores["threads"],
+        "precision": [asdict(floor) for floor in replayed.floors],
+        "logprobs": [asdict(check) for check in replayed.logprobs],
         "step_zero": plan.step_zero_known,
     }
 
@@ -123,6 +125,9 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
             f"All {len(theirs)} responses of the teacher were cut at the limit of {plan.settings.max_new_tokens}, so "
             "how it ends is not seen. Raise --max-new-tokens to let it finish."
         )
+    notes += [check.note for check in replayed.heads if check.note]
+    notes += [f"The precision floor of {f.model} is not known in full. {f.note}" for f in replayed.floors if f.note]
+    notes += [check.note for check in replayed.logprobs if check.note]
     if not all(r.provenance.plain for s in replayed.scored for r in s.rollouts):
         notes.append(
             "Sampled reverse KL is undefined for responses that were not sampled at temperature 1 and top-p 1."

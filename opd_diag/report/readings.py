@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pandas as pd
 from opd_diag.plots.quantities import RESPONSE_QUANTITIES, quantity
 from opd_diag.plots.style import checkpoints_of
 from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES, count, one_line
-from opd_diag.stats.rounding import decimals_for, number, with_interval
+from opd_diag.stats.rounding import NEAR, decimals_for, number, with_interval
+from opd_diag.tables.floors import aligned_number, floors_of, is_near, is_small, near
 
 
 def called(label: str, step: Any) -> str:
@@ -55,7 +57,7 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
     last = row_of(summary, metric=metric, states=states, label=last_label)
     if last is None or math.isnan(last["value"]):
         return ""
-    alone, where = with_interval(last["value"], last["ci_low"], last["ci_high"]), _where(metric, states)
+    alone, where = with_interval(*_estimate(last), near=near(last)), _where(metric, states)
     if metric in RESPONSE_QUANTITIES and states == "teacher":  # its responses are the same for every checkpoint
         return f"{alone}{where}"
     if first is None or first_label == last_label or math.isnan(first["value"]):
@@ -64,7 +66,13 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
     change = row_of(differences, metric=metric, states=states, from_label=first_label, to_label=last_label)
     if change is None or math.isnan(change["value"]):
         return text
-    return f"{text}, difference {with_interval(change['value'], change['ci_low'], change['ci_high'], signed=True)}"
+    small = is_small(change["value"], floors_of(summary).get(metric, math.nan))
+    return f"{text}, difference {with_interval(*_estimate(change), signed=True, near=small)}"
+
+
+def _estimate(row: pd.Series, of: str = "") -> tuple[float, float, float]:
+    """Give value and interval of a row, or of one of its quantities."""
+    return row[of or "value"], row[f"{of}_ci_low" if of else "ci_low"], row[f"{of}_ci_high" if of else "ci_high"]
 
 
 def _where(metric: str, states: str) -> str:
@@ -76,46 +84,78 @@ def _where(metric: str, states: str) -> str:
 def first_to_last(first: pd.Series, last: pd.Series) -> str:
     """Write two values of a summary with an arrow between, to the same number of decimals, at most three."""
     decimals = min(3, max(decimals_for(r["value"], r["ci_low"], r["ci_high"]) for r in (first, last)))
-    return f"{number(first['value'], decimals)} → {number(last['value'], decimals)}"
+    return " → ".join(f"{NEAR if near(row) else ''}{number(row['value'], decimals)}" for row in (first, last))
 
 
-def concentration_reading(table: pd.DataFrame, states: str, column: str, k: int) -> str:
+def concentration_reading(
+    table: pd.DataFrame, states: str, column: str, k: int, floors: Mapping[str, float] | None = None
+) -> str:
     """Say what a concentration curve is at `k` for the first and the last checkpoint."""
     grid = table.loc[(table["states"] == states) & table[column].notna(), "k"]
     if grid.empty:
         return "Undefined: no state has a value."
     at = int(k) if (grid == k).any() else int(grid.max())
     rows = table[(table["states"] == states) & (table["k"] == at)]
-    told = []
+    floor, told = (floors or {}).get(column, math.nan) if at == k else math.nan, []
     for label in dict.fromkeys(ends_of(rows)):
         row = rows[rows["label"] == label].iloc[0]
-        value = with_interval(row[column], row[f"{column}_ci_low"], row[f"{column}_ci_high"])
+        aligned = 1.0 if column == "overlap_ratio" else row["student_topk_mass"]
+        value = with_interval(*_estimate(row, column), near=is_near(row[column], aligned, floor))
         told.append(f"{value} at {called(label, row['step'])}")
     last = rows.iloc[-1]
     return f"At k = {at}: {', '.join(told)} ({count(last['n_prompts'], 'prompt')}, {count(last['n_states'], 'state')})."
+
+
+def gradient_reading(summary: pd.DataFrame, states: str) -> str:
+    """Say what share of the gradient pushes shared tokens, first to last, and what the other kinds get at the last."""
+    of = summary[summary["states"] == states]
+    shared = of[(of["metric"] == "shared_gradient_ratio") & of["value"].notna()]
+    if shared.empty:
+        return f"Undefined: {quantity('shared_gradient_ratio').undefined}."
+    first, last = shared.iloc[0], shared.iloc[-1]
+    before = "" if len(shared) == 1 else f"{number(first['value'], 2)} at {called(first['label'], first['step'])} and "
+    kinds = {"student_only": "the student's only get", "teacher_only": "the teacher's only", "other": "all others"}
+    rest = [
+        f"{name} {_share(row['value'])}"
+        for kind, name in kinds.items()
+        if (row := row_of(of, metric=f"{kind}_gradient_ratio", label=last["label"])) is not None
+    ]
+    counts = [count(last["n_prompts"], "prompt"), count(last["n_states"], "state")]
+    if last["n_undefined"]:
+        counts.append(f"{int(last['n_undefined']):,} without a gradient")
+    value = f"{with_interval(*_estimate(last))} at {called(last['label'], last['step'])}"
+    return (
+        f"Of the gradient's squared length, shared tokens get {before}{value}; there {', '.join(rest)} "
+        f"({', '.join(counts)})."
+    )
+
+
+def _share(value: float) -> str:
+    return "under 0.001" if value < 0.001 else number(value, 3 if value < 0.01 else 2)
 
 
 FEWEST_ROLLOUTS = 8
 """Bins that fewer rollouts reach are drawn, but no sentence rests on them."""
 
 
-def depth_reading(depth: pd.DataFrame, metric: str, states: str) -> str:
+def depth_reading(depth: pd.DataFrame, metric: str, states: str, floors: Mapping[str, float] | None = None) -> str:
     """Say how `metric` differs between the beginning and the depth of responses, for the last checkpoint."""
     rows = depth[(depth["metric"] == metric) & (depth["states"] == states) & depth["value"].notna()]
     if rows.empty:
         return f"Undefined: {quantity(metric).undefined}."
     rows = rows[rows["label"] == rows["label"].iloc[-1]]
     reached = rows[rows["n_rollouts"] >= FEWEST_ROLLOUTS]
-    near, far = rows.iloc[0], (reached if len(reached) else rows).iloc[-1]
+    start, far = rows.iloc[0], (reached if len(reached) else rows).iloc[-1]
+    floor, aligned = (floors or {}).get(metric, math.nan), aligned_number(metric)
     told = [
-        f"{with_interval(r['value'], r['ci_low'], r['ci_high'])} at positions "
+        f"{with_interval(*_estimate(r), near=is_near(r['value'], aligned, floor))} at positions "
         f"{int(r['depth_low'])}–{int(r['depth_high']) - 1} ({count(r['n_rollouts'], 'rollout')})"
-        for r in ([near] if near.name == far.name else [near, far])
+        for r in ([start] if start.name == far.name else [start, far])
     ]
-    return f"At {called(near['label'], near['step'])}: {', '.join(told)}."
+    return f"At {called(start['label'], start['step'])}: {', '.join(told)}."
 
 
-def entropy_reading(rows: pd.DataFrame) -> str:
+def entropy_reading(rows: pd.DataFrame, floors: Mapping[str, float] | None = None) -> str:
     """Say at how many states the student is flatter than the teacher; `rows` is one checkpoint on one state set."""
     pair = rows[["student_entropy", "teacher_entropy"]].astype(float)
     pair = pair.dropna()
@@ -125,7 +165,8 @@ def entropy_reading(rows: pd.DataFrame) -> str:
     flatter = f"{100 * float((difference > 0).mean()):.0f} %"
     text = f"The student is flatter than the teacher at {flatter} of {count(len(pair), 'state')}"
     gap = float(difference.abs().mean())
-    return f"{text}; mean distance {number(gap, decimals_for(gap, math.nan, math.nan))} nats."
+    sign = NEAR if is_near(gap, 0.0, (floors or {}).get("entropy_gap", math.nan)) else ""
+    return f"{text}; mean distance {sign}{number(gap, decimals_for(gap, math.nan, math.nan))} nats."
 
 
 def span(summary: pd.DataFrame) -> str:

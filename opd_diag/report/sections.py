@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opd_diag.plots.quantities import QUANTITIES, RESPONSE_QUANTITIES, quantity
@@ -13,6 +14,7 @@ from opd_diag.report.readings import ends_of, first_to_last, row_of, span
 from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES
 from opd_diag.stats.rounding import decimals_for, number, with_interval
 from opd_diag.tables.catalogue import BY_NAME
+from opd_diag.tables.floors import floors_of, is_small, near
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +37,7 @@ class Change:
     direction: str
     """``closer``, ``further``, ``no clear change``, or empty where neither way is better."""
     clear: bool
-    """Whether the interval of the difference leaves out 0."""
+    """Whether the interval of the difference leaves out 0, and rounding cannot have made it."""
     size: float
     """The difference; NaN where there is none."""
     n_prompts: int
@@ -55,7 +57,7 @@ def value_text(verdict: Verdict) -> str:
     """Write the value of a verdict with its interval; empty when it has none."""
     if math.isnan(verdict.value):
         return ""
-    return with_interval(verdict.value, verdict.ci_low, verdict.ci_high)
+    return with_interval(verdict.value, verdict.ci_low, verdict.ci_high, near=verdict.within_floor)
 
 
 def changes(report: Report, metrics: Sequence[str] = tuple(QUANTITIES)) -> list[Change]:
@@ -79,14 +81,15 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
         return None
     row = row_of(differences, metric=metric, states=states, from_label=first_label, to_label=last_label)
     value, low, high = (math.nan,) * 3 if row is None else (row["value"], row["ci_low"], row["ci_high"])
-    clear = bool(low > 0 or high < 0)
+    small = is_small(value, floors_of(summary).get(metric, math.nan))
+    clear = bool(low > 0 or high < 0) and not small
     return Change(
         metric=metric,
         states=states,
-        first=with_interval(first["value"], first["ci_low"], first["ci_high"]),
-        last=with_interval(last["value"], last["ci_low"], last["ci_high"]),
+        first=with_interval(first["value"], first["ci_low"], first["ci_high"], near=near(first)),
+        last=with_interval(last["value"], last["ci_low"], last["ci_high"], near=near(last)),
         values=first_to_last(first, last),
-        difference="" if math.isnan(value) else with_interval(value, low, high, signed=True),
+        difference="" if math.isnan(value) else with_interval(value, low, high, signed=True, near=small),
         direction=_direction(metric, value, low, clear=clear),
         clear=clear,
         size=float(value),
@@ -112,7 +115,7 @@ class Part:
     difference: str
     """With its interval."""
     clear: bool
-    """Whether the interval leaves out 0."""
+    """Whether the interval leaves out 0, and rounding cannot have made it."""
     direction: str = ""
     """Parts of a change are neither closer nor further by themselves."""
 
@@ -135,16 +138,17 @@ def splits(report: Report) -> list[Split]:
     found: dict[str, dict[str, Change]] = {}
     for change in changes(report):
         found.setdefault(change.metric, {})[change.states] = change
-    table, rows = report.tables.split, []
+    table, floors, rows = report.tables.split, floors_of(report.tables.summary), []
     for metric, sets in found.items():
         if "on-policy" in sets or "teacher" in sets:
+            part = partial(_part, table[table["metric"] == metric], floor=floors.get(metric, math.nan))
             rows.append(
                 Split(
                     metric=metric,
-                    own=_on_equal_prompts(sets.get("on-policy"), _part(table, metric, "on_policy_change")),
-                    policy=_part(table, metric, "policy_change"),
-                    state=_part(table, metric, "state_change"),
-                    order=_part(table, metric, "order_difference"),
+                    own=_on_equal_prompts(sets.get("on-policy"), part("on_policy_change")),
+                    policy=part("policy_change"),
+                    state=part("state_change"),
+                    order=part("order_difference"),
                     teacher=sets.get("teacher"),
                 )
             )
@@ -156,13 +160,14 @@ def _on_equal_prompts(own: Change | None, whole: Part | None) -> Change | None:
     return own if own is None or whole is None else replace(own, difference=whole.difference, clear=whole.clear)
 
 
-def _part(table: pd.DataFrame, metric: str, part: str) -> Part | None:
-    rows = table[(table["metric"] == metric) & (table["part"] == part)]
+def _part(table: pd.DataFrame, part: str, *, floor: float) -> Part | None:
+    rows = table[table["part"] == part]
     rows = rows[rows["orders"] == rows["orders"].max()]
     if rows.empty or math.isnan(rows.iloc[-1]["value"]):
         return None
     value, low, high = (float(v) for v in rows.iloc[-1][["value", "ci_low", "ci_high"]])
-    return Part(with_interval(value, low, high, signed=True), bool(low > 0 or high < 0))
+    small = is_small(value, floor)
+    return Part(with_interval(value, low, high, signed=True, near=small), bool(low > 0 or high < 0) and not small)
 
 
 def threshold_text(verdict: Verdict) -> str:

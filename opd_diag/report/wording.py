@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+from opd_diag.stats.rounding import NEAR
+
 STATES_NAMES = {
     "on-policy": "own states",
     "start": "the start's states",
@@ -15,6 +17,9 @@ STATES_NAMES = {
 
 RESPONSES_NAMES = {"on-policy": "own responses", "teacher": "the teacher's responses"}
 """What they call them where a quantity tells of the responses: of the teacher's it tells nothing of the student."""
+
+NEAR_LEGEND = f"{NEAR} within twice the precision floor: not told from rounding"
+"""What the sign before a value means."""
 
 STATUS_SYMBOLS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}
 STATUS_WORDS = {"pass": "pass", "warn": "warning", "fail": "fail", "unknown": "unknown"}

@@ -5,6 +5,9 @@
 `layouts.py`          one function per way trainers lay out a run: run folder in, checkpoints out
 `weights.py`          ``classify_weights``: what one folder holds, and what blocks loading it
 `integrity.py`        whether a safetensors file is whole, from its header
+`fingerprint.py`      the key of a checkpoint: its whole content
+`contents.py`         digests of what one file holds, tensor by tensor
+`digests.py`          digests remembered, so that a file is read once
 `manifest.py`         ``read_manifest``: ``opd-diag.toml`` in the run folder
 `inspection.py`       what ``opd-diag inspect`` shows
 ====================  ==================================================================================
@@ -12,7 +15,8 @@
 A new layout is one function in `layouts.py` and one line in its ``LAYOUTS``.
 """
 
-from opd_diag.runs.checkpoints import find_checkpoints, fingerprint, select_checkpoints, step_zero
+from opd_diag.runs.checkpoints import find_checkpoints, select_checkpoints, step_zero
+from opd_diag.runs.fingerprint import fingerprint
 from opd_diag.runs.inspection import InspectionRow, NamedInput, inspection_rows, named_inputs
 from opd_diag.runs.layouts import skipped_folders
 from opd_diag.runs.manifest import MANIFEST_NAME, Manifest, read_manifest

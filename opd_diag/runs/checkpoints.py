@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from opd_diag.errors import CheckpointError, InputError, RunFolderError
 from opd_diag.records.checkpoint import Checkpoint
-from opd_diag.records.files import content_key
 from opd_diag.runs.layouts import LAYOUTS, checkpoint_at, first_names, skipped_folders, step_folders
 from opd_diag.runs.manifest import MANIFEST_NAME, Manifest, read_manifest
 from opd_diag.runs.weights import classify_weights, is_local
-
-_CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
-_PIECES, _PIECE = 64, 2**16
-_WEIGHT_ENDINGS = (".safetensors", ".safetensors.index.json")
 
 
 def find_checkpoints(
@@ -123,35 +116,6 @@ def step_zero(student: str, checkpoints: Sequence[Checkpoint], *, base_model: st
     if not folder.exists():
         return Checkpoint("step 0", 0, Path(student), "full", tokenizer=student)
     return checkpoint_at(folder, classify_weights(folder, base_model), "step 0", 0)
-
-
-def fingerprint(checkpoint: Checkpoint) -> str:
-    """Give a key of the weights: names, sizes and samples of the content of weight and config files, base included.
-
-    Cheap, as 64 evenly spread pieces of 64 KiB stand for a file; a copy has the same key, wherever and whenever made.
-    """
-    base = checkpoint.base_model
-    return content_key([_stamps(checkpoint.path), None if base is None else _stamps(Path(base))])
-
-
-def _stamps(model: Path) -> Any:
-    if not model.is_dir():
-        return str(model)
-    names = sorted(n for n in os.listdir(model) if n in _CONFIGS or n.endswith(_WEIGHT_ENDINGS))
-    return [[name, *_sampled(model / name)] for name in names if (model / name).is_file()]
-
-
-def _sampled(file: Path) -> tuple[int, str]:
-    """Give the size of a file and a hash of pieces spread over it: layers in the middle may be all that moved."""
-    size = file.stat().st_size
-    digest = hashlib.sha256()
-    with file.open("rb") as handle:
-        for i in range(_PIECES):
-            handle.seek(i * max(size - _PIECE, 0) // (_PIECES - 1))
-            digest.update(handle.read(_PIECE))
-            if size <= _PIECE:
-                break
-    return size, digest.hexdigest()
 
 
 def _names(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ independent draws, and an interval that treats them so is several times too narr
 cluster of each value beside it. numpy and scipy alone: nothing here knows what a model is.
 
 ========================================  =============================================================
-:func:`clustered_mean`                    token mean with a CR1/t interval, clustered by prompt
+:func:`clustered_mean`                    token mean, or ratio of sums, with a CR1/t interval, clustered by prompt
 :func:`clustered_mean_difference`         later minus earlier, paired by prompt
 :func:`clustered_means`,                  the same for many columns at once
 :func:`clustered_mean_differences`

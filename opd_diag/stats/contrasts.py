@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from opd_diag.stats.clustered import Estimate, Floats, Ints, checked, estimate_from, influences, one_column
 
+Sample = tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]
+"""(N, M) numbers, their (N,) clusters and, for ratios of sums, (N, M) what each number counts."""
+
 
 def clustered_mean_difference(
     first: npt.ArrayLike,
@@ -91,20 +94,20 @@ def clustered_mean_differences(
     return clustered_contrasts([(first, first_clusters), (second, second_clusters)], (-1.0, 1.0), level=level)
 
 
-def clustered_contrasts(
-    samples: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], weights: Sequence[float], *, level: float = 0.95
-) -> list[Estimate]:
+def clustered_contrasts(samples: Sequence[Sample], weights: Sequence[float], *, level: float = 0.95) -> list[Estimate]:
     """Weighted sum of the means of several samples, paired by cluster; for every column at once.
 
     Formula: Σ_s w_s x̄_s, each x̄_s the mean over the defined values of the clusters that all samples have;
-    d_g = Σ_s w_s (S_sg - x̄_s N_sg)/N_s, with S_sg the sum and N_sg the number of the values of sample s in cluster g;
+    d_g = Σ_s w_s (S_sg - x̄_s N_sg)/N_s, with S_sg the sum and N_sg the number of the values of sample s in cluster g,
+    or, where the values have weights of their own, the sums of weighted values and of weights;
     Var = G/(G - 1) · Σ_g d_g²; interval with t(G - 1).
 
     Parameters
     ----------
     samples
         One or more pairs of (N_s, M) numbers and their (N_s,) clusters; NaN is undefined: left out and counted. Equal
-        labels are paired.
+        labels are paired. A third (N_s, M) array is what each number counts, as in
+        :func:`~opd_diag.stats.clustered_mean`.
     weights
         One number a sample. A sample of weight 0 adds nothing but still says which clusters count, so that several
         contrasts of the same samples are about the same clusters, and their values add up.
@@ -143,7 +146,8 @@ def clustered_contrasts(
     """
     if not samples or len(samples) != len(weights):
         raise ValueError(f"Every sample needs one weight, found {len(samples)} samples and {len(weights)} weights.")
-    tables, labels = zip(*(checked(values, clusters, level) for values, clusters in samples), strict=True)
+    checks = (checked(values, clusters, own[0] if own else None, level) for values, clusters, *own in samples)
+    tables, labels, counted = zip(*checks, strict=True)
     columns = [table.shape[1] for table in tables]
     if len(set(columns)) > 1:
         raise ValueError(f"All samples need the same columns, found {' and '.join(map(str, columns))}.")
@@ -151,22 +155,29 @@ def clustered_contrasts(
     size = int(codes.max(initial=-1)) + 1
     apart = np.split(codes, np.cumsum([len(of) for of in labels])[:-1])
     return [
-        _contrast(list(zip([table[:, i] for table in tables], apart, strict=True)), weights, size, level)
+        _contrast(
+            [(table[:, i], of, w[:, i]) for table, of, w in zip(tables, apart, counted, strict=True)],
+            weights,
+            size,
+            level,
+        )
         for i in range(columns[0])
     ]
 
 
-def _contrast(samples: list[tuple[Floats, Ints]], weights: Sequence[float], size: int, level: float) -> Estimate:
-    defined = [~np.isnan(values) for values, _ in samples]
+def _contrast(
+    samples: list[tuple[Floats, Ints, Floats]], weights: Sequence[float], size: int, level: float
+) -> Estimate:
+    defined = [~np.isnan(values) for values, _, _ in samples]
     shared = np.ones(size, dtype=bool)
-    for (_, codes), known in zip(samples, defined, strict=True):
+    for (_, codes, _), known in zip(samples, defined, strict=True):
         shared &= np.bincount(codes[known], minlength=size) > 0
     value, influence, n = 0.0, np.zeros(size), 0
-    for (values, codes), known, weight in zip(samples, defined, weights, strict=True):
+    for (values, codes, counted), known, weight in zip(samples, defined, weights, strict=True):
         used = known & shared[codes]
         n = int(used.sum())
         if weight or not n:  # 0 times infinity would be undefined, and nothing shared must be
-            mean, of_cluster = influences(values[used], codes[used], size)
+            mean, of_cluster = influences(values[used], codes[used], counted[used], size)
             value, influence = value + weight * mean, influence + weight * of_cluster
     undefined = sum(int((~known).sum()) for known in defined)
     return estimate_from(value, influence[shared], n, undefined, level)

@@ -7,7 +7,11 @@ scored by the first checkpoint; its rows are listed under the checkpoint whose s
 
 **States** (:func:`measure`), one row a state, terminal ones left out::
 
-    step label teacher states k prompt_index prompt_id group rollout_index position sampled_id <one column a metric>
+    step label teacher states k prompt_index prompt_id group rollout_index position sampled_id gradient_squared_norm
+    <one column a metric>
+
+`gradient_squared_norm` is what ratios of sums are weighted by: a mean over states of such a metric r is Σ w r / Σ w,
+in every table. A mean without the weights is another number.
 
 **Rollouts** (:func:`rollout_table`), one row a rollout::
 
@@ -17,10 +21,10 @@ scored by the first checkpoint; its rows are listed under the checkpoint whose s
 **Summary** (:func:`summarize`), one row a (step, states, metric), the columns of ``report.json``::
 
     step label teacher states metric k aggregation value ci_low ci_high bound_low bound_high
-    n_states n_rollouts n_prompts n_undefined
+    n_states n_rollouts n_prompts n_undefined floor within_floor
 
-`aggregation` is ``token mean`` for the metrics of the catalogue. More rows tell of the responses themselves, for
-``on-policy`` and for ``teacher`` (then equal for every checkpoint):
+`aggregation` is ``token mean`` or ``ratio of sums`` for the metrics of the catalogue. More rows tell of the responses
+themselves, for ``on-policy`` and for ``teacher`` (then equal for every checkpoint):
 
 - ``rollout mean``: ``accuracy`` (where answers are known), ``truncation_rate``, ``response_length``;
 - ``pooled`` (:func:`~opd_diag.tables.diversity.diversity_rows`): ``distinct_bigram_ratio``,
@@ -29,6 +33,9 @@ scored by the first checkpoint; its rows are listed under the checkpoint whose s
   teacher's states.
 
 `k` is missing for metrics that do not depend on it. `bound_low`/`bound_high` are NaN while all values are exact.
+`floor` is the precision floor of the metric (:mod:`opd_diag.tables.floors`), NaN where none was measured;
+`within_floor` whether the value is within twice of it from what it is between equal models, missing where that cannot
+be said.
 
 **Concentration** (:func:`concentration_table`), one row a (step, states, k of the grid)::
 

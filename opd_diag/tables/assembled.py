@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -12,6 +12,7 @@ from opd_diag.records.scores import Scores
 from opd_diag.tables.concentration import CONCENTRATION_COLUMNS, concentration_table
 from opd_diag.tables.coverage import coverage_rows
 from opd_diag.tables.depth import depth_table
+from opd_diag.tables.floors import with_floors
 from opd_diag.tables.split import SPLIT_COLUMNS, split_table
 from opd_diag.tables.states import measure, rollout_table
 from opd_diag.tables.summary import difference_table, summarize
@@ -32,7 +33,11 @@ class Tables:
 
 
 def assemble(
-    scored: Iterable[tuple[Scores, Sequence[Rollout]]], *, k: int, coverage: pd.DataFrame | None = None
+    scored: Iterable[tuple[Scores, Sequence[Rollout]]],
+    *,
+    k: int,
+    coverage: pd.DataFrame | None = None,
+    floors: Mapping[str, float] | None = None,
 ) -> Tables:
     """Make all tables of a run.
 
@@ -44,6 +49,8 @@ def assemble(
         Tokens compared.
     coverage
         Which of the teacher's states are near a checkpoint's own, one row a state looked at; None: not looked at.
+    floors
+        Precision floor of each metric (:mod:`opd_diag.tables.floors`); None: not measured.
     """
     states, rollouts, curves = [], [], []
     for scores, of in scored:
@@ -52,7 +59,7 @@ def assemble(
         curves.append(concentration_table(scores, of))
     concentration = pd.concat(curves, ignore_index=True)[CONCENTRATION_COLUMNS]
     return from_rows(
-        pd.concat(states, ignore_index=True), pd.concat(rollouts, ignore_index=True), concentration, coverage
+        pd.concat(states, ignore_index=True), pd.concat(rollouts, ignore_index=True), concentration, coverage, floors
     )
 
 
@@ -61,13 +68,14 @@ def from_rows(
     rollouts: pd.DataFrame,
     concentration: pd.DataFrame,
     coverage: pd.DataFrame | None = None,
+    floors: Mapping[str, float] | None = None,
 ) -> Tables:
     """Derive summary, depth, differences and split from the rows."""
     near = coverage_rows(coverage)
     return Tables(
         states=states,
         rollouts=rollouts,
-        summary=summarize(states, rollouts, near),
+        summary=with_floors(summarize(states, rollouts, near), floors, concentration),
         concentration=concentration,
         depth=depth_table(states),
         differences=difference_table(states, rollouts, coverage=near),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.tables.catalogue import METRIC_NAMES
-from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids
+from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, sample_of
 from opd_diag.tables.states import IDENTITY
 
 DEPTH_COLUMNS = [
@@ -41,7 +41,8 @@ def depth_table(states: pd.DataFrame, edges: Sequence[int] | None = None) -> pd.
         low = int(identity.pop("depth"))
         if not 0 <= low < len(bins) - 1:
             continue
-        estimates = stats.clustered_means(group[list(METRIC_NAMES)].to_numpy(float), group["prompt_index"].to_numpy())
+        values, prompts, weights = sample_of(group)
+        estimates = stats.clustered_means(values, prompts, weights=weights)
         place = {"depth_low": int(bins[low]), "depth_high": int(bins[low + 1])}
         counts = {"n_rollouts": len(np.unique(rollout_ids(group)))}
         for name, estimate in zip(METRIC_NAMES, estimates, strict=True):

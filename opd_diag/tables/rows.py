@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from opd_diag import stats
+from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES
 
 
 def groups_of(table: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -26,6 +27,20 @@ def rollout_ids(states: pd.DataFrame) -> np.ndarray:
     """Give each state the number of its rollout."""
     width = int(states["rollout_index"].max()) + 1 if len(states) else 1
     return states["prompt_index"].to_numpy() * width + states["rollout_index"].to_numpy()
+
+
+def sample_of(states: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the metrics of some states, (N, metrics), the prompt of each state, and what each value counts.
+
+    Metrics that are ratios of sums are weighted by the column they name; every other value counts 1. The three are
+    what the functions of :mod:`opd_diag.stats` take.
+    """
+    values = states[list(METRIC_NAMES)].to_numpy(float)
+    weights = np.ones_like(values)
+    for i, metric in enumerate(CATALOGUE):
+        if metric.weight is not None:
+            weights[:, i] = states[metric.weight].to_numpy(float)
+    return values, states["prompt_index"].to_numpy(), weights
 
 
 def estimate_columns(estimate: stats.Estimate) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
+from opd_diag.tables.rows import sample_of
 
 SPLIT_COLUMNS = [
     "from_step", "from_label", "step", "label", "teacher", "metric", "k", "part",
@@ -42,12 +43,13 @@ _BOTH_ORDERS = {
 def split_table(states: pd.DataFrame) -> pd.DataFrame:
     """Split the change of every metric on own states, since the first checkpoint, into policy change and state change.
 
-    Formula, with M_a(S_b) the token mean of a metric of student a over the states of b, 0 the first checkpoint and c a
-    later one: M_c(S_c) - M_0(S_0) = [M_c(S_0) - M_0(S_0)] + [M_c(S_c) - M_c(S_0)], the policy change at the start's
-    states and the state change under the new policy. Where `back` was scored, the other order is as good, and rows of
-    their own average both: policy change ½ [M_c(S_0) - M_0(S_0)] + ½ [M_c(S_c) - M_0(S_c)], state change
-    ½ [M_c(S_c) - M_c(S_0)] + ½ [M_0(S_c) - M_0(S_0)]. The order difference is [M_c(S_c) - M_0(S_c)] -
-    [M_c(S_0) - M_0(S_0)]: how much larger the policy change is at the checkpoint's states than at the start's.
+    Formula, with M_a(S_b) the mean of a metric of student a over the states of b (as the catalogue aggregates it: of
+    tokens, or a ratio of sums), 0 the first checkpoint and c a later one: M_c(S_c) - M_0(S_0) = [M_c(S_0) - M_0(S_0)] +
+    [M_c(S_c) - M_c(S_0)], the policy change at the start's states and the state change under the new policy. Where
+    `back` was scored, the other order is as good, and rows of their own average both: policy change ½ [M_c(S_0) -
+    M_0(S_0)] + ½ [M_c(S_c) - M_0(S_c)], state change ½ [M_c(S_c) - M_c(S_0)] + ½ [M_0(S_c) - M_0(S_0)]. The order
+    difference is [M_c(S_c) - M_0(S_c)] - [M_c(S_0) - M_0(S_0)]: how much larger the policy change is at the
+    checkpoint's states than at the start's.
 
     Parameters
     ----------
@@ -90,7 +92,7 @@ def _rows(samples: list[pd.DataFrame]) -> list[dict[str, Any]]:
     """Give the rows of one checkpoint, metric by metric."""
     first, now = samples[0].iloc[0], samples[1].iloc[0]
     pair = {"from_step": first["step"], "from_label": first["label"], "step": now["step"], "label": now["label"]}
-    columns = [(s[list(METRIC_NAMES)].to_numpy(float), s["prompt_index"].to_numpy()) for s in samples]
+    columns = [sample_of(sample) for sample in samples]
     estimates = {
         (part, orders): stats.clustered_contrasts(columns[: len(weights)], weights)
         for orders, parts in ((1, _ONE_ORDER), (2, _BOTH_ORDERS))[: len(samples) - 2]

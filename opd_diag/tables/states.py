@@ -9,7 +9,8 @@ import pandas as pd
 
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES, Metric, Values
+from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES, WEIGHTS, Metric, Values
+from opd_diag.tables.rows import sample_of
 
 IDENTITY = ["step", "label", "teacher", "states"]
 """Columns that name whose states a row is about."""
@@ -53,6 +54,7 @@ def measure(scores: Scores, rollouts: Sequence[Rollout], *, k: int = 16) -> pd.D
             "rollout_index": np.array([r.rollout_index for r in rollouts], dtype=np.int64)[rows],
             "position": scores.position[scored].astype(np.int64),
             "sampled_id": scores.sampled_ids[scored].astype(np.int64),
+            **{name: function(scores)[scored] for name, function in WEIGHTS.items()},
         }
     )
     own = np.array([sampled_by_scorer(scores, r) for r in rollouts])[rows]
@@ -70,7 +72,7 @@ def sampled_by_scorer(scores: Scores, rollout: Rollout) -> bool:
 
 
 def rollout_table(states: pd.DataFrame, rollouts: Sequence[Rollout]) -> pd.DataFrame:
-    """Average the states of each rollout, and put beside them how it ended and whether it is correct.
+    """Average the states of each rollout as a summary does; beside them how it ended and whether it is correct.
 
     Parameters
     ----------
@@ -86,7 +88,7 @@ def rollout_table(states: pd.DataFrame, rollouts: Sequence[Rollout]) -> pd.DataF
     """
     keys = [*IDENTITY, "k", "prompt_index", "prompt_id", "group", "rollout_index"]
     grouped = states.groupby(keys, dropna=False, sort=False)
-    means = grouped[list(METRIC_NAMES)].mean()
+    means = _means(states, grouped.ngroup().to_numpy(), grouped.size().index)
     table = pd.concat([grouped.size().rename("n_states"), means], axis=1).reset_index()
     facts = pd.DataFrame(
         {
@@ -99,6 +101,15 @@ def rollout_table(states: pd.DataFrame, rollouts: Sequence[Rollout]) -> pd.DataF
     )
     merged = table.merge(facts, on=["prompt_index", "rollout_index"], how="left", validate="one_to_one")
     return merged[[*keys, "n_states", "stop_reason", "is_correct", "reward", *METRIC_NAMES]]
+
+
+def _means(states: pd.DataFrame, groups: np.ndarray, index: pd.Index) -> pd.DataFrame:
+    """Average every metric within groups of states, numbered as in `index`."""
+    values, _, weights = sample_of(states)
+    counted = np.where(np.isnan(values), np.nan, weights)
+    sums = pd.DataFrame(np.hstack([values * counted, counted])).groupby(groups).sum(min_count=1).to_numpy()
+    tops, totals = np.split(sums, 2, axis=1)
+    return pd.DataFrame(tops / totals, columns=list(METRIC_NAMES), index=index)
 
 
 def identity_of(scores: Scores) -> dict[str, tuple[object, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ from opd_diag.errors import RolloutsError, StoreError
 from opd_diag.records.files import replaced_whole
 from opd_diag.records.rollout import Rollout, load_rollouts
 from opd_diag.tables.assembled import Tables, from_rows
-from opd_diag.tables.catalogue import METRIC_NAMES
+from opd_diag.tables.catalogue import METRIC_NAMES, WEIGHTS
 from opd_diag.tables.coverage import load_coverage, slug_of
 from opd_diag.tables.states import rollout_table
 
@@ -30,7 +30,7 @@ def save_states(out_dir: Path, states: pd.DataFrame) -> list[str]:
     return names
 
 
-def load_tables(out_dir: Path, concentration: pd.DataFrame) -> Tables:
+def load_tables(out_dir: Path, concentration: pd.DataFrame, floors: Mapping[str, float] | None = None) -> Tables:
     """Read the rows of a finished report and derive the rest.
 
     Parameters
@@ -39,6 +39,8 @@ def load_tables(out_dir: Path, concentration: pd.DataFrame) -> Tables:
         Folder of the report.
     concentration
         Its concentration table, as ``report.json`` has it; the order of its rows is that of the checkpoints.
+    floors
+        Its precision floors; None where it has none.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def load_tables(out_dir: Path, concentration: pd.DataFrame) -> Tables:
     # files of an earlier report that scored more may still lie there
     both = {"on-policy", "teacher"} <= {*concentration["states"]}
     coverage = load_coverage(out_dir, concentration) if both else None
-    return from_rows(_stacked(states), _stacked(rollouts), concentration, coverage)
+    return from_rows(_stacked(states), _stacked(rollouts), concentration, coverage, floors)
 
 
 def _states(path: Path) -> pd.DataFrame:
@@ -62,7 +64,7 @@ def _states(path: Path) -> pd.DataFrame:
         table = pd.read_parquet(path)
     except (OSError, pa.ArrowInvalid, ValueError) as error:
         raise StoreError(f"{path} is no readable state table: {error}. Run report again.") from error
-    missing = sorted(set(METRIC_NAMES) - set(table.columns))
+    missing = sorted({*METRIC_NAMES, *WEIGHTS} - set(table.columns))
     if missing:
         raise StoreError(f"{path} lacks {', '.join(missing)}: another version wrote it. Run report again.")
     return table

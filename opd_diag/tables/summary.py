@@ -11,13 +11,14 @@ import pandas as pd
 from opd_diag import stats
 from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
 from opd_diag.tables.coverage import coverage_rows
+from opd_diag.tables.floors import FLOOR_COLUMNS, with_floors
 from opd_diag.tables.responses import OWN_STATES, Responses
-from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of
+from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of, sample_of
 from opd_diag.tables.states import IDENTITY
 
 SUMMARY_COLUMNS = [
     *IDENTITY, "metric", "k", "aggregation", "value", "ci_low", "ci_high", "bound_low", "bound_high",
-    "n_states", "n_rollouts", "n_prompts", "n_undefined",
+    "n_states", "n_rollouts", "n_prompts", "n_undefined", *FLOOR_COLUMNS,
 ]  # fmt: skip
 DIFFERENCE_COLUMNS = [
     "from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k",
@@ -43,8 +44,9 @@ def summarize(
     Returns
     -------
     DataFrame
-        Columns as in :mod:`opd_diag.tables`. Values are token means over all defined states, outcomes are rollout
-        means; intervals are 95 %, clustered by prompt.
+        Columns as in :mod:`opd_diag.tables`. Values are token means over all defined states, or ratios of sums over
+        them where the catalogue says so; outcomes are rollout means; intervals are 95 %, clustered by prompt. Floors
+        are NaN: they come from models (:mod:`opd_diag.tables.floors`).
     """
     responses = None if rollouts is None else Responses.of(states, rollouts, coverage_rows(coverage))
     rows: list[dict[str, Any]] = []
@@ -52,7 +54,7 @@ def summarize(
         rows += [identity | row for row in _metric_rows(group)]
         if responses is not None:
             rows += [identity | row for row in responses.rows(group)]
-    table = pd.DataFrame(rows).assign(bound_low=np.nan, bound_high=np.nan)
+    table = with_floors(pd.DataFrame(rows).assign(bound_low=np.nan, bound_high=np.nan), None)
     return table[SUMMARY_COLUMNS].astype({"step": "Int64", "k": "Int64"})
 
 
@@ -105,7 +107,8 @@ def difference_table(
 
 
 def _metric_rows(group: pd.DataFrame) -> list[dict[str, Any]]:
-    estimates = stats.clustered_means(group[list(METRIC_NAMES)].to_numpy(float), group["prompt_index"].to_numpy())
+    values, prompts, weights = sample_of(group)
+    estimates = stats.clustered_means(values, prompts, weights=weights)
     numbers, rows = rollout_ids(group), []
     for name, estimate in zip(METRIC_NAMES, estimates, strict=True):
         about = {
@@ -121,12 +124,7 @@ def _metric_rows(group: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _differences(earlier: pd.DataFrame, later: pd.DataFrame) -> dict[str, stats.Estimate]:
-    estimates = stats.clustered_mean_differences(
-        earlier[list(METRIC_NAMES)].to_numpy(float),
-        earlier["prompt_index"].to_numpy(),
-        later[list(METRIC_NAMES)].to_numpy(float),
-        later["prompt_index"].to_numpy(),
-    )
+    estimates = stats.clustered_contrasts([sample_of(earlier), sample_of(later)], (-1.0, 1.0))
     return dict(zip(METRIC_NAMES, estimates, strict=True))
 
 

@@ -58,8 +58,8 @@ def moved_at_start(tables: Tables, limits: Thresholds) -> tuple[Moved, float]:
     """
     moved, own = moved_on(tables, "start", limits), moved_on(tables, "on-policy", limits)
     whole, policy, state = (split_change(tables, "reverse_kl", part) for part in PARTS[:3])
-    held = policy.value / whole.value if own.status == "pass" and whole.ci_high < 0 else math.nan
-    if moved.status == "pass" and held < limits.held_share and state.ci_high < 0:
+    held = policy.value / whole.value if own.status == "pass" and whole.fell else math.nan
+    if moved.status == "pass" and held < limits.held_share and state.fell:
         moved = replace(moved, status="warn", word="progress in part")
     return moved, held
 
@@ -127,6 +127,7 @@ def alignment_at_teacher(tables: Tables, limits: Thresholds) -> Verdict:
             "fail": "The student loses what the teacher does: read the rollouts, lower the learning rate.",
         }[status],
         reference="Coverage: arXiv 2002.09797. Forward and reverse KL: arXiv 2306.08543, section 2.1",
+        within_floor=kl.within_floor,
     )
 
 
@@ -155,6 +156,7 @@ def _verdict(
         f"{overlap.shift}{split}, {overlap.n_prompts} prompts, {overlap.n_checkpoints} checkpoints{order}.",
         advice=advice[moved.status],
         reference=f"{PAPER}, section 4.1 (success: overlap ratio .72 → .91 over training)",
+        within_floor=kl.within_floor,
     )
 
 

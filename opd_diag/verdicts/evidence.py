@@ -10,6 +10,7 @@ import pandas as pd
 from opd_diag.stats import kendall_tau
 from opd_diag.stats.rounding import decimals_for, number, with_interval
 from opd_diag.tables import BY_NAME, Tables
+from opd_diag.tables.floors import floors_of, is_small
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,13 @@ class Change:
     """Kendall's tau of the checkpoints' means with their order; NaN with fewer than three."""
     n_prompts: int
     n_checkpoints: int
+    floor: float = math.nan
+    """Precision floor of the metric; NaN where there is none."""
+
+    @property
+    def within_floor(self) -> bool:
+        """Whether rounding alone may have made the difference."""
+        return is_small(self.difference, self.floor)
 
     @property
     def path(self) -> str:
@@ -45,7 +53,7 @@ class Change:
     @property
     def shift(self) -> str:
         """Say how far: the difference with its interval, rounded by it."""
-        return with_interval(self.difference, self.ci_low, self.ci_high, signed=True)
+        return with_interval(self.difference, self.ci_low, self.ci_high, signed=True, near=self.within_floor)
 
     def _said(self, value: float) -> str:
         # Two digits at least: an end of .046 beside a difference of 9.0 must not read as 0.0.
@@ -59,9 +67,11 @@ class Change:
     def direction(self, least: float, order: float) -> int:
         """Give 1 for a rise, -1 for a fall, 0 where neither is established.
 
-        A change counts when it is at least `least`, its interval excludes 0, and from three checkpoints on the order of
-        the means goes the same way with a tau of at least `order`.
+        A change counts when it is at least `least` and more than rounding can do, its interval excludes 0, and from
+        three checkpoints on the order of the means goes the same way with a tau of at least `order`.
         """
+        if self.within_floor:
+            return 0
         if math.isnan(self.ci_low) or abs(self.difference) < least or self.ci_low <= 0 <= self.ci_high:
             return 0
         sign = 1 if self.difference > 0 else -1
@@ -87,6 +97,7 @@ def change(tables: Tables, metric: str, states: str) -> Change:
         tau=kendall_tau(range(len(values)), values),
         n_prompts=prompts,
         n_checkpoints=len(labels),
+        floor=floors_of(rows).get(metric, math.nan),
     )
 
 
@@ -108,11 +119,23 @@ class Part:
     value: float
     ci_low: float
     ci_high: float
+    floor: float = math.nan
+    """Precision floor of the metric; NaN where there is none."""
+
+    @property
+    def within_floor(self) -> bool:
+        """Whether rounding alone may have made it."""
+        return is_small(self.value, self.floor)
+
+    @property
+    def fell(self) -> bool:
+        """Whether it is below 0 beyond doubt."""
+        return self.ci_high < 0 and not self.within_floor
 
     @property
     def said(self) -> str:
         """The part with its interval, rounded by it."""
-        return with_interval(self.value, self.ci_low, self.ci_high, signed=True)
+        return with_interval(self.value, self.ci_low, self.ci_high, signed=True, near=self.within_floor)
 
 
 def split_change(tables: Tables, metric: str, part: str) -> Part:
@@ -124,7 +147,9 @@ def split_change(tables: Tables, metric: str, part: str) -> Part:
     rows = split[(split["metric"] == metric) & (split["part"] == part) & (split["orders"] == 1)]
     if rows.empty:
         return Part(math.nan, math.nan, math.nan)
-    return Part(*(float(v) for v in rows.iloc[-1][["value", "ci_low", "ci_high"]]))
+    floor = floors_of(tables.summary).get(metric, math.nan)
+    value, low, high = (float(v) for v in rows.iloc[-1][["value", "ci_low", "ci_high"]])
+    return Part(value, low, high, floor)
 
 
 def is_scored(tables: Tables, states: str) -> bool:

@@ -68,6 +68,7 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
         f"{'; ' + said if said else ''}; {so}.",
         advice=_ADVICE[status],
         reference=f"Ours; the curves it contradicts: {PAPER}, section 4.1",
+        within_floor=state.within_floor,
     )
 
 
@@ -97,7 +98,7 @@ def _extent(tables: Tables) -> str:
 def moved_elsewhere(tables: Tables, limits: Thresholds) -> bool:
     """Whether a good part of the progress on own states comes, beyond doubt, from visiting other states."""
     whole, _, state = (split_change(tables, "reverse_kl", part) for part in PARTS[:3])
-    return state.value < limits.state_share * whole.value < 0 and state.ci_high < 0
+    return state.value < limits.state_share * whole.value < 0 and state.fell
 
 
 def teacher_left(tables: Tables, limits: Thresholds) -> Sign:

@@ -9,6 +9,7 @@ import pandas as pd
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import number, with_interval
 from opd_diag.tables import Tables
+from opd_diag.tables.floors import near
 from opd_diag.verdicts.alignment import PAPER
 from opd_diag.verdicts.evidence import change, is_scored, summary_row
 from opd_diag.verdicts.thresholds import Thresholds
@@ -84,6 +85,7 @@ def entropy_gap(tables: Tables, limits: Thresholds) -> Verdict:
             "fail": "The student becomes surer, or less sure, than its teacher: check temperature and learning rate.",
         }[status],
         reference=f"{PAPER}, Eq. 8 and section 4.1",
+        within_floor=seen.within_floor,
     )
 
 
@@ -151,8 +153,9 @@ def _mass_verdict(
         f"({int(student['n_states'])} own states, {int(student['n_prompts'])} prompts).",
         advice=bad if far else good,
         reference=reference,
+        within_floor=near(lower),
     )
 
 
 def _value(row: pd.Series) -> str:
-    return with_interval(row["value"], row["ci_low"], row["ci_high"])
+    return with_interval(row["value"], row["ci_low"], row["ci_high"], near=near(row))

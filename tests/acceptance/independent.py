@@ -40,6 +40,7 @@ torch.set_num_threads(1)  # the bundled models are tiny: two threads on busy cor
 DIVERSITY = {"distinct_bigram_ratio": 2, "distinct_trigram_ratio": 3, "unigram_entropy": 1}
 MOST_STATES = 1024  # looked at for coverage, of either side
 NEIGHBOURS = 5
+TIES = "near_ties"
 CURVE = ("overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "student_topk_mass", "teacher_topk_mass")
 
 
@@ -106,6 +107,31 @@ def advantage(shared, log_p, log_q):
     return values
 
 
+RESOLUTION = 1e-2  # nats: shares of the gradient of models that differ by less are undefined
+WEIGHT = "gradient_squared_norm"
+
+
+def gradient(log_p, log_q, p, mine, theirs):
+    """Shares of the gradient of reverse KL at the student's logits, in both top-k, in one alone and in neither."""
+    kl = xlogy_sum(p, log_p - log_q)
+    with np.errstate(invalid="ignore"):
+        pushes = np.where(p > 0, p * (log_p - log_q - kl[:, None]), 0.0) ** 2
+    length = pushes.sum(axis=1)
+    best = p.argmax(axis=1)
+    rest = np.where(np.arange(p.shape[1]) == best[:, None], 0.0, p).sum(axis=1)
+    least = RESOLUTION * np.sqrt(1 - rest) * rest
+    total = np.where(length >= least**2, length, np.nan)
+    kinds = {"shared": mine & theirs, "student_only": mine & ~theirs, "teacher_only": theirs & ~mine}
+    kinds["other"] = ~mine & ~theirs
+    columns = {f"{kind}_gradient_ratio": (pushes * of).sum(axis=1) / total for kind, of in kinds.items()}
+    return columns | {WEIGHT: length}
+
+
+def weights_of(columns, name):
+    """What each state counts in a mean of column `name`: 1, or the squared length of its gradient."""
+    return columns[WEIGHT] if name.endswith("gradient_ratio") else np.ones(len(columns[name]))
+
+
 def measure(student_logits, teacher_logits, sampled, own, k, grid):
     """All metrics of the states of one rollout, as columns by name."""
     log_p, log_q = log_softmax(student_logits), log_softmax(teacher_logits)
@@ -113,7 +139,8 @@ def measure(student_logits, teacher_logits, sampled, own, k, grid):
     student_order, teacher_order = ranking(student_logits), ranking(teacher_logits)
     vocabulary, rows = p.shape[1], np.arange(len(p))
     student_entropy, teacher_entropy = -xlogy_sum(p, log_p), -xlogy_sum(q, log_q)
-    shared = kept(student_order, k, vocabulary) & kept(teacher_order, k, vocabulary)
+    mine, theirs = kept(student_order, k, vocabulary), kept(teacher_order, k, vocabulary)
+    shared = mine & theirs
     columns = {
         "overlap_ratio": shared.sum(axis=1) / k,
         "student_overlap_mass": (p * shared).sum(axis=1),
@@ -127,39 +154,48 @@ def measure(student_logits, teacher_logits, sampled, own, k, grid):
         "forward_kl": xlogy_sum(q, log_q - log_p),
         "sampled_reverse_kl": np.where(own, log_p[rows, sampled] - log_q[rows, sampled], np.nan),
         "top1_agreement": (student_order[:, 0] == teacher_order[:, 0]).astype(float),
+        **gradient(log_p, log_q, p, mine, theirs),
     }
     curve = {}
     for size in grid:
-        mine, theirs = kept(student_order, size, vocabulary), kept(teacher_order, size, vocabulary)
-        both = mine & theirs
+        of_student, of_teacher = kept(student_order, size, vocabulary), kept(teacher_order, size, vocabulary)
+        both = of_student & of_teacher
         curve[size] = {
             "overlap_ratio": both.sum(axis=1) / size,
             "student_overlap_mass": (p * both).sum(axis=1),
             "teacher_overlap_mass": (q * both).sum(axis=1),
-            "student_topk_mass": (p * mine).sum(axis=1),
-            "teacher_topk_mass": (q * theirs).sum(axis=1),
+            "student_topk_mass": (p * of_student).sum(axis=1),
+            "teacher_topk_mass": (q * of_teacher).sum(axis=1),
+            TIES: near_tie(log_p, student_order, size) | near_tie(log_q, teacher_order, size),
         }
     return columns, curve
 
 
-def interval(values, prompts):
-    """Mean over defined values, and its 95 % interval: cluster-robust (CR1) variance by prompt, t with G - 1."""
+def near_tie(logprobs, order, k):
+    """Whether the last of the k best is as good as the next but for float32 rounding: then either may be kept."""
+    best = np.take_along_axis(logprobs, order[:, : k + 1], axis=1)
+    return best[:, -2] - best[:, -1] < 2e-6 if best.shape[1] > k else np.zeros(len(best), dtype=bool)
+
+
+def interval(values, prompts, weights=None):
+    """Weighted mean of defined values, and its 95 % interval: cluster-robust (CR1) variance by prompt, t with G - 1."""
     values, prompts = np.asarray(values, dtype=float), np.asarray(prompts)
     defined = ~np.isnan(values)
     x, g = values[defined], prompts[defined]
+    w = np.ones(len(x)) if weights is None else np.asarray(weights)[defined]
     labels = sorted(set(g.tolist()))
     result = {"value": None, "ci_low": None, "ci_high": None, "n_prompts": len(labels)}
     result |= {"n": len(x), "n_undefined": int((~defined).sum())}
     if len(x) == 0:
         return result
-    mean = x.sum() / len(x)
+    mean = (w * x).sum() / w.sum()
     result["value"] = float(mean)
     if len(labels) > 1:
         total = 0.0
         for label in labels:
-            inside = x[g == label]
-            total += (inside.sum() - mean * len(inside)) ** 2
-        error = np.sqrt(len(labels) / (len(labels) - 1) * total) / len(x)
+            inside, counts = x[g == label], w[g == label]
+            total += ((counts * inside).sum() - mean * counts.sum()) ** 2
+        error = np.sqrt(len(labels) / (len(labels) - 1) * total) / w.sum()
         half = float(student_t.ppf(0.975, len(labels) - 1)) * error
         result |= {"ci_low": float(mean - half), "ci_high": float(mean + half)}
     return result
@@ -170,7 +206,9 @@ def average(columns, prompts, rollouts):
     rollouts = np.asarray(rollouts)
     averaged = {}
     for name, values in columns.items():
-        estimate = interval(values, prompts)
+        if name == WEIGHT:
+            continue
+        estimate = interval(values, prompts, weights_of(columns, name))
         estimate["n_states"] = estimate.pop("n")
         estimate["n_rollouts"] = len(set(rollouts[~np.isnan(values)].tolist()))
         averaged[name] = estimate
@@ -236,7 +274,7 @@ def score_set(student, teacher, rollouts, entry, states, settings):
         prompts += [rollout["prompt_index"]] * len(positions)
         names += [number] * len(positions)
     columns = {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
-    curve = {k: {name: np.concatenate([c[k][name] for c in curves]) for name in CURVE} for k in grid}
+    curve = {k: {name: np.concatenate([c[k][name] for c in curves]) for name in (*CURVE, TIES)} for k in grid}
     return columns, curve, prompts, names
 
 
@@ -330,18 +368,18 @@ def coverage(teacher, theirs, own):
 
 def contrast(samples, weights):
     """Weighted sum of the samples' means over the prompts defined in all of them, with its clustered interval."""
-    sides = [(np.asarray(v, dtype=float), np.asarray(p)) for v, p in samples]
-    shared = sorted(set.intersection(*(set(p[~np.isnan(v)].tolist()) for v, p in sides)))
+    sides = [(np.asarray(v, dtype=float), np.asarray(p), np.asarray(w)) for v, p, w in samples]
+    shared = sorted(set.intersection(*(set(p[~np.isnan(v)].tolist()) for v, p, _ in sides)))
     result = {"value": None, "ci_low": None, "ci_high": None, "n_prompts": len(shared)}
     if not shared:
         return result
     value, moved = 0.0, np.zeros(len(shared))
-    for (values, prompts), weight in zip(sides, weights, strict=True):
+    for (values, prompts, counts), weight in zip(sides, weights, strict=True):
         kept_rows = np.isin(prompts, shared) & ~np.isnan(values)
-        x, g = values[kept_rows], prompts[kept_rows]
-        mean = x.mean()
+        x, g, w = values[kept_rows], prompts[kept_rows], counts[kept_rows]
+        mean = (w * x).sum() / w.sum()
         value += weight * mean
-        moved += [weight * (x[g == prompt].sum() - mean * (g == prompt).sum()) / len(x) for prompt in shared]
+        moved += [weight * (w * (x - mean))[g == prompt].sum() / w.sum() for prompt in shared]
     error = math.sqrt(len(shared) / (len(shared) - 1) * float((moved**2).sum()))
     half = float(student_t.ppf(0.975, len(shared) - 1)) * error
     return {"value": value, "ci_low": value - half, "ci_high": value + half, "n_prompts": len(shared)}
@@ -355,7 +393,11 @@ def split(columns, first, entry):
     places = [(first["label"], "start"), (entry["label"], "start"), (entry["label"], "on-policy")]
     rows = []
     for metric in columns[places[0]][0]:
-        samples = [(columns[place][0][metric], columns[place][1]) for place in places]
+        if metric == WEIGHT:
+            continue
+        samples = [
+            (columns[place][0][metric], columns[place][1], weights_of(columns[place][0], metric)) for place in places
+        ]
         for part, weights in PARTS.items():
             rows.append({"label": entry["label"], "metric": metric, "part": part} | contrast(samples, weights))
     return rows
@@ -389,8 +431,9 @@ def main(out_dir, result_path):
                 averages |= average({"teacher_state_coverage": np.array(covered)}, of_prompts, of_rollouts)
             summary += [identity | {"metric": metric} | values for metric, values in averages.items()]
             for k, at_k in curve.items():
+                ties = int(at_k.pop(TIES).sum())
                 averages = average(at_k, prompts, names)
-                concentration.append(identity | {"k": k} | averages)
+                concentration.append(identity | {"k": k, TIES: ties} | averages)
         if entry is not students[0]:
             splits += split(all_columns, students[0], entry)
     if any(module.split(".")[0] == "opd_diag" for module in sys.modules):

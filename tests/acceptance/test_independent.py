@@ -131,11 +131,14 @@ def test_concentration(both):
     assert set(ours) == set(theirs)
     assert {k for _, _, k in ours} == {1, 2, 4, 8, 16, 32, 64, 128}
     for key, row in ours.items():
+        # a token that is kept or not by rounding alone is 1/k of one state, and its probability is at most that
+        ties = theirs[key]["near_ties"] / (key[2] * row["n_states"])
+        assert ties <= 10 * TOLERANCE, "the runs should not be full of ties"
         for name in CURVE:
             expected = theirs[key][name]
-            assert_close(row[name], expected["value"], (*key, name))
-            assert_close(row[f"{name}_ci_low"], expected["ci_low"], (*key, name, "ci_low"))
-            assert_close(row[f"{name}_ci_high"], expected["ci_high"], (*key, name, "ci_high"))
+            assert_close(row[name], expected["value"], (*key, name), TOLERANCE + ties)
+            assert_close(row[f"{name}_ci_low"], expected["ci_low"], (*key, name, "ci_low"), TOLERANCE + 3 * ties)
+            assert_close(row[f"{name}_ci_high"], expected["ci_high"], (*key, name, "ci_high"), TOLERANCE + 3 * ties)
         assert [row[name] for name in COUNTS] == [theirs[key]["overlap_ratio"][name] for name in COUNTS]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from opd_diag.errors import ModelError
 from opd_diag.inference import check_head, wrap_model
-from opd_diag.inference.head import CHECKED_TOKENS, Head, read_head
+from opd_diag.inference.head import CHECKED_TOKENS, Head, OwnLogits, read_head
 
 IDS = torch.randint(0, V, (CONTEXT,), generator=torch.Generator().manual_seed(0)).tolist()
 
@@ -163,15 +164,35 @@ class TestBrokenHeads:
             "(LlamaForCausalLM) is not one that opd-diag knows; please report it."
         )
 
-    def test_a_model_without_a_linear_head(self):
+
+class TestModelsWithoutALinearHead:
+    @pytest.fixture
+    def model(self):
+        hf = copy.deepcopy(tiny_model())
+        hf.set_output_embeddings(nn.Sequential(nn.Linear(32, 20), nn.Tanh(), nn.Linear(20, V)))
+        return wrap_model(hf, name="m", stop_ids=(2,))
+
+    def test_their_own_logits_serve_and_that_is_said(self, model):
+        assert isinstance(model.head, OwnLogits)
+        assert model.vocabulary == V
+        check = check_head(model, IDS)
+        assert check.max_abs_difference == 0
+        assert check.note.startswith("m has no linear output layer that can be applied apart from its body: the logits")
+        assert check_head(wrapped(), IDS).note == ""
+
+    def test_tiles_are_copies(self, model):
+        states = torch.randn(3, V)
+        before = states.clone()
+        model.head.tile(states, 5, 9).zero_()
+        assert torch.equal(states, before)
+        assert torch.equal(model.head.tile(states, 5, 9), states[:, 5:9])
+
+    def test_no_model_at_all(self):
         hf = copy.deepcopy(tiny_model())
         hf.set_output_embeddings(nn.Identity())
-        with pytest.raises(ModelError) as caught:
+        hf.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(model_type="odd"))
+        with pytest.raises(ModelError, match="has no output layer and no vocabulary"):
             read_head(hf)
-        assert str(caught.value) == (
-            "LlamaForCausalLM has no linear output layer (found Identity). "
-            "Give a causal language model of transformers."
-        )
 
 
 class TestLogits:

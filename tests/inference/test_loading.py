@@ -120,6 +120,22 @@ class TestFullWeights:
         assert load_model(checkpoint(change_config(tmp_path, eos_token_id=None))).stop_ids == ()
         assert wrap_model(hf, name="m", stop_ids=(5, 4, 5)).stop_ids == (4, 5)
 
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    @pytest.mark.parametrize("kind", ["full", "adapter"])
+    def test_what_is_written_to_the_file_later_does_not_reach_it(self, tmp_path, kind, dtype):
+        """Transformers leaves float32 weights in the mapped file: who writes there would change the model."""
+        base = save(tmp_path / "base", tiny_model())
+        folder, under = (base, None) if kind == "full" else (tmp_path / "adapter", base)
+        if under is not None:
+            save_adapter(folder, base)
+        model = load_model(checkpoint(folder, base=under), dtype=dtype)
+        before = logits(model.hf)
+        file = base / "model.safetensors"
+        with file.open("r+b") as handle:  # in place, as a trainer that saves there again does
+            handle.seek(file.stat().st_size // 4)
+            handle.write(bytes(file.stat().st_size // 2))
+        assert torch.equal(logits(model.hf), before)
+
     def test_a_value_head_beside_the_model_is_no_obstacle(self, tmp_path):
         hf = tiny_model()
         folder = change_weights(save(tmp_path, hf), lambda t: t.update({"v_head.summary.weight": torch.zeros(1, 32)}))
@@ -319,6 +335,27 @@ class TestRefusals:
         file.write_bytes(file.read_bytes()[:-40])
         assert refusal(checkpoint(folder)).startswith(f"step 10: {folder} does not load: ")
 
+    @pytest.mark.parametrize("harm", ["cut", "written", "gone"])
+    def test_a_file_that_changes_while_it_is_loaded(self, tmp_path, monkeypatch, harm):
+        folder = save(tmp_path, tiny_model())
+        file = folder / "model.safetensors"
+        load = transformers.AutoModelForCausalLM.from_pretrained
+
+        def loading(*args, **options):
+            loaded = load(*args, **options)
+            loaded[0].load_state_dict({name: tensor.clone() for name, tensor in loaded[0].state_dict().items()})
+            if harm == "cut":
+                raise OSError("the library meets the end of the file")
+            file.unlink() if harm == "gone" else file.touch()
+            return loaded
+
+        if harm == "cut":
+            monkeypatch.setattr("opd_diag.inference.loading.errors_of", _cutting(file))
+        monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", loading)
+        message = refusal(checkpoint(folder))
+        how = {"cut": "from ", "written": "written anew", "gone": "it is gone"}[harm]
+        assert message.startswith(f"{file} changed while it was read: {how}")
+
     def test_a_missing_shard(self, tmp_path):
         folder = save(tmp_path, tiny_model(), max_shard_size="20KB")
         sorted(folder.glob("model-*.safetensors"))[1].unlink()
@@ -355,6 +392,23 @@ class TestRefusals:
     def test_an_unknown_device(self, tmp_path, device):
         message = f"Device '{device}' is not available here. Use --device cpu or --device auto."
         assert refusal(checkpoint(save(tmp_path, tiny_model())), InputError, device=device) == message
+
+
+def _cutting(file):
+    """An `errors_of` that cuts the file once the library has failed: a mapped file must not be cut under its reader."""
+    from contextlib import contextmanager
+
+    from opd_diag.inference.libraries import errors_of
+
+    @contextmanager
+    def cutting(found):
+        with errors_of(found):
+            try:
+                yield
+            finally:
+                file.write_bytes(b"")
+
+    return cutting
 
 
 class _Bomb:

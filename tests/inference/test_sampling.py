@@ -12,7 +12,8 @@ from models import CONTEXT, FAMILIES, V, tiny_model, word_tokenizer, wrapped
 from scipy import stats
 
 from opd_diag.errors import ModelError, PromptsError
-from opd_diag.inference import sample_rollouts, sampling, score, wrap_model
+from opd_diag.inference import growing, sample_rollouts, sampling, score, wrap_model
+from opd_diag.inference.places import SPARE
 from opd_diag.records.prompt import Prompt
 from opd_diag.records.sampling import Sampling
 from opd_diag.tokenization import EncodedPrompt
@@ -91,12 +92,12 @@ class TestRecord:
         assert all(r.response_text.endswith("</s>") for r in stopped)
 
     def test_progress(self, monkeypatch, model, prompts):
-        monkeypatch.setattr(sampling, "ROWS_PER_BATCH", 4)
+        monkeypatch.setattr(sampling, "ROWS_PER_SHARD", 4)
         seen = []
         sample(model, prompts, progress=lambda *ends: seen.append(ends))
         assert seen[0] == (0, 15)
         assert seen[-1] == (15, 15)
-        assert {(4, 15), (8, 15), (12, 15)} <= set(seen)
+        assert {(3, 15), (6, 15), (9, 15), (12, 15)} <= set(seen)
         assert seen == sorted(seen)
         assert len(seen) > 10  # told after every token, not only after every batch
 
@@ -185,6 +186,15 @@ class TestRandomNumbers:
         made = sample(model, [prompt(i, [5, 6, 7]) for i in range(6)], rollouts_per_prompt=1)
         assert len(set(tokens(made))) == 6
 
+    def test_equal_prompts_with_another_between_them(self, model):
+        """Read once, and each of their rollouts still has its own numbers and its own record."""
+        ids = [[5, 6, 7], [8, 9, 10], [5, 6, 7]]
+        made = sample(model, [prompt(i, x) for i, x in enumerate(ids)])
+        alone = [r for i, x in enumerate(ids) for r in sample(model, [prompt(i, x)])]
+        assert [(r.prompt_index, r.rollout_index, r.response_ids) for r in made] == [
+            (r.prompt_index, r.rollout_index, r.response_ids) for r in alone
+        ]
+
     def test_step_and_label_key_the_streams(self, prompts):
         hf = tiny_model(vocabulary=WORDS, seed=1)
         known = [
@@ -232,24 +242,54 @@ class TestNothingDependsOnTheBatch:
         assert tokens(some) == tokens(rollouts[:3] + rollouts[9:12])
 
     @pytest.mark.parametrize(
-        ("rows", "budget", "most"),
-        [(1, 10**6, 1), (4, 10**6, 4), (128, 1, 1), (128, 200, 7)],  # 7 rows: prompts of 3 tokens and room for 25
+        ("places", "budget", "most"),
+        # 5 places: prompts of 40 tokens, room for 25 and to spare
+        [(1, 10**6, 1), (4, 10**6, 4), (128, 1, 1), (128, 5 * (40 + 25 + SPARE), 5), (128, 10**6, 15)],
     )
-    def test_rows_and_budget(self, monkeypatch, model, prompts, rollouts, rows, budget, most):
-        shapes = []
-        draw = sampling.draw
+    def test_places_and_budget(self, monkeypatch, model, prompts, rollouts, places, budget, most):
+        drawn = []
+        draw = growing.draw
 
         def spy(logits, *others):
-            shapes.append(len(logits))
+            drawn.append(len(logits))
             return draw(logits, *others)
 
-        monkeypatch.setattr(sampling, "draw", spy)
-        monkeypatch.setattr(sampling, "ROWS_PER_BATCH", rows)
-        monkeypatch.setattr(sampling, "TOKENS_PER_BATCH", budget)
+        monkeypatch.setattr(growing, "draw", spy)
+        monkeypatch.setattr(sampling, "PLACES", places)
+        monkeypatch.setattr(sampling, "TOKENS_IN_PLACES", budget)
         assert tokens(sample(model, prompts)) == tokens(rollouts)
-        assert max(shapes) == most
-        # One row of logits for each token drawn: none for prompts, none for rows that have stopped.
-        assert sum(shapes) == sum(map(len, tokens(rollouts)))
+        assert max(drawn) == most
+        assert sum(drawn) == sum(map(len, tokens(rollouts)))  # none for rows that have stopped
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9}])
+    def test_few_places_taken_again_and_again(self, monkeypatch, family, settings):
+        model, prompts = wrapped(family, vocabulary=WORDS, seed=1), ragged_prompts()
+        together = sample(model, prompts, **settings)
+        monkeypatch.setattr(sampling, "PLACES", 4)
+        few = sample(model, prompts, **settings)
+        assert tokens(few) == tokens(together)
+        np.testing.assert_allclose(
+            np.concatenate([r.sampled_logprobs for r in few]),
+            np.concatenate([r.sampled_logprobs for r in together]),
+            atol=1e-4,
+        )
+
+
+class TestCost:
+    def test_a_prompt_is_read_once_for_all_its_rollouts(self, model, prompts):
+        before = model.forwarded.tokens
+        made = sample(model, prompts, rollouts_per_prompt=8, max_new_tokens=1)
+        assert len(made) == 40
+        assert model.forwarded.tokens - before <= len(prompts) * max(LENGTHS) + 2 * (max(LENGTHS) + 1)
+
+    def test_each_token_drawn_is_forwarded_once_and_rows_that_stopped_are_not(self, model, prompts, rollouts):
+        """All that is forwarded: prompts with padding, each token but the last of a row, and the check."""
+        before = model.forwarded.tokens
+        sample(model, prompts)
+        drawn, read = sum(map(len, tokens(rollouts))), model.forwarded.tokens - before
+        checked = read - (drawn - len(rollouts)) - len(prompts) * max(LENGTHS)
+        assert 0 < checked <= 2 * (max(LENGTHS) + 25)
 
 
 class TestLogprobs:
@@ -340,27 +380,6 @@ class TestDistribution:
         assert max(map(max, tokens(made))) < 20
 
 
-class TestInversion:
-    """The draw itself, at the edges that random numbers hardly ever reach."""
-
-    @pytest.mark.parametrize(
-        ("uniform", "token"),
-        [(0.0, 1), (0.2499, 1), (0.2501, 3), (0.7499, 3), (0.7501, 4), (1 - 2**-53, 4)],
-    )
-    def test_each_number_has_its_token_and_none_of_probability_zero(self, uniform, token):
-        logits = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]]).log()
-        ids, logprobs = sampling.draw(logits, torch.tensor([uniform], dtype=torch.float64), 1.0, 1.0)
-        assert ids.tolist() == [token]
-        assert logprobs.item() == pytest.approx(math.log([0, 0.25, 0, 0.5, 0.25][token]))
-
-    def test_the_token_that_crosses_top_p_belongs_and_the_next_does_not(self):
-        logits = torch.tensor([[0.125, 0.5, 0.25, 0.125]]).log()
-        for top_p, wanted in ((0.49, {1}), (0.51, {1, 2}), (0.74, {1, 2}), (0.76, {1, 2, 0}), (0.9, {1, 2, 0, 3})):
-            uniforms = torch.linspace(0, 1 - 1e-9, 1001, dtype=torch.float64)
-            ids, _ = sampling.draw(logits.expand(1001, -1), uniforms, 1.0, top_p)
-            assert set(ids.tolist()) == wanted, top_p
-
-
 class TestModelsThatCannotBeSampled:
     ELSEWHERE = (
         "cannot be sampled from here: sample with the tool that trained it and give the responses with --rollouts."
@@ -400,15 +419,11 @@ class TestModelsThatCannotBeSampled:
         model = wrap_model(tiny_model(vocabulary=WORDS, seed=1).bfloat16(), name="half")
         assert len(sample(model, prompts)) == 15
 
-    def test_a_model_without_a_body_of_its_own(self):
-        hf = tiny_model()
+    def test_a_model_without_a_body_of_its_own_gives_the_same(self, model, prompts, rollouts):
+        hf = tiny_model(vocabulary=WORDS, seed=1)
         hf.base_model_prefix = "nothing"
-        with pytest.raises(ModelError) as caught:
-            wrap_model(hf, name="m")
-        assert str(caught.value) == (
-            "LlamaForCausalLM has no body that can be run without its head. "
-            "Give a causal language model of transformers."
-        )
+        whole = wrap_model(hf, name="step 20", label="step 20", step=20)
+        assert tokens(sample(whole, prompts)) == tokens(rollouts)
 
 
 def _forget(module, args, kwargs):

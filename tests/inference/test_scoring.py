@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
 import pytest
 import torch
 from models import CONTEXT, FAMILIES, V, random_rollouts, rollout, tiny_model, word_tokenizer, wrapped
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from opd_diag.errors import ModelError, RolloutsError
-from opd_diag.inference import sample_rollouts, score, scoring, wrap_model
+from opd_diag.inference import onepass, packing, sample_rollouts, score, wrap_model
 from opd_diag.inference.head import Head
 from opd_diag.inference.loading import Model
 from opd_diag.records.prompt import Prompt
@@ -47,8 +47,7 @@ def scores(student, teacher, rollouts):
 
 
 def token_budget(monkeypatch, tokens: int) -> None:
-    batches = functools.partial(scoring.length_sorted_batches, tokens_per_batch=tokens)
-    monkeypatch.setattr(scoring, "length_sorted_batches", batches)
+    monkeypatch.setitem(packing.TOKENS_PER_PACK, "cpu", tokens)
 
 
 class TestEveryFieldIsTrue:
@@ -58,6 +57,14 @@ class TestEveryFieldIsTrue:
         student, teacher = wrapped(family, seed=1), wrapped(other, seed=2)
         rollouts = random_rollouts(RAGGED)
         assert_scores_are_true(score(student, teacher, rollouts), student, teacher, rollouts, stop_ids=[2])
+
+    @pytest.mark.parametrize("side", ["student", "teacher", "both"])
+    def test_of_models_without_a_linear_head(self, student, teacher, rollouts, side):
+        hf = tiny_model(seed=9)
+        hf.set_output_embeddings(nn.Sequential(nn.Linear(32, 20), nn.Tanh(), nn.Linear(20, V)))
+        odd = wrap_model(hf, name="odd", stop_ids=(2, 5))
+        pair = {"student": (odd, teacher), "teacher": (student, odd), "both": (odd, odd)}[side]
+        assert_scores_are_true(score(*pair, rollouts), *pair, rollouts, stop_ids=[2, 5])
 
     def test_where_the_teacher_sees_another_prompt(self, student, teacher):
         own = random_rollouts(((4, 6), (9, 12), (2, 3)))
@@ -195,11 +202,11 @@ class TestNothingDependsOnTheBatch:
     @pytest.mark.parametrize("rows", [1, 3])
     def test_small_batches_and_blocks(self, monkeypatch, student, teacher, rollouts, scores, tokens, rows):
         token_budget(monkeypatch, tokens)
-        monkeypatch.setattr(scoring, "BLOCK_BYTES", 4 * V * rows)
+        monkeypatch.setattr(onepass, "BUFFER_BYTES", 4 * V * rows)
         assert_same_scores(scores, score(student, teacher, rollouts))
 
     def test_a_block_smaller_than_one_row_still_holds_one(self, monkeypatch, student, teacher, rollouts, scores):
-        monkeypatch.setattr(scoring, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(onepass, "BUFFER_BYTES", 1)
         assert_same_scores(scores, score(student, teacher, rollouts))
 
     def test_order_of_the_rollouts(self, student, teacher, rollouts, scores):
@@ -258,6 +265,22 @@ class TestStudentEqualsTeacher:
         assert scores.reverse_kl.mean() > 0.1
 
 
+class TestTies:
+    def test_go_to_the_lower_id_and_are_counted(self, rollouts, teacher, scores):
+        assert scores.provenance["n_tied"] == 0
+        hf = tiny_model("phi", seed=1)
+        hf.lm_head.weight.data.zero_()
+        hf.lm_head.bias.data.copy_(torch.arange(V) >= 20)  # of 140 ids that are equally probable, 128 are looked at
+        undecided = wrap_model(hf, name="undecided")
+        for pair in ((undecided, teacher), (teacher, undecided)):
+            tied = score(*pair, rollouts)
+            assert tied.provenance["n_tied"] == len(tied)
+            ids = tied.student_topk_ids if pair[0] is undecided else tied.teacher_topk_ids
+            assert ids.tolist() == [list(range(20, 52))] * len(tied)
+        hf.lm_head.bias.data[:40] = torch.arange(40.0, 0.0, -1.0)
+        assert score(undecided, undecided, rollouts[:1]).provenance["n_tied"] == 7  # the 128th is one of 120 equals
+
+
 class TestAlignment:
     @pytest.fixture
     def sampled(self):
@@ -305,18 +328,18 @@ class TestCost:
         """Rows given to each head and tokens given to each body, by the model's vocabulary."""
         rows: list[tuple[int, int]] = []
         tokens: list[tuple[str, int]] = []
-        logits, hidden = Head.logits, Model.hidden
+        tile, hidden = Head.tile, Model.hidden
 
-        def spy_logits(self, states):
+        def spy_tile(self, states, start, stop):
             assert states.dim() == 2
-            rows.append((self.weight.shape[0], len(states)))
-            return logits(self, states)
+            rows.append((self.vocabulary, len(states) * (stop - start)))
+            return tile(self, states, start, stop)
 
-        def spy_hidden(self, batch):
+        def spy_hidden(self, batch, **inputs):
             tokens.append((self.name, batch.numel()))
-            return hidden(self, batch)
+            return hidden(self, batch, **inputs)
 
-        monkeypatch.setattr(Head, "logits", spy_logits)
+        monkeypatch.setattr(Head, "tile", spy_tile)
         monkeypatch.setattr(Model, "hidden", spy_hidden)
         return rows, tokens
 
@@ -328,37 +351,51 @@ class TestCost:
         states = sum(n for _, n in RAGGED) + 4 + truncated
         rows, _ = spied
         assert len(scores) == states
-        assert sum(n for vocabulary, n in rows if vocabulary == V) == states
-        assert sum(n for vocabulary, n in rows if vocabulary == V + 8) == states
+        assert sum(n for vocabulary, n in rows if vocabulary == V) == states * V
+        assert sum(n for vocabulary, n in rows if vocabulary == V + 8) == states * (V + 8)
 
-    def test_blocks_are_bounded_by_the_larger_vocabulary(self, monkeypatch, spied, rollouts):
-        monkeypatch.setattr(scoring, "BLOCK_BYTES", 4 * 2 * V * 5 + 7)
+    @pytest.mark.parametrize("rows", [5, 64])
+    def test_blocks_are_bounded_by_the_common_vocabulary(self, monkeypatch, spied, rollouts, rows):
+        monkeypatch.setattr(onepass, "BUFFER_BYTES", 4 * V * rows + 7)
+        monkeypatch.setattr(onepass, "TILE_ELEMENTS", 64 * rows)
         score(wrapped(seed=1), wrapped(seed=2, vocabulary=2 * V), rollouts)
-        score(wrapped(seed=1, vocabulary=2 * V), wrapped(seed=2), rollouts)
-        rows, _ = spied
-        assert max(n for _, n in rows) == 5
-        assert all(4 * vocabulary * n <= scoring.BLOCK_BYTES for vocabulary, n in rows)
+        tiles, _ = spied
+        assert max(n for _, n in tiles) == 64 * rows
 
     def test_every_sequence_is_forwarded_once_by_each_model_within_the_budget(
         self, monkeypatch, spied, student, teacher, rollouts
     ):
         token_budget(monkeypatch, 70)
+        assert student.takes_packs
+        assert teacher.takes_packs
+        _, tokens = spied
+        tokens.clear()
         done = []
         score(student, teacher, rollouts, progress=lambda *ends: done.append(ends))
-        _, tokens = spied
         useful = sum(p + r for p, r in RAGGED)
         for model in (student, teacher):
             forwarded = [n for name, n in tokens if name == model.name]
-            assert useful <= sum(forwarded) < 1.5 * useful
+            assert sum(forwarded) == useful  # no padding
             assert max(forwarded) <= 70
         assert done[0] == (0, done[-1][1])
         assert len(done) == 1 + len(tokens) / 2
         assert done[-1] == (useful, useful)
         assert [d for d, _ in done] == sorted(d for d, _ in done)
 
+    def test_a_prompt_is_forwarded_once_for_its_rollouts(self, student, teacher):
+        assert student.takes_packs
+        assert teacher.takes_packs
+        own, other = list(range(3, 33)), list(range(40, 49))
+        rollouts = [rollout(own, [5, 6], rollout_index=0), rollout(other, [9]), rollout(own, [7] * 4, rollout_index=1)]
+        before = [m.forwarded.tokens for m in (student, teacher)]
+        scores = score(student, teacher, rollouts)
+        after = [m.forwarded.tokens for m in (student, teacher)]
+        assert [a - b for a, b in zip(after, before, strict=True)] == [30 + 2 + 4 + 9 + 1] * 2
+        assert_scores_are_true(scores, student, teacher, rollouts, stop_ids=[2, 5])
+
     def test_no_tensor_of_all_tokens_by_vocabulary_exists(self, monkeypatch):
         vocabulary, rows = 20000, 8
-        monkeypatch.setattr(scoring, "BLOCK_BYTES", 4 * vocabulary * rows)
+        monkeypatch.setattr(onepass, "BUFFER_BYTES", 4 * vocabulary * rows)
         student, teacher = (wrapped(seed=s, vocabulary=vocabulary) for s in (1, 2))
         rollouts = random_rollouts([(20, 30)] * 8, vocabulary=vocabulary)
         largest = _Largest()
@@ -446,7 +483,7 @@ class TestErrors:
         pair = (damaged, teacher) if side == "student" else (student, damaged)
         assert np.isfinite(score(*pair, clean).reverse_kl).all()
         for rows in (1, 1000):
-            monkeypatch.setattr(scoring, "BLOCK_BYTES", 4 * V * rows)
+            monkeypatch.setattr(onepass, "BUFFER_BYTES", 4 * V * rows)
             with pytest.raises(ModelError) as caught:
                 score(*pair, [*clean, bad])
             assert str(caught.value) == (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 
@@ -13,10 +12,11 @@ from models import random_rollouts, word_tokenizer, wrapped
 from opd_diag.inference import sample_rollouts, sampling, score, scoring, shards
 from opd_diag.inference.batches import length_sorted_batches
 from opd_diag.inference.shards import Shard, Told, keep_nothing
+from opd_diag.records.arrays import load_arrays, save_arrays
 from opd_diag.records.prompt import Prompt
 from opd_diag.records.rollout import load_rollouts, save_rollouts
 from opd_diag.records.sampling import Sampling
-from opd_diag.records.scores import TENSOR_FIELDS, load_arrays, save_arrays
+from opd_diag.records.scores import TENSOR_FIELDS
 from opd_diag.tokenization import EncodedPrompt
 
 LENGTHS = ((1, 7), (12, 20), (5, 1), (30, 3), (3, 30), (9, 9), (4, 4), (8, 2))
@@ -25,10 +25,10 @@ TOKENIZER = word_tokenizer()
 
 @pytest.fixture
 def several(monkeypatch):
-    """Batches of at most 40 tokens, shards of some 50, and four responses at once."""
-    monkeypatch.setattr(scoring, "length_sorted_batches", functools.partial(length_sorted_batches, tokens_per_batch=40))
+    """Batches of at most 40 tokens, shards of some 50, and of three responses."""
+    monkeypatch.setitem(scoring.TOKENS_PER_PACK, "cpu", 40)
     monkeypatch.setattr(shards, "TOKENS_PER_SHARD", 50)
-    monkeypatch.setattr(sampling, "ROWS_PER_BATCH", 4)
+    monkeypatch.setattr(sampling, "ROWS_PER_SHARD", 4)
 
 
 class Kept:
@@ -146,8 +146,8 @@ def test_samples_are_the_same_whatever_was_found(several, models, tmp_path):
     whole = sample_rollouts(models[0], TOKENIZER, prompts(), **how)
     kept, told = Kept(through_lines), []
     assert sample_rollouts(models[0], TOKENIZER, prompts(), **how, keep=kept) == whole
-    assert kept.made == [0, 1, 2, 3]
-    for lost in range(4):
+    assert kept.made == [0, 1, 2, 3, 4]
+    for lost in range(5):
         kept.made.clear()
         told.clear()
         del kept.found[lost]

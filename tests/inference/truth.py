@@ -52,7 +52,7 @@ def positions_of(rollout):
 
 def true_distributions(student, teacher, rollouts, *, temperatures=(1.0, 1.0)):
     """(N, V) of both models, the masses cut, and the rows' (rollout, position)."""
-    vocabulary = min(student.head.weight.shape[0], teacher.head.weight.shape[0])
+    vocabulary = min(student.vocabulary, teacher.vocabulary)
     p, q, p_cut, q_cut, places = [], [], [], [], []
     for i, r in enumerate(rollouts):
         where = positions_of(r)
@@ -107,6 +107,8 @@ def assert_scores_are_true(scores: Scores, student, teacher, rollouts, *, temper
     with np.errstate(invalid="ignore"):
         gradient = np.where(p > -np.inf, np.exp(p) * (p - q - reverse[:, None]), 0.0)
     close("gradient_squared_norm", (gradient**2).sum(-1), rtol=1e-5)
+    best = p.argmax(-1)
+    close("centred_reverse_kl", reverse - (p - q)[rows, best], rtol=1e-5)
     close("student_stop_logprobs", logsumexp(p[:, stop_ids]) if stop_ids else np.full(n, -np.inf))
     close("teacher_stop_logprobs", logsumexp(q[:, stop_ids]) if stop_ids else np.full(n, -np.inf))
     close("student_cut_mass", p_cut)

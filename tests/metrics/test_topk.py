@@ -57,9 +57,9 @@ def test_winners_in_one_block_at_block_ends_or_in_the_rest(k):
 
 @pytest.mark.parametrize("k", [1, 3, 8])
 def test_ties_across_the_edge_of_the_top_take_the_lower_ids(k):
-    vocabulary = 40 * BLOCK + 17
+    vocabulary = 80 * BLOCK + 17
     logprobs = torch.full((2, vocabulary), -9.0)
-    logprobs[0, [4999, 5100, 17, 300, 2900, 40 * BLOCK + 3, 1, 700, 701, 702]] = -1.0
+    logprobs[0, [4999, 5100, 17, 300, 2900, 80 * BLOCK + 3, 1, 700, 701, 702]] = -1.0
     logprobs[1, 4000:] = -1.0
     _, ids = metrics.topk(logprobs, k)
     assert ids[0].tolist() == [1, 17, 300, 700, 701, 702, 2900, 4999][:k]

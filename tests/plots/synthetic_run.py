@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from opd_diag.records.settings import CURVE_GRID
-from opd_diag.tables.catalogue import CATALOGUE
+from opd_diag.tables.catalogue import BY_NAME, CATALOGUE
 from opd_diag.tables.diversity import DIVERSITY
-from opd_diag.tables.responses import COVERAGE, OUTCOMES, RESPONSE_METRICS
+from opd_diag.tables.floors import with_floors
+from opd_diag.tables.responses import OUTCOMES, RESPONSE_METRICS
 from opd_diag.tables.split import SPLIT_COLUMNS
 
 CONCENTRATION_COLUMNS = (
@@ -29,6 +30,10 @@ START_AND_END = {
     "forward_kl": (2.6, 0.52),
     "sampled_reverse_kl": (2.1, 0.3),
     "top1_agreement": (0.41, 0.78),
+    "shared_gradient_ratio": (0.78, 0.92),
+    "student_only_gradient_ratio": (0.15, 0.05),
+    "teacher_only_gradient_ratio": (0.01, 0.005),
+    "other_gradient_ratio": (0.06, 0.025),
     "accuracy": (0.11, 0.63),
     "truncation_rate": (0.42, 0.05),
     "response_length": (71.0, 38.0),
@@ -109,17 +114,16 @@ class SyntheticRun:
                 on_policy_only = metric == "sampled_reverse_kl" and states != "on-policy"
                 value = float("nan") if on_policy_only else self.level(metric, states, i)
                 half = self.half_width(metric, value)
-                depends = next((m.depends_on_k for m in CATALOGUE if m.name == metric), False)
                 rows.append(
                     self.keys(i, states)
-                    | {"metric": metric, "k": 16 if depends else pd.NA}
+                    | {"metric": metric, "k": k_of(metric)}
                     | {"aggregation": aggregation_of(metric)}
                     | {"value": value, "ci_low": value - half, "ci_high": value + half}
                     | {"bound_low": float("nan"), "bound_high": float("nan")}
                     | self.counts
                     | {"n_undefined": self.counts["n_states"] if on_policy_only else 3}
                 )
-        return typed(pd.DataFrame(rows))
+        return with_floors(typed(pd.DataFrame(rows)), None)
 
     def _concentration(self) -> pd.DataFrame:
         rows = []
@@ -166,7 +170,7 @@ class SyntheticRun:
                         {"from_step": self.keys(a, states)["step"], "from_label": self.labels[a]}
                         | {"to_step": self.keys(b, states)["step"], "to_label": self.labels[b]}
                         | {"teacher": "teacher", "states": states, "metric": metric}
-                        | {"k": 16 if "overlap" in metric else pd.NA}
+                        | {"k": k_of(metric)}
                         | {"value": value, "ci_low": value - half, "ci_high": value + half}
                         | {"n_prompts": self.prompts}
                     )
@@ -189,7 +193,7 @@ class SyntheticRun:
                     rows.append(
                         {"from_step": self.keys(0, "start")["step"], "from_label": self.labels[0]}
                         | {"step": self.keys(i, "start")["step"], "label": self.labels[i], "teacher": "teacher"}
-                        | {"metric": metric, "k": 16 if "overlap" in metric else pd.NA, "part": part}
+                        | {"metric": metric, "k": k_of(metric), "part": part}
                         | {"value": value, "ci_low": value - half, "ci_high": value + half}
                         | {"n_prompts": self.prompts, "orders": 2 if both else 1}
                     )
@@ -216,7 +220,13 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
+def k_of(metric: str) -> object:
+    return 16 if metric in BY_NAME and BY_NAME[metric].depends_on_k else pd.NA
+
+
 def aggregation_of(metric: str) -> str:
+    if metric in BY_NAME:
+        return BY_NAME[metric].aggregation
     if metric in OUTCOMES:
         return "rollout mean"
-    return "pooled" if metric in DIVERSITY else "state mean" if metric == COVERAGE else "token mean"
+    return "pooled" if metric in DIVERSITY else "state mean"

@@ -84,7 +84,7 @@ def limited(size, call):
         "import numpy as np, pandas as pd\n"
         "from opd_diag.errors import StoreError\n"
         "from opd_diag.records.files import *\n"
-        "from opd_diag.records.scores import save_arrays\n"
+        "from opd_diag.records.arrays import save_arrays\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "try:\n"
         f"    {call}\n"

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from opd_diag.errors import StoreError
-from opd_diag.records.scores import METADATA_KEY, SCORES_VERSION, TENSOR_FIELDS, Scores
+from opd_diag.records.arrays import METADATA_KEY
+from opd_diag.records.scores import SCORES_VERSION, TENSOR_FIELDS, Scores
 
 GRID = (1, 2, 4)
 K = 5
@@ -102,12 +103,12 @@ def test_another_version(saved, version):
 def test_a_cut_file(saved, keep):
     saved.write_bytes(saved.read_bytes()[:keep])
     message = refusal(saved)
-    assert message.startswith(f"{saved} is no readable scores file: ")
+    assert message.startswith(f"{saved} is no readable file of arrays: ")
     assert message.endswith(". Delete it and run report again.")
 
 
 def test_a_missing_file_and_a_missing_tensor(saved, tmp_path):
-    assert "is no readable scores file: " in refusal(tmp_path / "gone.safetensors")
+    assert "is no readable file of arrays: " in refusal(tmp_path / "gone.safetensors")
     tensors = {name: getattr(random_scores(7), name) for name in TENSOR_FIELDS if name != "reverse_kl"}
     save_file(tensors, saved, metadata=about(SCORES_VERSION))
     assert "is no readable scores file: " in refusal(saved)

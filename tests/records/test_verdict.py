@@ -22,6 +22,7 @@ def test_as_record_writes_what_is_undefined_as_null():
         "evidence": "no data",
         "advice": "sample more",
         "reference": "ours",
+        "within_floor": False,
     }
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 import warnings
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,12 +52,11 @@ def in_a_child(work):
 
 def cut_small(patch):
     """Make a few tokens enough for several shards."""
-    from opd_diag.inference.batches import length_sorted_batches
+    from opd_diag.inference.packing import TOKENS_PER_PACK
 
-    small = partial(length_sorted_batches, tokens_per_batch=30)
-    patch.setattr("opd_diag.inference.scoring.length_sorted_batches", small)
+    patch.setitem(TOKENS_PER_PACK, "cpu", 30)
     patch.setattr("opd_diag.inference.shards.TOKENS_PER_SHARD", 60)
-    patch.setattr("opd_diag.inference.sampling.ROWS_PER_BATCH", 3)
+    patch.setattr("opd_diag.inference.sampling.ROWS_PER_SHARD", 3)
 
 
 def without_drawing(patch):
@@ -97,11 +95,14 @@ def small_run(tiny_run, tmp_path, monkeypatch):
 
 
 def content(out):
-    """Everything in OUT_DIR, without what a clock says."""
+    """Everything in OUT_DIR, without what a clock says and what the last process had to do."""
     found = {}
-    created = json.loads((out / "report.json").read_text())["created"].encode()
+    report = json.loads((out / "report.json").read_text())
+    created = report["created"].encode()
     for path in sorted(p for p in out.rglob("*") if p.is_file() and p.name not in NOT_COMPARED):
         found[str(path.relative_to(out))] = path.read_bytes().replace(created, b"")
+    assert report["provenance"].pop("cost")["actual"]
+    found["report.json"] = json.dumps(report, indent=1).encode().replace(created, b"")
     return found
 
 
@@ -388,7 +389,7 @@ def test_a_folder_of_a_newer_version_is_left_alone(small_run, tiny_run, capfd):
 def test_a_flipped_byte_is_found_made_again_and_said(small_run, whole, kind):
     report, out = small_run
     assert report() == 0
-    for path in sorted((out / kind).iterdir()):
+    for path in sorted(p for p in (out / kind).rglob("*") if p.is_file()):
         data = bytearray(path.read_bytes())
         data[len(data) * 2 // 3] ^= 4
         path.write_bytes(data)

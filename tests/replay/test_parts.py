@@ -20,12 +20,14 @@ SMALL = {"checkpoints": "30", "max_prompts": 3, "max_new_tokens": 6}
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Labels of the models that were loaded."""
+    """Labels of the models that were put in memory."""
     from opd_diag.replay import lazy
 
-    labels, load = [], lazy.load_model
+    labels, load = [], lazy.Resident.load
     monkeypatch.setattr(
-        lazy, "load_model", lambda checkpoint, **o: labels.append(checkpoint.label) or load(checkpoint, **o)
+        lazy.Resident,
+        "load",
+        lambda self, found, *rest, **o: labels.append(found.label) or load(self, found, *rest, **o),
     )
     return labels
 
@@ -51,9 +53,10 @@ def test_every_part_is_noted_and_nothing_else(tiny_run, tmp_path):
         "rollouts/teacher.jsonl", "rollouts/start.jsonl", ".checks/teacher.json",
         *(f"rollouts/step-0000{s}.jsonl" for s in ("00", "30")), *(f".checks/step-0000{s}.json" for s in ("00", "30")),
         *(f"coverage/step-0000{s}.parquet" for s in ("00", "30")),
+        *(f".checks/precision/{model}.json" for model in ("step-000000", "teacher")),
         *(f"scores/step-0000{s}.{states}.safetensors" for s in ("00", "30") for states in sets),
     }  # fmt: skip
-    assert len(set(keys(tmp_path / "out").values())) == 15
+    assert len(set(keys(tmp_path / "out").values())) == 17
 
 
 def test_where_results_are_shared_is_in_no_key(tiny_run, tmp_path):

@@ -68,9 +68,7 @@ def test_description_says_what_it_costs(tiny_run):
     assert facts["zero"].endswith(str(tiny_run.student))
     assert "8 × 2 rollouts of at most 10 tokens, temperature 0.7, top-p 0.9, seed 5" in facts["prompts"]
     assert "5 models × 16 responses (at most 800 tokens)" in facts["sample"]
-    longest = max(len(p.ids) for p in planned(tiny_run).prompts)
     assert "11 sets of states (on-policy, start, teacher)" in facts["score"]  # the first checkpoint's own is the start
-    assert f"at most {2 * 11 * 16 * (longest + 10):,} tokens" in facts["score"]
 
 
 def test_description_without_step_zero(own_run):

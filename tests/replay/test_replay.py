@@ -9,7 +9,6 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ import tiny_run as tiny
 import torch
 
 from opd_diag.errors import CheckpointError, ModelError, OpdDiagError, RunFolderError, TokenizerMismatchError
-from opd_diag.inference.batches import length_sorted_batches
+from opd_diag.inference.packing import TOKENS_PER_PACK
 from opd_diag.records.rollout import load_rollouts, save_rollouts
 from opd_diag.records.scores import TENSOR_FIELDS, Scores
 from opd_diag.records.settings import settings_from
@@ -32,15 +31,15 @@ STATES = ("on-policy", "start", "teacher")
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Names of the models that were loaded, in order."""
+    """Names of the models that were put in memory, in order."""
     names = []
-    load = lazy.load_model
+    load = lazy.Resident.load
 
-    def spy(checkpoint, **options):
+    def spy(resident, checkpoint, content, **options):
         names.append(checkpoint.label)
-        return load(checkpoint, **options)
+        return load(resident, checkpoint, content, **options)
 
-    monkeypatch.setattr(lazy, "load_model", spy)
+    monkeypatch.setattr(lazy.Resident, "load", spy)
     return names
 
 
@@ -167,7 +166,9 @@ def test_progress_counts_to_the_end(tiny_run, tmp_path):
     whats = list(dict.fromkeys(what for what, _, _ in told))
     assert whats == [
         "teacher: sampling responses", "step 0: sampling responses", "step 0: scoring on-policy states, tokens",
-        "step 0: scoring teacher states, tokens", "step 10: sampling responses",
+        "step 0: scoring teacher states, tokens", "step 0: precision floor, batch shapes, tokens",
+        "step 0: precision floor, precisions, tokens", "teacher: precision floor, batch shapes, tokens",
+        "teacher: precision floor, precisions, tokens", "step 10: sampling responses",
         "step 10: scoring on-policy states, tokens", "step 10: scoring start states, tokens",
         "step 10: scoring teacher states, tokens",
     ]  # fmt: skip
@@ -312,7 +313,7 @@ def test_a_damaged_part_is_made_again_and_said(tiny_run, whole, tmp_path, loaded
     elif harm == "cut":
         (out / name).write_bytes(good[:100])
     else:
-        other = next(p for p in sorted((out / name).parent.iterdir()) if p.read_bytes() != good)
+        other = next(p for p in sorted((out / name).parent.iterdir()) if p.is_file() and p.read_bytes() != good)
         shutil.copy(other, out / name)
     manifest = read_manifest(tiny_run.run_dir)
     plan = make_plan(tiny_run.run_dir, settings_from({}, manifest.settings, manifest.path), manifest)
@@ -368,8 +369,7 @@ def test_a_broken_checkpoint_is_named_and_the_others_go_on(own_run, whole, tmp_p
 def cut_small(monkeypatch):
     """Make a few responses enough for several shards."""
     monkeypatch.setattr("opd_diag.inference.shards.TOKENS_PER_SHARD", 200)
-    small = partial(length_sorted_batches, tokens_per_batch=100)
-    monkeypatch.setattr("opd_diag.inference.scoring.length_sorted_batches", small)
+    monkeypatch.setitem(TOKENS_PER_PACK, "cpu", 100)
 
 
 def test_a_checkpoint_that_breaks_in_the_midst_of_scoring(own_run, tmp_path, cut_small):

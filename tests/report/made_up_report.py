@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from plots.synthetic_run import SyntheticRun
@@ -13,6 +13,7 @@ from opd_diag.records.settings import Settings
 from opd_diag.records.verdict import Verdict
 from opd_diag.report import Report
 from opd_diag.tables.assembled import Tables
+from opd_diag.tables.floors import with_floors
 from opd_diag.verdicts.headline import Headline
 
 NAN = float("nan")
@@ -119,6 +120,27 @@ PROVENANCE = {
     "states": {"on-policy": {"n_states": 2560}},
     "step_zero": True,
 }  # fmt: skip
+
+
+FLOORS = {"overlap_ratio": 0.001, "reverse_kl": 0.2, "forward_kl": 0.001, "entropy_gap": 0.001, "student_entropy": 1.0}
+"""So large that the last reverse KL, and the changes of it at the start's states and of the entropy, are within two."""
+
+
+def with_precision_floors(report: Report) -> Report:
+    """Give the report with a floor beside each metric, and where it comes from."""
+    tables = report.tables
+    marked = with_floors(tables.summary, FLOORS, tables.concentration)
+    part = {"dtype": "float32", "other_dtype": "float64", "n_states": 512, "tokens": 3000, "note": None}
+    models = [
+        part | {"model": "step 0", "precision": {"reverse_kl": 0.1, "overlap_ratio": 0.001}, "batches": {}},
+        part | {"model": "teacher", "precision": {"reverse_kl": 0.2}, "batches": {"reverse_kl": 3e-9}},
+    ]
+    return replace(
+        report,
+        tables=replace(tables, summary=marked),
+        provenance=report.provenance | {"precision": models},
+        verdicts=[replace(report.verdicts[0], within_floor=True), *report.verdicts[1:]],
+    )
 
 
 def made_up_report(out_dir: Path, kind: str = "healthy", **options) -> Report:

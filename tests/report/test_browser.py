@@ -56,7 +56,7 @@ def test_every_figure_is_visible_and_nothing_scrolls_sideways(open_page, width, 
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     figures = page.locator("figure svg")
-    assert figures.count() == 41
+    assert figures.count() == 44
     for i in range(figures.count()):
         box = figures.nth(i).bounding_box()
         assert box["width"] > 250

@@ -1,38 +1,31 @@
+"""Which pictures a page has, and what they are called."""
+
 from __future__ import annotations
 
-import re
+from pathlib import Path
 
-from plots.synthetic_run import SyntheticRun
+import pytest
 
-from opd_diag.plots import metric_by_step
-from opd_diag.report.figures import inline_svg, svg_of
+from opd_diag.report.figures import draw_figures
 
-
-def drawn() -> str:
-    return svg_of(metric_by_step(SyntheticRun().summary, "reverse_kl"))
+from .made_up_report import made_up_report
 
 
-def test_same_picture_same_text():
-    assert drawn() == drawn()
+@pytest.fixture(scope="module")
+def drawn():
+    report = made_up_report(Path("unused"))
+    return draw_figures(report.tables, k=16)
 
 
-def test_inline_svg_keeps_to_itself():
-    svg = inline_svg(drawn(), "here", 'a "name" <b>')
-    assert svg.startswith('<svg class="plot" viewBox="')
-    assert 'aria-label="a &quot;name&quot; &lt;b&gt;"' in svg
-    ids = re.findall(r'\bid="([^"]+)"', svg)
-    assert ids
-    assert all(i.startswith("here-") for i in ids)
-    used = re.findall(r'href="#([^"]+)"', svg) + re.findall(r"url\(#([^)]+)\)", svg)
-    assert set(used) <= set(ids)
-    for absent in ("<style", "<metadata", "<?xml", "<!", "xlink"):
-        assert absent not in svg
+def test_panels_have_names_of_their_own_and_a_sentence_each(drawn):
+    panels = list(drawn.panels())
+    assert len({panel.name for panel in panels}) == len(panels) > 30
+    assert all(panel.reading.endswith(".") and panel.svg.startswith("<?xml") for panel in panels)
 
 
-def test_two_pictures_share_no_id():
-    one, two = (set(re.findall(r'\bid="([^"]+)"', inline_svg(drawn(), name, ""))) for name in ("a", "b"))
-    assert not one & two
-
-
-def test_no_date_in_the_file():
-    assert "<dc:date>" not in drawn()
+def test_the_gradient_has_a_picture_on_each_state_set(drawn):
+    row = drawn.alignment["Where the gradient is"]
+    assert [panel.name for panel in row] == ["gradient-on-policy", "gradient-start", "gradient-teacher"]
+    assert {panel.term for panel in row} == {"shared_gradient_ratio"}
+    assert all(panel.reading.startswith("Of the gradient's squared length, shared tokens get") for panel in row)
+    assert len({panel.svg for panel in row}) == 3

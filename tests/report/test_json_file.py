@@ -8,9 +8,10 @@ import pytest
 
 from opd_diag.errors import StoreError
 from opd_diag.report import load_report_json
-from opd_diag.report.json_file import report_schema
+from opd_diag.report.json_file import report_record, report_schema
 from opd_diag.tables.concentration import CONCENTRATION_COLUMNS as TABLE_CONCENTRATION_COLUMNS
 from opd_diag.tables.summary import SUMMARY_COLUMNS as TABLE_SUMMARY_COLUMNS
+from report.made_up_report import with_precision_floors
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,26 @@ def test_numbers_are_those_of_the_tables(record, report):
     assert [r["step"] for r in record["summary"]] == list(report.tables.summary.step)
     for row, value in zip(record["summary"], report.tables.summary.value, strict=True):
         assert row["value"] == (None if value != value else value)
+
+
+def test_floors_and_marks_are_valid_and_stand_beside_the_values(report, validator):
+    found = json.loads(json.dumps(report_record(with_precision_floors(report))))
+    assert list(validator.iter_errors(found)) == []
+    rows = [r for r in found["summary"] if r["metric"] == "reverse_kl" and r["states"] == "on-policy"]
+    assert {r["floor"] for r in rows} == {0.2}
+    assert [r["within_floor"] for r in rows] == [False] * 4 + [True]
+    assert {r["within_floor"] for r in found["summary"] if r["metric"] == "student_entropy"} == {None}
+    assert {r["floor"] for r in found["summary"] if r["metric"] == "accuracy"} == {None}
+    assert [v["within_floor"] for v in found["verdicts"]][:2] == [True, False]
+
+
+def test_a_report_without_floors_is_valid_too(record, validator):
+    """As versions before floors wrote it."""
+    old = copy.deepcopy(record)
+    for row in (*old["summary"], *old["verdicts"]):
+        row.pop("floor", None)
+        row.pop("within_floor")
+    assert list(validator.iter_errors(old)) == []
 
 
 def test_undefined_is_null(record, report):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from opd_diag.report.markdown import in_markdown, report_markdown
-from report.made_up_report import HOSTILE
+from report.made_up_report import HOSTILE, with_precision_floors
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,16 @@ def test_what_tells_a_false_success_is_among_the_numbers(text):
 def test_evidence_is_whole_however_much_there_is_of_it(report):
     long = dataclasses.replace(report.verdicts[0], evidence="progress; " * 80 + "and the end.")
     assert "and the end." in report_markdown(dataclasses.replace(report, verdicts=[long]))
+
+
+def test_values_within_twice_their_floor_are_marked_and_the_sign_is_explained(report, text):
+    marked = report_markdown(with_precision_floors(report))
+    assert (
+        "| Reverse KL (nats) | own states | 2.10 [2.01, 2.19] | ≈0.31 [0.27, 0.35] | −1.79 [−1.82, −1.76] |" in marked
+    )
+    assert "clustered by prompt. ≈ within twice the precision floor: not told from rounding. Pictures" in marked
+    assert "≈" not in text
+    assert "clustered by prompt. Pictures" in text
 
 
 def test_fits_a_comment(report):

@@ -8,7 +8,7 @@ import pytest
 
 from opd_diag.plots.quantities import QUANTITIES
 from opd_diag.records.verdict import Verdict
-from report.made_up_report import HOSTILE, excerpts_of, made_up_report
+from report.made_up_report import HOSTILE, excerpts_of, made_up_report, with_precision_floors
 from report.strict_html import StrictReader
 
 
@@ -83,7 +83,7 @@ def test_every_verdict_tells_status_evidence_advice_and_source(report, page):
 
 def test_every_figure_is_named_and_read(page):
     drawings = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert len(drawings) == 9 + 19 + 9 + 4
+    assert len(drawings) == 9 + 19 + 3 + 9 + 4
     assert all(d["role"] == "img" and len(d["aria-label"]) > 40 for d in drawings)
     assert [tag for tag, _ in page.tags].count("figcaption") == len(drawings)
 
@@ -208,6 +208,56 @@ def test_odd_texts_everywhere(tmp_path):
     page = StrictReader(html)
     assert "<script" not in html
     assert page.text.count("alert(1)") > 10
+
+
+LEGEND = "within twice the precision floor: not told from rounding"
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory) -> StrictReader:
+    report = with_precision_floors(made_up_report(tmp_path_factory.mktemp("marked"), "healthy"))
+    return StrictReader(report.write().read_text(encoding="utf-8"))
+
+
+def test_values_within_twice_their_floor_are_marked_and_others_are_not(marked):
+    row = marked.text[marked.text.index("First → last, own states") :]
+    row = row[row.index("Reverse KL nats") : row.index("Forward KL nats")]
+    assert "2.10 → ≈0.31" in row
+    assert "−1.79 [" in row
+    assert "≈−1.79" not in row
+    assert "Reverse KL : 2.10 → ≈0.31 on own states, difference −1.79 [" in re.sub(r"\s+", " ", marked.text)
+    assert "at positions 80–95" in marked.text
+    assert "≈0.25 [0.14, 0.36] at positions 80–95" in marked.text
+
+
+def test_changes_within_two_floors_are_marked_and_never_clear(marked):
+    row = marked.text[marked.text.index("First → last, own states") :]
+    row = row[row.index("Student entropy nats") : row.index("Teacher entropy nats")]
+    assert "2.60 → 1.30 ≈−1.30 [" in row  # the entropy itself is near no agreement
+    assert "no clear change" in row
+    assert "fell" not in row
+
+
+def test_the_sign_is_explained_where_it_occurs_and_only_there(marked, page):
+    assert marked.text.count(LEGEND) == 3  # under the verdicts, over the curves, over the table
+    assert LEGEND not in page.text
+    assert "≈0.40 [0.35, 0.45]" in marked.text  # of a verdict
+
+
+def test_the_floor_is_told_in_both_its_parts(marked):
+    text = re.sub(r"\s+", " ", marked.text)
+    assert (
+        "Precision floor: float32 against float64 a model scored against itself is off by 0.2 in reverse KL, 0.001 in "
+        "overlap ratio (step 0 or teacher, the larger; 512 states)"
+    ) in text
+    assert "Precision floor: together against alone a model scored against itself is off by 3e-09 in reverse KL" in text
+
+
+def test_notebooks_mark_what_is_within_the_floor(tmp_path):
+    shown = StrictReader(with_precision_floors(made_up_report(tmp_path))._repr_html_())
+    assert "≈0.31 [0.27, 0.35]" in shown.text
+    assert LEGEND in shown.text
+    assert "≈" not in StrictReader(made_up_report(tmp_path)._repr_html_()).text
 
 
 def test_notebooks_show_headline_verdicts_and_numbers(report):

@@ -4,7 +4,13 @@ import pandas as pd
 import pytest
 from plots.synthetic_run import SyntheticRun
 
-from opd_diag.report.readings import concentration_reading, depth_reading, entropy_reading, metric_reading
+from opd_diag.report.readings import (
+    concentration_reading,
+    depth_reading,
+    entropy_reading,
+    gradient_reading,
+    metric_reading,
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +74,46 @@ def test_entropies():
     assert (
         entropy_reading(rows) == "The student is flatter than the teacher at 67 % of 3 states; mean distance 1.33 nats."
     )
+
+
+def test_a_curve_is_marked_at_the_k_that_has_a_floor(run):
+    floors = {"overlap_ratio": 0.2, "student_overlap_mass": 0.01}
+    at = concentration_reading(run.concentration, "on-policy", "overlap_ratio", 16, floors)
+    assert at.startswith("At k = 16: 0.333 [0.327, 0.339] at step 0, ≈0.725 [0.719, 0.731] at step 100")
+    small = run.concentration[run.concentration.k <= 8]
+    assert "≈" not in concentration_reading(small, "on-policy", "overlap_ratio", 16, floors)
+
+
+def test_an_overlap_mass_is_marked_near_the_mass_of_the_own_tokens(run):
+    table = run.concentration.assign(student_topk_mass=run.concentration["student_overlap_mass"] + 0.015)
+    reading = concentration_reading(table, "on-policy", "student_overlap_mass", 16, {"student_overlap_mass": 0.01})
+    assert reading.count("≈") == 2
+    reading = concentration_reading(table, "on-policy", "student_overlap_mass", 16, {"student_overlap_mass": 0.007})
+    assert "≈" not in reading
+
+
+def test_a_mean_distance_of_entropies_is_marked(run):
+    rows = pd.DataFrame({"student_entropy": [1.0, 2.0], "teacher_entropy": [1.01, 1.99]})
+    assert entropy_reading(rows, {"entropy_gap": 0.01}).endswith("mean distance ≈0.010 nats.")
+    assert entropy_reading(rows, {"entropy_gap": 0.004}).endswith("mean distance 0.010 nats.")
+
+
+def test_gradient_tells_the_four_shares(run):
+    assert gradient_reading(run.summary, "on-policy") == (
+        "Of the gradient's squared length, shared tokens get 0.78 at step 0 and 0.92 [0.86, 0.98] at step 100; there "
+        "the student's only get 0.05, the teacher's only 0.005, all others 0.03 (32 prompts, 2,560 states, 3 without a "
+        "gradient)."
+    )
+    one = SyntheticRun(steps=[40])
+    assert "get 0.78 [0.73, 0.83] at step 40; there" in gradient_reading(one.summary, "on-policy")
+
+
+def test_gradient_of_equal_models_says_why_there_is_none(run):
+    none = run.summary.assign(value=float("nan"))
+    assert gradient_reading(none, "start") == "Undefined: the models agree, or nearly, at every state."
+
+
+def test_gradient_does_not_call_a_small_share_none(run):
+    small = run.summary["metric"] == "teacher_only_gradient_ratio"
+    summary = run.summary.assign(value=run.summary["value"].mask(small, 0.0002))
+    assert "the teacher's only under 0.001, all others 0.03 (" in gradient_reading(summary, "on-policy")

@@ -212,61 +212,6 @@ class TestStepZero:
             step_zero("org/s", checkpoints)
 
 
-class TestFingerprint:
-    def key(self, run_dir):
-        return fingerprint(find_checkpoints(run_dir)[0])
-
-    def test_is_the_same_for_the_same_files_wherever_they_stand(self, tmp_path):
-        trainer_run(tmp_path / "a", steps=(1,))
-        before = self.key(tmp_path / "a")
-        assert len(before) == 64
-        assert self.key(tmp_path / "a") == before
-        (tmp_path / "a").rename(tmp_path / "b")
-        assert self.key(tmp_path / "b") == before
-
-    @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "generation_config.json"])
-    def test_follows_size_and_content_of_weights_and_configs(self, tmp_path, name):
-        file = write(trainer_run(tmp_path, steps=(1,)) / "checkpoint-1", {"generation_config.json": "{}"}) / name
-        before, content, stat = self.key(tmp_path), file.read_bytes(), file.stat()
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
-        assert self.key(tmp_path) == before
-        file.write_bytes(content + b" ")
-        longer = self.key(tmp_path)
-        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert len({before, longer, self.key(tmp_path)}) == 3
-
-    @pytest.mark.parametrize("place", [0, 0.25, 0.5, 0.75, 1])
-    def test_sees_a_layer_change_anywhere_in_a_large_file(self, tmp_path, place):
-        file = trainer_run(tmp_path, steps=(1,)) / "checkpoint-1" / "model.safetensors"
-        content = bytearray(40 * 2**20)
-        file.write_bytes(content)
-        before = self.key(tmp_path)
-        start = int(place * (len(content) - 2**20))
-        content[start : start + 2**20] = b"\1" * 2**20  # a layer of a megabyte
-        file.write_bytes(content)
-        assert self.key(tmp_path) != before
-
-    def test_leaves_other_files_out(self, tmp_path):
-        trainer_run(tmp_path, steps=(1,))
-        before = self.key(tmp_path)
-        write(tmp_path / "checkpoint-1", {"optimizer.pt": b"1", "trainer_state.json": "{ }"})
-        assert self.key(tmp_path) == before
-
-    def test_of_an_adapter_follows_its_base(self, tmp_path):
-        folder = adapter(tmp_path / "run" / "checkpoint-1", "org/a")
-        base = full_model(tmp_path / "base")
-        keys = {fingerprint(find_checkpoints(folder.parent, base_model=b)[0]) for b in (None, "org/b", str(base))}
-        write(base, {"config.json": '{"changed": 1}'})
-        keys.add(fingerprint(find_checkpoints(folder.parent, base_model=str(base))[0]))
-        assert len(keys) == 4
-
-    def test_of_hub_ids_is_the_id(self):
-        ids = ("org/a", "org/a@v2", "org/b")
-        assert len({fingerprint(step_zero(name, [])) for name in ids}) == 3
-        assert fingerprint(step_zero("org/a", [])) == fingerprint(step_zero("org/a", []))
-
-
 def test_finding_loads_no_heavy_library(tmp_path):
     run_dir = full_model(trainer_run(tmp_path))
     write(run_dir, {"opd-diag.toml": "teacher = 'org/t'"})

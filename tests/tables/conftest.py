@@ -50,6 +50,7 @@ def scores_from(student, teacher, sampled_ids=None, *, k_kept=K_KEPT, stop_ids=(
         "student_stop_logprobs": metrics.stop_logprobs(student, stop_ids),
         "teacher_stop_logprobs": metrics.stop_logprobs(teacher, stop_ids),
         "gradient_squared_norm": metrics.gradient_squared_norm(student, teacher),
+        "centred_reverse_kl": metrics.centred_reverse_kl(student, teacher),
     }
     return Scores(
         rollout=np.zeros(n, dtype=np.int32),

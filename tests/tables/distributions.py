@@ -85,6 +85,10 @@ def formulas(p, q, sampled):
     p_shared, q_shared = sum(p[v] for v in shared), sum(q[v] for v in shared)
     inside = [p[v] / p_shared * math.log((q[v] / q_shared) / (p[v] / p_shared)) for v in shared]
     entropies = [-sum(x[v] * math.log(x[v]) for v in ids) for x in (p, q)]
+    kl = sum(p[v] * math.log(p[v] / q[v]) for v in ids)
+    pushes = [(p[v] * (math.log(p[v] / q[v]) - kl)) ** 2 for v in ids]
+    only = [set(top) - shared for top in tops]
+    on = [sum(pushes[v] for v in of) / sum(pushes) for of in (shared, *only, set(ids) - shared - only[0] - only[1])]
     return {
         "overlap_ratio": len(shared) / K,
         "student_overlap_mass": p_shared,
@@ -94,8 +98,12 @@ def formulas(p, q, sampled):
         "entropy_difference": entropies[0] - entropies[1],
         "student_entropy": entropies[0],
         "teacher_entropy": entropies[1],
-        "reverse_kl": sum(p[v] * math.log(p[v] / q[v]) for v in ids),
+        "reverse_kl": kl,
         "forward_kl": sum(q[v] * math.log(q[v] / p[v]) for v in ids),
         "sampled_reverse_kl": math.log(p[sampled]) - math.log(q[sampled]),
         "top1_agreement": float(tops[0][0] == tops[1][0]),
+        "shared_gradient_ratio": on[0],
+        "student_only_gradient_ratio": on[1],
+        "teacher_only_gradient_ratio": on[2],
+        "other_gradient_ratio": on[3],
     }

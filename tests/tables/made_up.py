@@ -135,6 +135,22 @@ def shared_at(p, q, k):
     return sorted(set(np.argsort(-p, kind="stable")[:k]) & set(np.argsort(-q, kind="stable")[:k]))
 
 
+def naive_gradient(p, q):
+    """g(v)² of all tokens at one state, the gradient of reverse KL at the student's logits."""
+    ratio = np.log(p / q)
+    return (p * (ratio - (p * ratio).sum())) ** 2
+
+
+def naive_gradient_ratios(p, q, k):
+    """Shares of the four kinds of token at one state."""
+    pushes, student, teacher = naive_gradient(p, q), np.zeros(len(p), dtype=bool), np.zeros(len(p), dtype=bool)
+    student[np.argsort(-p, kind="stable")[:k]] = True
+    teacher[np.argsort(-q, kind="stable")[:k]] = True
+    kinds = {"shared": student & teacher, "student_only": student & ~teacher, "teacher_only": teacher & ~student}
+    kinds["other"] = ~student & ~teacher
+    return {f"{kind}_gradient_ratio": pushes[of].sum() / pushes.sum() for kind, of in kinds.items()}
+
+
 def naive_metrics(p, q, sampled_id, k):
     """Every metric of the catalogue at one state, from the whole distributions."""
     shared = shared_at(p, q, k)
@@ -154,19 +170,27 @@ def naive_metrics(p, q, sampled_id, k):
         "forward_kl": (q * np.log(q / p)).sum(),
         "sampled_reverse_kl": np.log(p[sampled_id] / q[sampled_id]),
         "top1_agreement": float(p.argmax() == q.argmax()),
+        **naive_gradient_ratios(p, q, k),
     }
 
 
-def naive_mean(values, clusters):
-    """Token mean and its CR1/t interval clustered by prompt, term by term; NaN is left out."""
-    pairs = [(v, c) for v, c in zip(values, clusters, strict=True) if not np.isnan(v)]
-    if not pairs:
+def weights_of(states, metric):
+    """What each state counts in a mean of `metric`."""
+    return states["gradient_squared_norm"] if metric.endswith("gradient_ratio") else np.ones(len(states))
+
+
+def naive_mean(values, clusters, weights=None):
+    """Weighted mean and its CR1/t interval clustered by prompt, term by term; NaN is left out."""
+    counts = np.ones(len(values)) if weights is None else weights
+    rows = [(v, c, w) for v, c, w in zip(values, clusters, counts, strict=True) if not np.isnan(v)]
+    if not rows:
         return np.nan, np.nan, np.nan
-    mean = sum(v for v, _ in pairs) / len(pairs)
-    names = sorted({c for _, c in pairs})
+    size = sum(w for _, _, w in rows)
+    mean = sum(w * v for v, _, w in rows) / size
+    names = sorted({c for _, c, _ in rows})
     if len(names) == 1:
         return mean, np.nan, np.nan
-    total = sum(sum(v - mean for v, c in pairs if c == name) ** 2 for name in names)
-    error = np.sqrt(len(names) / (len(names) - 1) * total) / len(pairs)
+    total = sum(sum(w * (v - mean) for v, c, w in rows if c == name) ** 2 for name in names)
+    error = np.sqrt(len(names) / (len(names) - 1) * total) / size
     half = error * student_t.ppf(0.975, len(names) - 1)
     return mean, mean - half, mean + half

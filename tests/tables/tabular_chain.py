@@ -11,7 +11,7 @@ import torch
 from opd_diag.tables import METRIC_NAMES
 from opd_diag.tables.states import IDENTITY
 
-from .made_up import naive_metrics, of_distributions, rollout
+from .made_up import naive_gradient, naive_metrics, of_distributions, rollout
 
 V, T, K = 3, 3, 2
 """Tokens, length of every rollout, tokens compared."""
@@ -31,16 +31,25 @@ def values_of(student):
     return np.array([[row[name] for name in EXACT_METRICS] for row in rows])
 
 
+def counts_of(student):
+    """(V, metrics) what the state after each token counts: 1, or the squared length of its gradient."""
+    lengths = np.array([naive_gradient(student[v], TEACHER[v]).sum() for v in range(V)])
+    ratios = np.array([name.endswith("gradient_ratio") for name in EXACT_METRICS])
+    return np.where(ratios, lengths[:, None], 1.0)
+
+
 def exact_mean(student, visited_by, starts=tuple(range(V))):
     """M_student(S_visited_by): over all trajectories from equally likely prompts, the mean over their T states."""
-    values = values_of(student)
-    total = np.zeros(len(EXACT_METRICS))
+    counts = counts_of(student)
+    values = counts * values_of(student)
+    total, size = np.zeros(len(EXACT_METRICS)), np.zeros(len(EXACT_METRICS))
     for start in starts:
         for path in product(range(V), repeat=T):
             before = (start, *path[:-1])
             probability = np.prod([visited_by[a, b] for a, b in zip(before, path, strict=True)])
             total += probability * values[list(before)].mean(0) / len(starts)
-    return total
+            size += probability * counts[list(before)].mean(0) / len(starts)
+    return total / size
 
 
 def exact_split(first, later, *, both_orders=False, states_of_later=None):
@@ -107,5 +116,6 @@ def chain_table(student, tokens, *, step, states):
     identity = dict(zip(IDENTITY, (step, f"step {step}", "big", states), strict=True))
     table = pd.DataFrame(values, columns=EXACT_METRICS).assign(**identity, k=K)
     table[SAMPLED] = np.nan
+    table["gradient_squared_norm"] = counts_of(student)[tokens[:, :, :-1].ravel(), -1]
     table["prompt_index"] = np.repeat(np.arange(prompts), rollouts * length)
     return table

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from opd_diag.tables.catalogue import BY_NAME, CATALOGUE
+from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, WEIGHTS
 
 from .distributions import PERTURBATIONS, K, N, V, distributions, extremes, formulas, top_first
 
@@ -37,6 +37,14 @@ def perturbed(kind, scores_from, side):
     return scores_from(student, teacher, sampled), scores_from(*after, sampled)
 
 
+def undefined_when_aligned(metric):
+    return isinstance(metric.aligned, float) and math.isnan(metric.aligned)
+
+
+WITHOUT_GRADIENT = ("certain student", "certain teacher", "uniform", "all but equal")
+"""Extremes where reverse KL is infinite, or has nothing to push."""
+
+
 def change(metric, before, after):
     """Largest change at any state; NaN on both sides is no change, on one side an infinite one."""
     first, second = metric.function(before, K), metric.function(after, K)
@@ -54,13 +62,16 @@ def test_equals_its_aligned_value_for_identical_models(metric, scores_from):
         "student_entropy": scores.student_entropy.astype(np.float64),
     }
     expected = columns[metric.aligned] if isinstance(metric.aligned, str) else np.full(N, metric.aligned)
-    assert metric.function(scores, K) == pytest.approx(expected, abs=TOLERANCE)
+    assert metric.function(scores, K) == pytest.approx(expected, abs=TOLERANCE, nan_ok=True)
 
 
 @pytest.mark.parametrize("metric", subject_to("aligned"))
 def test_leaves_its_aligned_value_for_different_models(metric, scores_from):
     student, teacher = distributions()
     values = metric.function(scores_from(student, teacher), K)
+    if undefined_when_aligned(metric):
+        assert not np.isnan(values).any()
+        return
     if isinstance(metric.aligned, str):
         aligned = metric.function(scores_from(student, student), K)
         if metric.name == "student_entropy":  # it never depends on the teacher
@@ -78,7 +89,10 @@ def test_stays_in_bounds(metric, case, scores_from):
     for k in (1, 2, K, 32):
         values = metric.function(scores, k)
         defined = values[~np.isnan(values)]
-        assert len(defined) == N or metric.name == "overlap_token_advantage"  # undefined where nothing is shared
+        if undefined_when_aligned(metric):
+            assert len(defined) == (0 if case in WITHOUT_GRADIENT else N)
+        else:
+            assert len(defined) == N or metric.name == "overlap_token_advantage"  # undefined where nothing is shared
         assert (defined >= metric.low - TOLERANCE).all()
         assert (defined <= metric.high + TOLERANCE).all()
 
@@ -200,6 +214,9 @@ def test_identities_between_metrics(scores_from):
     assert value["entropy_gap"] == pytest.approx(np.abs(value["entropy_difference"]))
     assert value["entropy_difference"] == pytest.approx(value["student_entropy"] - value["teacher_entropy"], abs=1e-6)
     assert (value["student_overlap_mass"] > 0).tolist() == (value["overlap_ratio"] > 0).tolist()
+    shares = [value[name] for name in BY_NAME if name.endswith("gradient_ratio")]
+    assert len(shares) == 4
+    assert sum(shares) == pytest.approx(np.ones(N))
     assert np.isnan(value["overlap_token_advantage"]).tolist() == (value["overlap_ratio"] == 0).tolist()
 
 
@@ -214,6 +231,8 @@ def test_entry_says_all_a_page_needs(metric):
     assert metric.low < metric.high
     assert metric.depends_on
     assert set(metric.exempt) <= set(LAWS)
+    assert metric.weight is None or metric.weight in WEIGHTS
+    assert (metric.aggregation == "ratio of sums") == (metric.weight is not None)
     assert all(metric.exempt.values())
 
 
@@ -232,6 +251,10 @@ def test_the_names_are_those_of_the_contract():
         "forward_kl",
         "sampled_reverse_kl",
         "top1_agreement",
+        "shared_gradient_ratio",
+        "student_only_gradient_ratio",
+        "teacher_only_gradient_ratio",
+        "other_gradient_ratio",
     }
 
 

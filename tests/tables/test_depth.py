@@ -6,7 +6,7 @@ import pytest
 
 from opd_diag.tables import assemble, depth_table, measure
 
-from .made_up import a_run, naive_mean, rollout, scored
+from .made_up import a_run, naive_mean, rollout, scored, weights_of
 
 DEPTH_COLUMNS = [
     "step", "label", "teacher", "states", "metric", "depth_low", "depth_high", "value", "ci_low", "ci_high",
@@ -28,11 +28,20 @@ def test_depth_counts_every_state_once(tables):
         assert (rows["depth_low"].to_numpy()[1:] == rows["depth_high"].to_numpy()[:-1]).all()
         for row in rows.itertuples():
             inside = of[(of["position"] >= row.depth_low) & (of["position"] < row.depth_high)]
-            expected = naive_mean(inside["reverse_kl"], inside["prompt_index"])
-            assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True)
             assert row.n_states == len(inside)
             assert row.n_prompts == inside["prompt_index"].nunique()
             assert row.n_rollouts == inside.groupby(["prompt_index", "rollout_index"]).ngroups
+
+
+@pytest.mark.parametrize("metric", ["reverse_kl", "shared_gradient_ratio", "other_gradient_ratio"])
+def test_every_bin_has_its_mean_or_ratio_of_sums(tables, metric):
+    rows = tables.depth[tables.depth["metric"] == metric]
+    assert len(rows) > 10
+    for row in rows.itertuples():
+        of = tables.states[(tables.states["label"] == row.label) & (tables.states["states"] == row.states)]
+        inside = of[(of["position"] >= row.depth_low) & (of["position"] < row.depth_high)]
+        expected = naive_mean(inside[metric], inside["prompt_index"], weights_of(inside, metric))
+        assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize("longest", [1, 7, 8, 9, 23, 64, 65])

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from opd_diag import stats
-from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of
+from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
+from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of, sample_of
 
 TABLE = pd.DataFrame(
     {
@@ -42,3 +43,14 @@ def test_columns_of_an_estimate():
     assert estimate_columns(stats.Estimate(1.0, 0.5, 1.5, 0.2, 30, 4, 2)) == {
         "value": 1.0, "ci_low": 0.5, "ci_high": 1.5, "n_prompts": 4,
     }  # fmt: skip
+
+
+def test_only_ratios_of_sums_have_weights():
+    table = pd.DataFrame(np.arange(2.0 * len(METRIC_NAMES)).reshape(2, -1), columns=list(METRIC_NAMES))
+    values, prompts, weights = sample_of(table.assign(prompt_index=[3, 5], gradient_squared_norm=[0.25, 4.0]))
+    assert np.array_equal(values, table.to_numpy())
+    assert prompts.tolist() == [3, 5]
+    for i, name in enumerate(METRIC_NAMES):
+        expected = [0.25, 4.0] if BY_NAME[name].weight else [1.0, 1.0]
+        assert weights[:, i].tolist() == expected, name
+    assert (weights == 1.0).mean() < 1

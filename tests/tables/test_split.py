@@ -20,6 +20,7 @@ from .tabular_chain import (
     T,
     V,
     chain_table,
+    counts_of,
     every_path,
     exact_mean,
     exact_split,
@@ -77,12 +78,13 @@ def test_equals_the_enumerated_terms(exact_paths, back):
 def test_the_enumeration_itself_is_right():
     """By the chain's distribution over states instead of over paths, and one term by hand."""
     for student, visits in ((FIRST, LATER), (LATER, FIRST)):
-        at, total = np.full(V, 1 / V), 0.0
+        at, counts, total, size = np.full(V, 1 / V), counts_of(student), 0.0, 0.0
         for _ in range(T):
-            total, at = total + at @ values_of(student) / T, at @ visits
-        assert exact_mean(student, visits) == pytest.approx(total, abs=1e-12)
+            total, size, at = total + at @ (counts * values_of(student)) / T, size + at @ counts / T, at @ visits
+        assert exact_mean(student, visits) == pytest.approx(total / size, abs=1e-12)
     # A policy that repeats the prompt's last token visits one state: the mean over prompts is all that is left.
-    assert exact_mean(LATER, np.eye(V)) == pytest.approx(values_of(LATER).mean(0))
+    expected = np.average(values_of(LATER), axis=0, weights=counts_of(LATER))
+    assert exact_mean(LATER, np.eye(V)) == pytest.approx(expected)
     assert TEACHER.sum(1) == pytest.approx(1.0)
 
 
@@ -191,6 +193,7 @@ def test_columns_rows_and_sums(back):
     k_known = split[split["k"].notna()]
     assert set(k_known["metric"]) == {
         "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage",
+        *(name for name in METRIC_NAMES if name.endswith("gradient_ratio")),
     }  # fmt: skip
     assert set(k_known["k"]) == {8}
     split = split[split["orders"] == split["orders"].max()]

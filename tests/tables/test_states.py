@@ -13,16 +13,17 @@ from opd_diag.records.rollout import Provenance
 from opd_diag.tables import METRIC_NAMES, measure, rollout_table
 from opd_diag.tables.states import sampled_by_scorer
 
-from .made_up import naive_metrics, of_distributions, rollout, scored
+from .made_up import naive_gradient, naive_metrics, of_distributions, rollout, scored, weights_of
 
 METRICS = [
     "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage", "entropy_gap",
     "entropy_difference", "student_entropy", "teacher_entropy", "reverse_kl", "forward_kl", "sampled_reverse_kl",
-    "top1_agreement",
+    "top1_agreement", "shared_gradient_ratio", "student_only_gradient_ratio", "teacher_only_gradient_ratio",
+    "other_gradient_ratio",
 ]  # fmt: skip
 STATE_COLUMNS = [
     "step", "label", "teacher", "states", "k", "prompt_index", "prompt_id", "group", "rollout_index", "position",
-    "sampled_id", *METRICS,
+    "sampled_id", "gradient_squared_norm", *METRICS,
 ]  # fmt: skip
 ROLLOUT_COLUMNS = [
     "step", "label", "teacher", "states", "k", "prompt_index", "prompt_id", "group", "rollout_index", "n_states",
@@ -156,8 +157,9 @@ def test_rollout_rows_are_means_over_their_defined_states(made):
     assert list(table["n_states"]) == [4, 2, 2]
     for row, members in zip(table.itertuples(), ([0, 1, 2, 3], [4, 5], [6, 7]), strict=True):
         for name in METRICS:
-            values = [v for v in states[name][members] if not np.isnan(v)]
-            expected = sum(values) / len(values) if values else np.nan
+            pairs = zip(states[name][members], weights_of(states, name)[members], strict=True)
+            known = [(v, w) for v, w in pairs if not np.isnan(v)]
+            expected = sum(v * w for v, w in known) / sum(w for _, w in known) if known else np.nan
             assert getattr(row, name) == pytest.approx(expected, nan_ok=True), name
     assert np.isnan(table["overlap_token_advantage"][1])
 
@@ -182,3 +184,11 @@ def test_two_rollouts_of_one_name_are_refused():
     twice = [made.rollouts[0], replace(made.rollouts[1], rollout_index=0)]
     with pytest.raises(pd.errors.MergeError):
         rollout_table(measure(made.scores, twice), twice)
+
+
+def test_the_length_of_the_gradient_stands_beside_what_it_weighs(made):
+    table = measure(*made.pair, k=4)
+    kept = np.flatnonzero(~made.scores.terminal)
+    expected = [naive_gradient(made.p[state], made.q[state]).sum() for state in kept]
+    assert table["gradient_squared_norm"].to_numpy() == pytest.approx(expected, rel=1e-5)
+    assert table["gradient_squared_norm"].dtype == np.float64

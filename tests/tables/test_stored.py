@@ -75,9 +75,10 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     rows.unlink()
     with pytest.raises(StoreError, match=r"step-000020\.start\.parquet.*Run report again"):
         load_tables(tmp_path, concentration)
-    pd.read_parquet(tmp_path / "states/step-000020.on-policy.parquet").drop(columns="forward_kl").to_parquet(rows)
-    with pytest.raises(StoreError, match="lacks forward_kl"):
-        load_tables(tmp_path, concentration)
+    for column in ("forward_kl", "gradient_squared_norm"):
+        pd.read_parquet(tmp_path / "states/step-000020.on-policy.parquet").drop(columns=column).to_parquet(rows)
+        with pytest.raises(StoreError, match=f"lacks {column}: another version wrote it"):
+            load_tables(tmp_path, concentration)
 
 
 @pytest.mark.parametrize("shared", ["start", "teacher"])

@@ -9,11 +9,11 @@ from scipy.stats import t as student_t
 
 from opd_diag.tables import METRIC_NAMES, assemble, difference_table, measure, rollout_table, summarize
 
-from .made_up import a_run, naive_mean, rollout, scored
+from .made_up import a_run, naive_mean, rollout, scored, weights_of
 
 SUMMARY_COLUMNS = [
     "step", "label", "teacher", "states", "metric", "k", "aggregation", "value", "ci_low", "ci_high", "bound_low",
-    "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined",
+    "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined", "floor", "within_floor",
 ]  # fmt: skip
 DIFFERENCE_COLUMNS = [
     "from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k", "value", "ci_low", "ci_high",
@@ -21,7 +21,10 @@ DIFFERENCE_COLUMNS = [
 ]  # fmt: skip
 OUTCOMES = ["accuracy", "truncation_rate", "response_length"]
 DIVERSITY = ["distinct_bigram_ratio", "distinct_trigram_ratio", "unigram_entropy"]
-K_METRICS = {"overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage"}
+RATIOS_OF_SUMS = {f"{kind}_gradient_ratio" for kind in ("shared", "student_only", "teacher_only", "other")}
+K_METRICS = {
+    "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage", *RATIOS_OF_SUMS,
+}  # fmt: skip
 ENDS = ["value", "ci_low", "ci_high"]
 
 
@@ -57,9 +60,10 @@ def test_columns_and_rows(tables):
 
 def test_values_and_intervals_are_clustered_by_prompt(tables):
     states = tables.states
-    for row in tables.summary[tables.summary["aggregation"] == "token mean"].itertuples():
+    assert set(tables.summary.loc[tables.summary["aggregation"] == "ratio of sums", "metric"]) == RATIOS_OF_SUMS
+    for row in tables.summary[tables.summary["aggregation"].isin(["token mean", "ratio of sums"])].itertuples():
         of = states[(states["label"] == row.label) & (states["states"] == row.states)]
-        expected = naive_mean(of[row.metric], of["prompt_index"])
+        expected = naive_mean(of[row.metric], of["prompt_index"], weights_of(of, row.metric))
         assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True), row
         defined = of[of[row.metric].notna()]
         assert row.n_states == len(defined)
@@ -163,17 +167,24 @@ def test_unknown_steps_keep_the_order_of_the_checkpoints():
     assert list(dict.fromkeys(depth["label"])) == ["zeta", "alpha", "mid"]
 
 
-def naive_difference(first, first_clusters, second, second_clusters):
+def naive_difference(first, first_clusters, second, second_clusters, first_weights=None, second_weights=None):
     """Later minus earlier over the clusters that both have, with the paired CR1/t interval."""
-    a = [(v, c) for v, c in zip(first, first_clusters, strict=True) if not np.isnan(v)]
-    b = [(v, c) for v, c in zip(second, second_clusters, strict=True) if not np.isnan(v)]
-    shared = sorted({c for _, c in a} & {c for _, c in b})
-    a, b = [x for x in a if x[1] in shared], [x for x in b if x[1] in shared]
+    sides = []
+    for values, clusters, weights in (
+        (first, first_clusters, first_weights),
+        (second, second_clusters, second_weights),
+    ):
+        counts = np.ones(len(values)) if weights is None else weights
+        sides.append([x for x in zip(values, clusters, counts, strict=True) if not np.isnan(x[0])])
+    shared = sorted(set.intersection(*({c for _, c, _ in side} for side in sides)))
     if not shared:
         return np.nan, np.nan, np.nan
-    mean_a, mean_b = (sum(v for v, _ in x) / len(x) for x in (a, b))
+    a, b = ([x for x in side if x[1] in shared] for side in sides)
+    size_a, size_b = (sum(w for _, _, w in x) for x in (a, b))
+    mean_a, mean_b = (sum(w * v for v, _, w in x) / size for x, size in ((a, size_a), (b, size_b)))
     parts = [
-        sum(v - mean_b for v, c in b if c == name) / len(b) - sum(v - mean_a for v, c in a if c == name) / len(a)
+        sum(w * (v - mean_b) for v, c, w in b if c == name) / size_b
+        - sum(w * (v - mean_a) for v, c, w in a if c == name) / size_a
         for name in shared
     ]
     half = student_t.ppf(0.975, len(shared) - 1) * np.sqrt(len(shared) / (len(shared) - 1) * sum(d * d for d in parts))
@@ -191,8 +202,9 @@ def test_differences_are_paired_by_prompt(tables):
             states[(states["label"] == n) & (states["states"] == row.states)] for n in ("step 10", "step 20")
         )
         expected = naive_difference(
-            first[row.metric], first["prompt_index"], second[row.metric], second["prompt_index"]
-        )
+            first[row.metric], first["prompt_index"], second[row.metric], second["prompt_index"],
+            weights_of(first, row.metric), weights_of(second, row.metric),
+        )  # fmt: skip
         assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True), row.metric
         assert (row.k == 8) if row.metric in K_METRICS else pd.isna(row.k)
     own = one(table, metric="reverse_kl", states="on-policy")
@@ -235,3 +247,17 @@ def test_one_checkpoint_has_no_difference():
     assert tables.differences.empty
     assert list(tables.differences.columns) == DIFFERENCE_COLUMNS
     assert len(tables.summary) > 0
+
+
+def test_states_without_a_gradient_weigh_nothing_and_are_counted():
+    """One state in each prompt has no share; its weight must not enter the sums, whatever it is."""
+    made = scored([rollout(p, 0, 3) for p in range(4)])
+    states = measure(*made.pair, k=4)
+    plain = one(summarize(states.drop(index=[0, 3, 6, 9])), metric="shared_gradient_ratio")
+    states.loc[[0, 3, 6, 9], sorted(RATIOS_OF_SUMS)] = np.nan
+    states.loc[[0, 3, 6], "gradient_squared_norm"] = [np.nan, 0.0, 1e6]
+    row = one(summarize(states), metric="shared_gradient_ratio")
+    assert numbers(row) == pytest.approx(numbers(plain))
+    assert (row["n_states"], row["n_undefined"], row["n_prompts"]) == (8, 4, 4)
+    shares = [one(summarize(states), metric=name)["value"] for name in sorted(RATIOS_OF_SUMS)]
+    assert sum(shares) == pytest.approx(1.0)

@@ -52,6 +52,26 @@ def test_alignment(name, states, overlap, kl, status, word):
     assert f"{len(kl)} checkpoints" in found.evidence
 
 
+WITHIN_FLOOR = {
+    "alignment_on_policy": ({"overlap_ratio": (0.4, 0.5, 0.6), "reverse_kl": (1.0, 0.6, 0.4)}, "warn"),
+    "alignment_at_start": ({"overlap_ratio": (0.6, 0.5, 0.4), "reverse_kl": (0.4, 0.6, 1.0)}, "warn"),
+    "alignment_at_teacher": ({"forward_kl": (0.4, 0.6, 1.0)}, "warn"),
+    "entropy_gap": ({"entropy_gap": (0.4, 0.6, 1.0)}, "warn"),
+}
+
+
+@pytest.mark.parametrize("name", WITHIN_FLOOR)
+def test_what_rounding_can_make_neither_passes_nor_fails(name):
+    moved, status = WITHIN_FLOOR[name]
+    tables = run(moved, start=moved, teacher=moved)
+    assert verdict(name, tables).status in ("pass", "fail")
+    assert not verdict(name, tables).within_floor
+    rounded = verdict(name, replace(tables, summary=tables.summary.assign(floor=0.35)))
+    assert rounded.status == status
+    assert rounded.within_floor
+    assert "≈" in rounded.evidence
+
+
 def test_an_interval_that_holds_0_establishes_nothing():
     moved = {"overlap_ratio": (0.4, 0.5, 0.6), "reverse_kl": (1.0, 0.7, 0.5)}
     assert verdict("alignment_on_policy", run(moved, error=0.6)).status == "warn"

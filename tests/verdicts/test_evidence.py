@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from opd_diag.verdicts.evidence import Change, change, is_scored, summary_row
+from opd_diag.verdicts.evidence import Change, Part, change, is_scored, split_change, summary_row
 
 from .synthetic import numbers_in, run
 
@@ -38,6 +39,33 @@ def changed(difference, low, high, tau=NAN):
 )
 def test_direction(seen, expected):
     assert seen.direction(0.1, 0.3) == expected
+
+
+@pytest.mark.parametrize(
+    ("floor", "within"),
+    [(0.2, False), (0.25, True), (NAN, False)],
+)
+def test_a_change_that_rounding_can_make_is_none(floor, within):
+    seen = replace(changed(-0.5, -0.6, -0.4), floor=floor)
+    assert seen.within_floor is within
+    assert seen.direction(0.1, 0.3) == (0 if within else -1)
+    assert seen.shift.startswith("≈") is within
+
+
+def test_a_part_that_rounding_can_make_has_not_fallen():
+    assert Part(-0.5, -0.6, -0.4).fell
+    assert Part(-0.5, -0.6, -0.4, floor=0.2).fell
+    assert not Part(-0.5, -0.6, -0.4, floor=0.25).fell
+    assert Part(-0.5, -0.6, -0.4, floor=0.25).said == "≈−0.50 [−0.60, −0.40]"
+
+
+def test_floors_are_read_from_the_summary():
+    tables = run()
+    marked = replace(tables, summary=tables.summary.assign(floor=0.4))
+    assert change(marked, "reverse_kl", "start").floor == 0.4
+    assert change(marked, "reverse_kl", "start").within_floor
+    assert split_change(marked, "reverse_kl", "policy_change").within_floor
+    assert math.isnan(change(tables, "reverse_kl", "start").floor)
 
 
 def test_change_reads_first_last_and_their_paired_difference():

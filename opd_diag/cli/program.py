@@ -1,31 +1,28 @@
-"""The terminal door: parse, call, draw progress, print, exit code."""
+"""The commands that make, judge and show reports: parse, call, print, exit code."""
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from opd_diag.errors import InputError, OpdDiagError
+from opd_diag.cli import terminal
+from opd_diag.cli.printing import print_cost, print_headline, print_plan, print_report, print_verdicts
+from opd_diag.cli.progress import drawn_progress
+from opd_diag.cli.store import store
+from opd_diag.cli.terminal import shows_errors
+from opd_diag.errors import InputError
 
 if TYPE_CHECKING:
     from opd_diag.records.verdict import Verdict
-    from opd_diag.replay.replay import Progress
-    from opd_diag.report import Report
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 app = typer.Typer(
     name="opd-diag",
@@ -35,13 +32,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-UNCUT = 10_000
-"""Width at which no cell of a table is cut; the terminal wraps long lines itself."""
-out = Console(soft_wrap=True, highlight=False, emoji=False, width=UNCUT)
-err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-
-INTERRUPTED = 130
-COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "bright_black"}
 
 
 class FailOn(StrEnum):
@@ -61,29 +51,9 @@ def main() -> None:
     app()
 
 
-def shows_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one sentence and exit code 2, Ctrl-C into 130."""
-
-    @functools.wraps(command)
-    def shown(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except OpdDiagError as error:
-            err.print(f"[red]error:[/red] {escape(str(error))}")
-            raise typer.Exit(2) from error
-        except PermissionError as error:  # of a folder above something that was named
-            err.print(f"[red]error:[/red] {escape(f'{error.filename} may not be read. Ask for the permission.')}")
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            err.print("Interrupted. Run the same command again: what was finished is kept.")
-            raise typer.Exit(INTERRUPTED) from error
-
-    return shown
-
-
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run, as the trainer wrote it.")]
 OutDir = Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder of a finished report.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No plan and no progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No plan, no progress, no cost. What was left out is still said.")]
 Text = Annotated[str | None, typer.Option(metavar="TEXT")]
 
 
@@ -132,22 +102,23 @@ def report(  # noqa: PLR0913 - the options of the contract
     quiet: Quiet = False,
 ) -> None:
     """Find checkpoints, replay them, and write the report."""
-    from opd_diag.diagnosis import diagnose, plan_report
+    from opd_diag.diagnosis import carry_out, plan_report
 
     options = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     options["chat_template_kwargs"] = _json_option(chat_template_kwargs)
-    if plan or not quiet:
-        for line in plan_report(run_dir, out=out_dir, **options).description():
-            err.print(escape(line))
+    planned = plan_report(run_dir, out=out_dir, **options)
+    prediction = print_plan(planned) if plan or not quiet else None
     if plan:
         return
-    with _progress(quiet) as progress:
-        finished = diagnose(run_dir, out=out_dir, progress=progress, **options)
-    _print_report(finished)
+    with drawn_progress(quiet) as progress:
+        finished = carry_out(planned, out=out_dir, progress=progress, prediction=prediction)
+    if not quiet:
+        print_cost(finished)
+    print_report(finished)
     _exit_on(finished.verdicts, fail_on)
 
 
-_NOT_SETTINGS = {"run_dir", "out_dir", "plan", "fail_on", "quiet", "diagnose", "plan_report"}
+_NOT_SETTINGS = {"run_dir", "out_dir", "plan", "fail_on", "quiet", "carry_out", "plan_report"}
 
 
 @app.command()
@@ -167,7 +138,7 @@ def check(
     verdicts = check_out_dir(out_dir, thresholds=limits)
     if junit is not None:
         write_junit(junit, out_dir.name, verdicts, _failing(fail_on))
-    _print_verdicts(verdicts)
+    print_verdicts(verdicts)
     _exit_on(verdicts, fail_on)
 
 
@@ -189,13 +160,13 @@ def inspect(
         size = "" if row.megabytes is None else f"{row.megabytes:.1f}"
         step = "?" if row.step is None else str(row.step)
         table.add_row(step, escape(row.label), row.kind, size, "yes" if row.loadable else "no", escape(row.path))
-    out.print(table)
+    terminal.out.print(table)
     for row in rows:
         for text in (f"{row.blocker} {row.way_out}".strip(), row.note):
             if text:
-                out.print(f"{escape(row.label)}: {escape(text)}")
+                terminal.out.print(f"{escape(row.label)}: {escape(text)}")
     for named in named_inputs(manifest.settings):
-        out.print(f"{named.name}: {escape(named.value)} ({named.found})")
+        terminal.out.print(f"{named.name}: {escape(named.value)} ({named.found})")
 
 
 @app.command()
@@ -212,12 +183,15 @@ def demo(
     torch.set_num_threads(1)  # models this small lose more to threads that wait for each other than they gain
     pages = []
     for run_dir in demo_runs():
-        with _progress(quiet) as progress:
+        with drawn_progress(quiet) as progress:
             finished = diagnose(run_dir, out=out_dir / run_dir.name, progress=progress)
-        _print_headline(finished)
+        print_headline(finished)
         pages.append(finished.out_dir / "report.html")
     for page in pages:
-        out.print(f"page: {escape(str(page))}")
+        terminal.out.print(f"page: {escape(str(page))}")
+
+
+app.command()(store)
 
 
 @app.callback(invoke_without_command=True)
@@ -226,7 +200,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
     if show:
         from importlib import metadata
 
-        out.print(metadata.version("opd-diag"))
+        terminal.out.print(metadata.version("opd-diag"))
         raise typer.Exit
 
 
@@ -254,79 +228,3 @@ def _failing(fail_on: FailOn) -> tuple[str, ...]:
 def _exit_on(verdicts: Sequence[Verdict], fail_on: FailOn) -> None:
     if any(v.status in _failing(fail_on) for v in verdicts):
         raise typer.Exit(1)
-
-
-def _print_headline(finished: Report) -> None:
-    head = finished.headline
-    out.print(f"[bold]{escape(finished.run)}[/bold]: [{COLOURS[head.status]}]{escape(head.title)}[/]")
-
-
-def _print_report(finished: Report) -> None:
-    _print_headline(finished)
-    _print_verdicts(finished.verdicts)
-    for checkpoint in finished.checkpoints:
-        if not checkpoint.loadable:
-            err.print(f"[yellow]left out:[/yellow] {escape(checkpoint.label)}: {escape(checkpoint.blocker or '')}")
-    out.print(f"page: {escape(str(finished.out_dir / 'report.html'))}")
-
-
-def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
-    width = max(len(v.name) for v in verdicts)
-    for verdict in verdicts:
-        status = f"[{COLOURS[verdict.status]}]{verdict.status:<7}[/]"
-        out.print(f"{status}  {verdict.name:<{width}}  {escape(verdict.evidence)}")
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """Draw a bar with rate and time left on a terminal, one line a task elsewhere."""
-    if quiet:
-        yield None
-    elif err.is_terminal:
-        with _bars() as progress:
-            yield progress
-    else:
-        yield _lines()
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description:<38}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=err, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def draw(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                for task in tasks.values():
-                    bars.update(task, visible=False)
-                tasks[what] = bars.add_task(what, total=total, rate="")
-            speed = bars.tasks[tasks[what]].speed
-            bars.update(tasks[what], completed=done, rate="" if speed is None else f"{speed:,.0f}/s")
-
-        yield draw
-
-
-def _lines() -> Progress:
-    import time
-
-    started: dict[str, float] = {}
-    told: set[str] = set()
-
-    def draw(what: str, done: int, total: int) -> None:
-        begin = started.setdefault(what, time.monotonic())
-        if done == total and what not in told:
-            told.add(what)
-            seconds = time.monotonic() - begin
-            err.print(f"{what}: {total:,} in {seconds:.1f} s", markup=False)
-
-    return draw

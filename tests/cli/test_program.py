@@ -20,8 +20,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from opd_diag import cli
+from opd_diag.cli import terminal
+from opd_diag.errors import ModelError
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 PROGRAM = Path(sys.executable).with_name("opd-diag")
 ESCAPE = "\x1b"
 
@@ -83,15 +85,43 @@ def test_report_prints_headline_verdicts_and_page(tiny_run, out, without_pages):
 
 def test_the_plan_comes_before_the_work(tiny_run, out, without_pages):
     lines = reported(tiny_run.run_dir, "--out", out).stderr.splitlines()
-    assert [line.split("  ")[0] for line in lines[:6]] == [
+    assert [line.split("  ")[0] for line in lines[:9]] == [
         "run",
         "teacher",
         "step 0",
         "prompts",
         "to sample",
         "to score",
+        "to expect",
+        "at most",
+        "to hold",
     ]
-    assert lines[6].startswith("teacher: sampling responses")
+    assert lines[9].startswith("teacher: sampling responses")
+
+
+def test_what_it_cost_comes_after_the_work(tiny_run, out, without_pages):
+    lines = reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30").stderr.splitlines()[-6:]
+    cost = json.loads((out / "report.json").read_text())["provenance"]["cost"]
+    rows = [re.split(r"  +", line) for line in lines]
+    assert rows[0] == ["cost", "predicted", "actual"]
+    assert rows[1] == ["tokens sampled", *(f"{cost[kind]['sampled']:,}" for kind in ("predicted", "actual"))]
+    assert cost["actual"]["sampled"] > 100
+    assert (cost["parts_found"], cost["parts_made"] > 10) == (0, True)
+    again = reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30").stderr.splitlines()[-7:]
+    assert re.split(r"  +", again[1])[2] == "0"
+    made = cost["parts_made"]
+    assert again[-1] == f"{made} of {made} parts were stored already and cost nothing; the prediction has them all"
+
+
+def test_a_model_whose_size_cannot_be_told_is_no_reason_to_stop(tiny_run, out, without_pages, monkeypatch):
+    def refused(*args, **options):
+        raise ModelError("Of no known shape.")
+
+    monkeypatch.setattr("opd_diag.replay.cost.model_size", refused)
+    lines = reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30").stderr.splitlines()
+    assert lines[6] == "to expect    unknown: Of no known shape."
+    cost = json.loads((out / "report.json").read_text())["provenance"]["cost"]
+    assert (cost["predicted"], cost["actual"]["gflop"]) == (None, None)
 
 
 def test_plan_alone_writes_nothing_and_loads_no_weights(tiny_run, out, monkeypatch):
@@ -103,7 +133,8 @@ def test_plan_alone_writes_nothing_and_loads_no_weights(tiny_run, out, monkeypat
     assert not out.parent.exists()
     assert tiny.listing(tiny_run.root) == before
     quiet = reported(tiny_run.run_dir, "--out", out, "--plan", "--quiet")
-    assert quiet.stderr == result.stderr, "who asks for the plan gets it"
+    timeless = [re.sub(r"[\d.]+ minutes", "T", said.stderr) for said in (result, quiet)]
+    assert timeless[0] == timeless[1], "who asks for the plan gets it"
 
 
 def test_quiet_prints_nothing_to_stderr(tiny_run, out, without_pages, capfd):
@@ -117,12 +148,14 @@ def test_progress_off_a_terminal_is_plain_lines(tiny_run, out, without_pages):
     lines = reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30").stderr.splitlines()
     assert ESCAPE not in "".join(lines)
     assert all("\r" not in line for line in lines)
-    told = [re.sub(r"[\d.]+ s$", "T", line) for line in lines[6:]]
+    told = [re.sub(r"[\d.]+ s$", "T", line) for line in lines[9:-6]]
     tokens = re.search(r": ([\d,]+) in", told[2])[1]
     assert told[0] == "teacher: sampling responses: 16 in T"
     assert [t.split(": ")[:2] for t in told] == [
         ["teacher", "sampling responses"], ["step 0", "sampling responses"],
         ["step 0", "scoring on-policy states, tokens"], ["step 0", "scoring teacher states, tokens"],
+        ["step 0", "precision floor, batch shapes, tokens"], ["step 0", "precision floor, precisions, tokens"],
+        ["teacher", "precision floor, batch shapes, tokens"], ["teacher", "precision floor, precisions, tokens"],
         ["step 30", "sampling responses"],
         ["step 30", "scoring on-policy states, tokens"], ["step 30", "scoring start states, tokens"],
         ["step 30", "scoring teacher states, tokens"],
@@ -132,22 +165,12 @@ def test_progress_off_a_terminal_is_plain_lines(tiny_run, out, without_pages):
 
 def test_progress_on_a_terminal_is_drawn_and_taken_away(tiny_run, out, without_pages, monkeypatch):
     screen = io.StringIO()
-    monkeypatch.setattr(cli, "err", Console(file=screen, force_terminal=True, width=120, emoji=False))
+    monkeypatch.setattr(terminal, "err", Console(file=screen, force_terminal=True, width=120, emoji=False))
     reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30")
     drawn = screen.getvalue()
     assert ESCAPE in drawn
     assert "step 30: scoring start states, tokens" in drawn
     assert re.search(r"(\d{3})/\1\b", drawn), "done of all"
-
-
-def test_bars_show_names_as_they_are_and_the_rate(monkeypatch):
-    screen = io.StringIO()
-    monkeypatch.setattr(cli, "err", Console(file=screen, force_terminal=True, width=120, emoji=False))
-    with cli._progress(quiet=False) as progress:
-        for done in range(1, 30):
-            progress("[red]step[/] :x:: scoring", done, 30)
-    assert "[red]step[/] :x:: scoring" in screen.getvalue()
-    assert re.search(r"\d/s", screen.getvalue())
 
 
 def test_a_second_run_says_the_same(tiny_run, out, without_pages):
@@ -194,6 +217,14 @@ def test_a_broken_checkpoint_is_named_and_the_exit_code_is_0(own_run, out, witho
     assert "NaN" in left_out[0]
     assert "step 10" in left_out[1]
     assert "truncated" in left_out[1]
+
+
+def test_quiet_still_says_what_was_left_out(own_run, out, without_pages):
+    """The exit code is 0 and the report lacks a checkpoint: whoever reads only the terminal must know."""
+    tiny.truncate(own_run.checkpoint(10))
+    lines = reported(own_run.run_dir, "--out", out, "--quiet").stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("left out: step 10: ")
 
 
 def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, monkeypatch):

@@ -1,0 +1,14 @@
+"""The terminal door: parse, call, draw progress, print, exit code.
+
+=============  ===============================================================================
+`program.py`   the commands that make, judge and show reports
+`store.py`     the command that looks after a shared folder of parts
+`printing.py`  what is said of a report: plan, cost, verdicts
+`terminal.py`  the two streams, and how an error becomes one sentence
+`progress.py`  long work, drawn while it goes on
+=============  ===============================================================================
+"""
+
+from opd_diag.cli.program import app, main
+
+__all__ = ["app", "main"]

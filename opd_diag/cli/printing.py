@@ -1,0 +1,69 @@
+"""What the terminal says of a report: its plan, its cost, its verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from opd_diag.cli import terminal
+from opd_diag.errors import CheckpointError, ModelError
+
+if TYPE_CHECKING:
+    from opd_diag.records.verdict import Verdict
+    from opd_diag.replay import ReplayPlan
+    from opd_diag.replay.cost import Prediction
+    from opd_diag.report import Report
+
+COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "bright_black"}
+
+
+def print_plan(plan: ReplayPlan) -> Prediction | None:
+    """Print what a report will do and cost; give the prediction, if there is one."""
+    from opd_diag.replay.cost import predicted
+
+    for line in plan.description():
+        terminal.err.print(escape(line))
+    try:
+        prediction = predicted(plan)
+    except (CheckpointError, ModelError) as error:  # the report may do without this model: it says so itself
+        terminal.err.print(escape(f"to expect    unknown: {error}"))
+        return None
+    for line in prediction.lines():
+        terminal.err.print(escape(line))
+    return prediction
+
+
+def print_cost(finished: Report) -> None:
+    """Print what was predicted beside what it was."""
+    from opd_diag.replay.cost import cost_lines
+
+    for line in cost_lines(finished.provenance["cost"]):
+        terminal.err.print(escape(line))
+
+
+def print_headline(finished: Report) -> None:
+    """Print the whole in one line."""
+    head = finished.headline
+    terminal.out.print(f"[bold]{escape(finished.run)}[/bold]: [{COLOURS[head.status]}]{escape(head.title)}[/]")
+
+
+def print_report(finished: Report) -> None:
+    """Print headline, verdicts, what was left out, and where the page is."""
+    print_headline(finished)
+    print_verdicts(finished.verdicts)
+    for checkpoint in finished.checkpoints:
+        if not checkpoint.loadable:
+            terminal.err.print(
+                f"[yellow]left out:[/yellow] {escape(checkpoint.label)}: {escape(checkpoint.blocker or '')}"
+            )
+    terminal.out.print(f"page: {escape(str(finished.out_dir / 'report.html'))}")
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Print verdicts, one a line."""
+    width = max(len(v.name) for v in verdicts)
+    for verdict in verdicts:
+        status = f"[{COLOURS[verdict.status]}]{verdict.status:<7}[/]"
+        terminal.out.print(f"{status}  {verdict.name:<{width}}  {escape(verdict.evidence)}")

@@ -1,0 +1,43 @@
+"""The two streams of the terminal, and how an error becomes one sentence and an exit code."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from opd_diag.errors import OpdDiagError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+UNCUT = 10_000
+"""Width at which no cell of a table is cut; the terminal wraps long lines itself."""
+out = Console(soft_wrap=True, highlight=False, emoji=False, width=UNCUT)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+INTERRUPTED = 130
+
+
+def shows_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn our errors into one sentence and exit code 2, Ctrl-C into 130."""
+
+    @functools.wraps(command)
+    def shown(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except OpdDiagError as error:
+            err.print(f"[red]error:[/red] {escape(str(error))}")
+            raise typer.Exit(2) from error
+        except PermissionError as error:  # of a folder above something that was named
+            err.print(f"[red]error:[/red] {escape(f'{error.filename} may not be read. Ask for the permission.')}")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            err.print("Interrupted. Run the same command again: what was finished is kept.")
+            raise typer.Exit(INTERRUPTED) from error
+
+    return shown

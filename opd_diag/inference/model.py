@@ -1,0 +1,138 @@
+"""A causal language model as this room takes it: its body, its head, and what is known of it."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opd_diag.inference.head import Head, OwnLogits, read_head
+from opd_diag.inference.linear import fast_linear
+from opd_diag.inference.packing import takes_packs
+
+
+@dataclass
+class Forwarded:
+    """Counts what went through the body of a model."""
+
+    tokens: int = 0
+    """Tokens, padding included."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A causal language model: its body, its head, and what must be known to sample from and to score with it."""
+
+    name: str
+    """As tables and messages call it."""
+    hf: Any
+    """The transformers model, in evaluation mode."""
+    head: Head | OwnLogits
+    stop_ids: tuple[int, ...]
+    """Ids that end a response, from its generation settings and tokenizer."""
+    context: int | None
+    """Most tokens it takes; None when it does not say."""
+    label: str = ""
+    """Label of the checkpoint; empty for a teacher."""
+    step: int | None = None
+    """Optimiser step of the checkpoint; None when unknown."""
+    key: str = ""
+    """Fingerprint of the weights; equal weights, equal key."""
+    forwarded: Forwarded = field(default_factory=Forwarded)
+    """What it cost so far."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the head, padding rows included."""
+        return self.head.vocabulary
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.head.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the body; the head always computes in float32."""
+        dtype: torch.dtype = self.hf.dtype
+        return dtype
+
+    def hidden(self, tokens: Tensor, **inputs: Any) -> Tensor:
+        """Give the (batch, length, d) last hidden states of (batch, length) tokens: the one way to run a model.
+
+        They are what the head takes: of a model without a linear head, its logits.
+        No mask is passed: under causal attention no token sees the padding behind it.
+
+        Parameters
+        ----------
+        tokens
+            Right-padded, or not padded.
+        inputs
+            What else transformers takes: ``position_ids``, ``past_key_values``, …
+        """
+        self.forwarded.tokens += tokens.numel()
+        with fast_linear():
+            if isinstance(self.head, OwnLogits):
+                states: Tensor = self.hf(input_ids=tokens, **{"use_cache": False, **inputs}).logits
+            else:
+                states = self.hf.base_model(input_ids=tokens, **{"use_cache": False, **inputs}).last_hidden_state
+        return states
+
+    @cached_property
+    def takes_packs(self) -> bool:
+        """Whether many sequences can run in one row (:mod:`opd_diag.inference.packing`)."""
+        return takes_packs(self)
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether the body takes position ids; where it does not, it derives positions from the mask."""
+        return "position_ids" in self._arguments
+
+    @property
+    def takes_cache(self) -> bool:
+        """Whether the body takes the key–value cache that sampling needs."""
+        return "past_key_values" in self._arguments
+
+    @cached_property
+    def _arguments(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.hf.base_model.forward).parameters)
+
+
+def wrap_model(hf_model: Any, *, name: str, stop_ids: tuple[int, ...] | None = None, **known: Any) -> Model:
+    """Make a :class:`Model` of a transformers causal language model that is already loaded.
+
+    Parameters
+    ----------
+    hf_model
+        The model; it is put into evaluation mode.
+    name
+        As tables and messages call it.
+    stop_ids
+        Ids that end a response; default: those of its generation settings.
+    known
+        `label`, `step`, `key`, where known.
+    """
+    hf_model.eval()
+    config = hf_model.config.get_text_config()
+    return Model(
+        name=name,
+        hf=hf_model,
+        head=read_head(hf_model),
+        stop_ids=own_stop_ids(hf_model) if stop_ids is None else tuple(sorted(set(stop_ids))),
+        context=getattr(config, "max_position_embeddings", None),
+        **known,
+    )
+
+
+def own_stop_ids(model: Any) -> tuple[int, ...]:
+    """Give the ids that end a response, as a transformers model says itself: its generation settings, or its config."""
+    ids = getattr(model.generation_config, "eos_token_id", None)
+    if ids is None:
+        ids = getattr(model.config.get_text_config(), "eos_token_id", None)
+    if ids is None:
+        return ()
+    return tuple(sorted(set(ids if isinstance(ids, list) else [ids])))

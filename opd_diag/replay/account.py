@@ -1,0 +1,120 @@
+"""Counts what a report costs while it is made: what models did, and which parts were there already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from opd_diag.inference import Keep, Shard
+from opd_diag.inference.model import Forwarded
+from opd_diag.records.rollout import Rollout
+
+T = TypeVar("T")
+
+
+@dataclass
+class Work:
+    """What student and teacher do. Tokens may be fractions where lengths are assumed."""
+
+    student_sampled: float = 0
+    """Tokens that students sample."""
+    teacher_sampled: float = 0
+    student_tokens: float = 0
+    """Tokens through the bodies of students, sampled ones included."""
+    teacher_tokens: float = 0
+    states: float = 0
+    """States scored, each by a student and the teacher."""
+
+    @property
+    def sampled(self) -> float:
+        """Tokens sampled by either."""
+        return self.student_sampled + self.teacher_sampled
+
+    @property
+    def tokens(self) -> float:
+        """Tokens through bodies of either."""
+        return self.student_tokens + self.teacher_tokens
+
+
+@dataclass
+class Account:
+    """Counts what is done, and which parts were there already."""
+
+    work: Work = field(default_factory=Work)
+    made: int = 0
+    """Parts that were made."""
+    found: int = 0
+    """Parts that were stored before, and cost nothing."""
+    begun: float = field(default_factory=time.perf_counter)
+    """When it was opened, in seconds of the clock."""
+
+    responses: int = 0
+    """Responses that were replayed, and their tokens, wherever they came from."""
+    response_tokens: int = 0
+
+    @property
+    def mean_response(self) -> float:
+        """Tokens of a response."""
+        return self.response_tokens / max(1, self.responses)
+
+    @property
+    def seconds(self) -> float:
+        """Time since it was opened."""
+        return time.perf_counter() - self.begun
+
+    def seen(self, rollouts: Sequence[Rollout]) -> None:
+        """Count responses that are replayed."""
+        self.responses += len(rollouts)
+        self.response_tokens += sum(len(r.response_ids) for r in rollouts)
+
+    @contextmanager
+    def running(self, forwarded: Forwarded, *, as_teacher: bool) -> Iterator[None]:
+        """Count the tokens that go through the body of a model inside."""
+        before = forwarded.tokens
+        try:
+            yield
+        finally:
+            self.measured(forwarded.tokens - before, 0, as_teacher=as_teacher)
+
+    def measured(self, tokens: int, states: int, *, as_teacher: bool) -> None:
+        """Count tokens that went through a body, and states that were scored."""
+        self.work.states += states
+        if as_teacher:
+            self.work.teacher_tokens += tokens
+        else:
+            self.work.student_tokens += tokens
+
+    def sampling(self, keep: Keep[list[Rollout]], *, as_teacher: bool) -> Keep[list[Rollout]]:
+        """Count the tokens of responses that are sampled, not those of shards that are found."""
+
+        def drawn(rollouts: list[Rollout]) -> None:
+            tokens = sum(len(r.response_ids) for r in rollouts)
+            if as_teacher:
+                self.work.teacher_sampled += tokens
+            else:
+                self.work.student_sampled += tokens
+
+        return _counted(keep, drawn)
+
+    def scoring(self, keep: Keep[dict[str, Any]]) -> Keep[dict[str, Any]]:
+        """Count the states that are scored, not those of shards that are found."""
+
+        def scored(arrays: dict[str, Any]) -> None:
+            self.work.states += len(arrays["student_entropy"])
+
+        return _counted(keep, scored)
+
+
+def _counted(keep: Keep[T], count: Callable[[T], None]) -> Keep[T]:
+    def kept(shard: Shard, make: Callable[[], T]) -> T:
+        def made() -> T:
+            part = make()
+            count(part)
+            return part
+
+        return keep(shard, made)
+
+    return kept

@@ -1,0 +1,242 @@
+"""What a report costs: said beforehand, counted while it is made, and shown beside each other.
+
+Tokens and operations follow from the plan but for one thing: how long responses become. Recorded ones tell; others are
+taken to fill `ASSUMED_FILL` of the room, which is within a factor of 1.7 for anything between a third of the room and
+all of it; that all fill it is the upper bound. Seconds follow from the pace of this machine
+(:mod:`opd_diag.inference.pace`); what does not depend on the models was measured once, on the bundled runs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from opd_diag.errors import CheckpointError, ModelError
+from opd_diag.inference import resolve_device
+from opd_diag.inference.libraries import errors_of
+from opd_diag.inference.loading import DTYPES
+from opd_diag.inference.pace import Pace, measured_pace
+from opd_diag.inference.sampling import PLACES, TOKENS_IN_PLACES
+from opd_diag.inference.size import ModelSize, model_size
+from opd_diag.records.files import readable_size
+from opd_diag.replay.account import Account, Work
+from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.recorded import TEACHER_LABEL
+from opd_diag.replay.store import Store
+from opd_diag.replay.work import Lengths, planned_work, shared_states, writers_of
+
+ASSUMED_FILL = 0.6
+"""Part of ``--max-new-tokens`` that responses are taken to fill."""
+
+LOOP_SECONDS = 0.0039
+"""What :func:`_loop_seconds` gave where the next five were measured: on a machine where it is more, they are more."""
+LOOPS = 5
+PAGE_SECONDS = 7.0
+"""Verdicts, figures and page."""
+MODEL_SECONDS = 0.2
+"""Reading and checking a model, and coverage by its states, whatever its size."""
+WEIGHT_SECONDS = 6e-9
+"""A weight that is read, hashed and put in its place."""
+PART_SECONDS = 0.02
+"""Writing a part and its table, whatever its size."""
+ROW_SECONDS = 25e-6
+"""A state in the tables, and all that is made of them."""
+
+PAGE_BYTES = 6_500_000
+"""Figures and page."""
+ROW_BYTES = 120
+"""A state in the tables."""
+ID_BYTES, IDS_A_ROW = 16, 8
+"""An id in the vocabulary that occurs, and how many new ones a state brings until all occur."""
+RESPONSE_BYTES, PROMPT_TOKEN_BYTES, RESPONSE_TOKEN_BYTES = 450, 15, 30
+"""A record of a response, and each token in it."""
+
+
+TITLES = ("tokens sampled", "tokens through bodies", "GFLOP", "minutes", "written")
+"""How the fields of a cost are called where they are shown."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a report costs."""
+
+    sampled: int
+    """Tokens sampled, by student and teacher."""
+    tokens: int
+    """Tokens through bodies, sampled ones included."""
+    gflop: float
+    """Operations of bodies and heads, in thousands of millions."""
+    minutes: float
+    bytes: int
+    """In OUT_DIR."""
+
+    def texts(self) -> list[str]:
+        """Give each as text, in the order of `TITLES`."""
+        gflop = f"{self.gflop:,.0f}" if self.gflop >= 100 else f"{self.gflop:.2g}"  # nan says what it is
+        return [f"{self.sampled:,}", f"{self.tokens:,}", gflop, f"{self.minutes:.1f}", readable_size(self.bytes)]
+
+    def __str__(self) -> str:
+        sampled, tokens, gflop, minutes, size = self.texts()
+        return f"{sampled} tokens sampled, {tokens} through bodies, {gflop} GFLOP, {minutes} minutes, {size} written"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a report will cost if nothing of it is stored yet."""
+
+    likely: Cost
+    at_most: Cost
+    """If every response that is sampled fills its room. Tokens and GFLOP are a bound; minutes are a guess even so."""
+    response: float | None
+    """Tokens that sampled responses are taken to have; None where all are recorded."""
+    sizes: tuple[ModelSize, ModelSize]
+    """Of student and teacher."""
+    held: int
+    """Bytes of the weights of a student and the teacher: so much memory is needed, and more."""
+    meanwhile: int
+    """Bytes of the teacher's hidden states that lie in OUT_DIR until it is finished, at most."""
+
+    def lines(self) -> list[str]:
+        """Say it, one line a fact."""
+        how = "lengths as recorded" if self.response is None else f"a response has {self.response:.0f} tokens"
+        bound = [] if self.response is None else [f"at most      {self.at_most} (every response fills its room)"]
+        return [
+            f"to expect    {self.likely} (nothing is stored yet; {how})",
+            *bound,
+            f"to hold      {readable_size(self.held)} of weights in memory: a student and the teacher; on disk, "
+            f"until it is done, at most {readable_size(self.meanwhile)} of the teacher's states",
+        ]
+
+
+def predicted(plan: ReplayPlan) -> Prediction:
+    """Say what a report will cost, from its plan and a second or two of timing; no weights are read.
+
+    Raises
+    ------
+    CheckpointError, ModelError
+        The config of a model cannot be read, or a model like it cannot be run.
+    """
+    settings = plan.settings
+    trusted = {"trust_remote_code": settings.trust_remote_code}
+    sizes = model_size(plan.first, **trusted), model_size(plan.teacher, **trusted)
+    lengths = Lengths(plan, ASSUMED_FILL)
+    room = max(len(p.ids) for p in plan.prompts) + settings.max_new_tokens
+    rows = len(plan.prompts) * settings.rollouts_per_prompt
+    with errors_of(plan.first):  # what a model like it, but smaller, may end in
+        pace = measured_pace(
+            *sizes,
+            dtype=DTYPES[settings.dtype],
+            device=resolve_device(settings.device),
+            places=max(1, min(rows, PLACES, TOKENS_IN_PLACES // room)),
+            seen=round(lengths.seen()),
+        )
+    loop = _loop_seconds() / LOOP_SECONDS
+    likely, at_most = (_cost(plan, Lengths(plan, fill), sizes, pace, loop) for fill in (ASSUMED_FILL, 1.0))
+    known = {*writers_of(plan)} <= {*plan.recorded}
+    response = None if known else lengths.assumed
+    width = DTYPES[settings.dtype].itemsize
+    held = sum(size.parameters for size in sizes) * width
+    meanwhile = shared_states(plan, Lengths(plan, 1.0)) * sizes[1].width * width
+    return Prediction(likely, at_most, response, sizes, held, round(meanwhile))
+
+
+def predicted_or_none(plan: ReplayPlan) -> Prediction | None:
+    """Give the prediction; None where there is none, for reasons that the replay itself will give if they matter."""
+    try:
+        return predicted(plan)
+    except (CheckpointError, ModelError):
+        return None
+
+
+def actual_cost(plan: ReplayPlan, prediction: Prediction | None, store: Store) -> Cost:
+    """Say what a report did cost, once everything is written; GFLOP are NaN where sizes are not known."""
+    account = store.account
+    seen = Lengths(plan, account.mean_response / plan.settings.max_new_tokens).seen()
+    return Cost(
+        sampled=round(account.work.sampled),
+        tokens=round(account.work.tokens),
+        gflop=math.nan if prediction is None else _gflop(account.work, seen, prediction.sizes),
+        minutes=account.seconds / 60,
+        bytes=sum(path.stat().st_size for path in store.out_dir.rglob("*") if path.is_file()),
+    )
+
+
+def cost_record(prediction: Prediction | None, actual: Cost, account: Account) -> dict[str, Any]:
+    """Give what ``report.json`` says of the cost."""
+    return {
+        "predicted": None if prediction is None else asdict(prediction.likely),
+        "predicted_at_most": None if prediction is None else asdict(prediction.at_most),
+        "actual": asdict(actual),
+        "parts_made": account.made,
+        "parts_found": account.found,
+    }
+
+
+def cost_lines(record: dict[str, Any]) -> list[str]:
+    """Say what was predicted and what it was, side by side; `record` is that of :func:`cost_record`."""
+    actual = Cost(**record["actual"]).texts()
+    predicted = ["unknown"] * len(actual) if record["predicted"] is None else Cost(**record["predicted"]).texts()
+    rows = [("cost", "predicted", "actual"), *zip(TITLES, predicted, actual, strict=True)]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
+    made, found = record["parts_made"], record["parts_found"]
+    if found:
+        lines.append(
+            f"{found} of {made + found} parts were stored already and cost nothing; the prediction has them all"
+        )
+    return lines
+
+
+def _cost(plan: ReplayPlan, lengths: Lengths, sizes: tuple[ModelSize, ModelSize], pace: Pace, slower: float) -> Cost:
+    work = planned_work(plan, lengths)
+    sets = [
+        {"start": plan.first.label, "teacher": TEACHER_LABEL}.get(states, checkpoint.label)
+        for checkpoint in plan.checkpoints
+        for states in plan.settings.states
+    ]
+    rows = sum(map(lengths.response, sets))
+    students = len(plan.checkpoints)
+    fixed = PAGE_SECONDS + MODEL_SECONDS * (students + 1) + PART_SECONDS * len(sets) + ROW_SECONDS * rows
+    weights = students * sizes[0].parameters + sizes[1].parameters
+    fixed += WEIGHT_SECONDS * weights
+    seconds = (
+        work.student_sampled * pace.student_drawn
+        + work.teacher_sampled * pace.teacher_drawn
+        + (work.student_tokens - work.student_sampled) * pace.student_token
+        + (work.teacher_tokens - work.teacher_sampled) * pace.teacher_token
+        + work.states * pace.state
+    )
+    ids = min(sizes[0].vocabulary, IDS_A_ROW * rows)
+    responses = sum(_response_bytes(lengths, writer) for writer in writers_of(plan))
+    return Cost(
+        sampled=round(work.sampled),
+        tokens=round(work.tokens),
+        gflop=_gflop(work, lengths.seen(), sizes),
+        minutes=(seconds + fixed * slower) / 60,
+        bytes=round(PAGE_BYTES + rows * (pace.state_bytes + ROW_BYTES) + responses + ids * ID_BYTES),
+    )
+
+
+def _gflop(work: Work, seen: float, sizes: tuple[ModelSize, ModelSize]) -> float:
+    student, teacher = sizes
+    bodies = student.body_flop(work.student_tokens, seen) + teacher.body_flop(work.teacher_tokens, seen)
+    heads = (work.student_sampled + work.states) * student.head_flop
+    return (bodies + heads + (work.teacher_sampled + work.states) * teacher.head_flop) / 1e9
+
+
+def _response_bytes(lengths: Lengths, writer: str) -> float:
+    prompt = (lengths.student_prompts + lengths.teacher_prompts) / (2 * lengths.prompts)
+    return (
+        lengths.rows(writer) * (RESPONSE_BYTES + prompt * PROMPT_TOKEN_BYTES)
+        + lengths.response(writer) * RESPONSE_TOKEN_BYTES
+    )
+
+
+def _loop_seconds() -> float:
+    """Give how long this machine takes for a small job in plain Python, as busy as it is."""
+    begin = time.perf_counter()
+    for _ in range(LOOPS):
+        sum(i * i % 7 for i in range(100_000))
+    return (time.perf_counter() - begin) / LOOPS

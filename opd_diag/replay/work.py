@@ -1,0 +1,152 @@
+"""How much models will do for a report, in tokens and states, told from its plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from opd_diag.inference import resolve_device
+from opd_diag.inference.head import CHECKED_TOKENS
+from opd_diag.inference.packing import TOKENS_PER_PACK
+from opd_diag.inference.sampling import ROWS_PER_SHARD
+from opd_diag.replay import coverage, precision
+from opd_diag.replay.account import Work
+from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.recorded import TEACHER_LABEL
+
+PACK_CHECK_TOKENS = 55
+"""Tokens that tell whether a model takes packs (:func:`opd_diag.inference.packing.takes_packs`)."""
+
+
+class Lengths:
+    """How long prompts and responses are: as recorded, else as a part of the room for them."""
+
+    def __init__(self, plan: ReplayPlan, fill: float) -> None:
+        self.plan = plan
+        self.prompts = len(plan.prompts)
+        self.student_prompts = sum(len(p.ids) for p in plan.prompts)
+        self.teacher_prompts = sum(len(p.teacher_ids) for p in plan.prompts)
+        self.longest_prompt = max(max(len(p.ids), len(p.teacher_ids)) for p in plan.prompts)
+        self.assumed, self.all_full = fill * plan.settings.max_new_tokens, fill >= 1
+        self.pack = TOKENS_PER_PACK[resolve_device(plan.settings.device).type]
+
+    def rows(self, writer: str) -> int:
+        """Count the responses of a writer."""
+        recorded = self.plan.recorded.get(writer)
+        return len(recorded) if recorded else self.prompts * self.plan.settings.rollouts_per_prompt
+
+    def response(self, writer: str) -> float:
+        """Give the tokens of all responses of a writer."""
+        recorded = self.plan.recorded.get(writer)
+        return sum(len(r.response_ids) for r in recorded) if recorded else self.rows(writer) * self.assumed
+
+    def states(self, writer: str) -> float:
+        """Give the states of all responses: a terminal one more where a response is known to be cut."""
+        recorded = self.plan.recorded.get(writer)
+        cut = sum(r.truncated for r in recorded) if recorded else self.rows(writer) * self.all_full
+        return self.response(writer) + cut
+
+    def passed(self, writer: str, prompts: int) -> float:
+        """Give the tokens of one pass over all responses of a writer, a prompt once in each pack that holds it."""
+        each, response = self.rows(writer) / self.prompts, max(1.0, self.response(writer) / self.rows(writer))
+        prompt = prompts / self.prompts
+        fits = prompt + each * response <= self.pack
+        packs = 1 if fits else math.ceil(each / max(1, (self.pack - prompt) // response))
+        return packs * prompts + self.response(writer)
+
+    def seen(self) -> float:
+        """Give how many tokens a token sees, on average."""
+        writers = writers_of(self.plan)
+        mean = sum(map(self.response, writers)) / sum(map(self.rows, writers))
+        return (self.student_prompts + self.teacher_prompts) / (2 * self.prompts) + mean / 2
+
+
+def writers_of(plan: ReplayPlan) -> list[str]:
+    """Give the labels of those whose responses are needed, the teacher last."""
+    states = plan.settings.states
+    students = plan.checkpoints if {"on-policy", "back"} & {*states} else plan.checkpoints[: "start" in states]
+    return [*(c.label for c in students), *([TEACHER_LABEL] if "teacher" in states else [])]
+
+
+def scored_sets(plan: ReplayPlan) -> list[tuple[str, str, str]]:
+    """Give (scoring checkpoint, state set, writer) of each set that is scored; what is the same again is not."""
+    first = plan.first.label
+    sets: dict[tuple[str, str], str] = {}
+    for checkpoint in plan.checkpoints:
+        for states in plan.settings.states:
+            scores = first if states == "back" else checkpoint.label
+            writer = {"start": first, "teacher": TEACHER_LABEL}.get(states, checkpoint.label)
+            sets.setdefault((scores, writer), states)
+    return [(scores, states, writer) for (scores, writer), states in sets.items()]
+
+
+def shared_states(plan: ReplayPlan, lengths: Lengths) -> float:
+    """Count the states at which the teacher's hidden states are kept for the next checkpoint."""
+    shared = {"start": plan.first.label, "teacher": TEACHER_LABEL} if len(plan.checkpoints) > 1 else {}
+    return sum(lengths.states(writer) for states, writer in shared.items() if states in plan.settings.states)
+
+
+def planned_work(plan: ReplayPlan, lengths: Lengths) -> Work:
+    """Tell what is to be done if nothing of it is stored yet."""
+    work, sets = Work(), scored_sets(plan)
+    for writer in (w for w in writers_of(plan) if w not in plan.recorded):
+        if writer == TEACHER_LABEL:
+            work.teacher_sampled += lengths.response(writer)
+            work.teacher_tokens += _sampling(lengths, writer, lengths.teacher_prompts)
+        else:
+            work.student_sampled += lengths.response(writer)
+            work.student_tokens += _sampling(lengths, writer, lengths.student_prompts)
+    for _, _, writer in sets:
+        work.student_tokens += lengths.passed(writer, lengths.student_prompts)
+        work.states += lengths.states(writer)
+    for writer in _teacher_passes(sets):
+        work.teacher_tokens += lengths.passed(writer, lengths.teacher_prompts)
+    checks, floor, states = _checks(lengths, sets[0][2]), *_floor(lengths, sets[0][2])
+    loaded = len(plan.checkpoints) + ("back" in plan.settings.states)
+    work.student_tokens += loaded * checks + floor
+    work.teacher_tokens += checks + floor
+    work.states += 2 * states
+    if {"on-policy", "teacher"} <= {*plan.settings.states}:
+        work.teacher_tokens += sum(_looked_at(lengths, c.label) for c in plan.checkpoints)
+    return work
+
+
+def _sampling(lengths: Lengths, writer: str, prompts: int) -> float:
+    """Give the tokens of sampling: prompts, all of a response but the last, and two responses a shard to check it."""
+    rows = lengths.rows(writer)
+    row = lengths.longest_prompt + lengths.response(writer) / rows
+    return prompts + lengths.response(writer) - rows + 2 * row * math.ceil(rows / ROWS_PER_SHARD)
+
+
+def _checks(lengths: Lengths, writer: str) -> float:
+    """Give the tokens that check one model: how it takes packs, and its head on one response."""
+    row = lengths.longest_prompt + lengths.response(writer) / lengths.rows(writer)
+    return PACK_CHECK_TOKENS + min(CHECKED_TOKENS, row)
+
+
+def _teacher_passes(sets: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Give whose states the teacher is run over: once over those that several checkpoints score."""
+    once = dict.fromkeys(writer for _, states, writer in sets if states != "back")
+    return [*once, *(writer for _, states, writer in sets if states == "back")]
+
+
+def _floor(lengths: Lengths, writer: str) -> tuple[float, float]:
+    """Give tokens and states of the precision floor of one model.
+
+    It scores itself twice: three of the four passes are packed, one runs sequences one at a time.
+    """
+    mean = min(precision.MOST_OF_ONE, lengths.response(writer) / lengths.rows(writer))
+    rows = min(lengths.rows(writer), precision.MOST_STATES / max(1.0, mean))
+    alone = rows * lengths.student_prompts / lengths.prompts
+    together = alone * lengths.prompts / lengths.rows(writer)
+    return 3 * together + alone + 4 * rows * mean, 2 * rows * mean
+
+
+def _looked_at(lengths: Lengths, own: str) -> float:
+    """Give the tokens that coverage runs: first responses of either side until they make enough states."""
+    tokens = 0.0
+    for writer in (TEACHER_LABEL, own):
+        first = lengths.response(writer) * lengths.prompts / lengths.rows(writer)
+        each = min(lengths.rows(writer) / lengths.prompts, math.ceil(coverage.MOST_STATES / max(1, first)))
+        tokens += lengths.teacher_prompts + each * first
+    return tokens

@@ -1,0 +1,51 @@
+"""Long work, drawn while it goes on."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from opd_diag.cli import terminal
+from opd_diag.cli.progress import drawn_progress
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """Give a function that puts a screen of the given kind in place of stderr."""
+
+    def made(**kind):
+        stream = io.StringIO()
+        monkeypatch.setattr(terminal, "err", Console(file=stream, width=120, emoji=False, highlight=False, **kind))
+        return stream
+
+    return made
+
+
+def test_bars_show_names_as_they_are_and_the_rate(screen):
+    stream = screen(force_terminal=True)
+    with drawn_progress(quiet=False) as progress:
+        for done in range(1, 30):
+            progress("[red]step[/] :x:: scoring", done, 30)
+    assert "[red]step[/] :x:: scoring" in stream.getvalue()
+    assert re.search(r"\d/s", stream.getvalue())
+
+
+def test_elsewhere_there_is_one_line_a_task_when_it_is_done(screen):
+    stream = screen(force_terminal=False)
+    with drawn_progress(quiet=False) as progress:
+        for what in ("[red]a[/]", "b"):
+            for done in (0, 1000, 2000):
+                progress(what, done, 2000)
+            progress(what, 2000, 2000)
+    lines = stream.getvalue().splitlines()
+    assert [re.sub(r"[\d.]+ s$", "T", line) for line in lines] == ["[red]a[/]: 2,000 in T", "b: 2,000 in T"]
+
+
+def test_quiet_draws_nothing(screen):
+    stream = screen(force_terminal=True)
+    with drawn_progress(quiet=True) as progress:
+        assert progress is None
+    assert stream.getvalue() == ""

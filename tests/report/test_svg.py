@@ -1,0 +1,40 @@
+"""The same picture gives the same text, and pictures on one page keep to themselves."""
+
+from __future__ import annotations
+
+import re
+
+from plots.synthetic_run import SyntheticRun
+
+from opd_diag.plots import metric_by_step
+from opd_diag.report.svg import inline_svg, svg_of
+
+
+def drawn() -> str:
+    return svg_of(metric_by_step(SyntheticRun().summary, "reverse_kl"))
+
+
+def test_same_picture_same_text():
+    assert drawn() == drawn()
+
+
+def test_inline_svg_keeps_to_itself():
+    svg = inline_svg(drawn(), "here", 'a "name" <b>')
+    assert svg.startswith('<svg class="plot" viewBox="')
+    assert 'aria-label="a &quot;name&quot; &lt;b&gt;"' in svg
+    ids = re.findall(r'\bid="([^"]+)"', svg)
+    assert ids
+    assert all(i.startswith("here-") for i in ids)
+    used = re.findall(r'href="#([^"]+)"', svg) + re.findall(r"url\(#([^)]+)\)", svg)
+    assert set(used) <= set(ids)
+    for absent in ("<style", "<metadata", "<?xml", "<!", "xlink"):
+        assert absent not in svg
+
+
+def test_two_pictures_share_no_id():
+    one, two = (set(re.findall(r'\bid="([^"]+)"', inline_svg(drawn(), name, ""))) for name in ("a", "b"))
+    assert not one & two
+
+
+def test_no_date_in_the_file():
+    assert "<dc:date>" not in drawn()
