@@ -1,4 +1,4 @@
-"""How fast opd-diag scores two models and how much memory it takes, against a straightforward script.
+"""Scoring two models: opd-diag against a straightforward script, a bare forward, and itself in 16 bits.
 
 ``python -m benchmarks.scoring [--small] [--shape deep|wide] [--rounds 2]``; see README.md beside this file.
 """
@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-import threading
+import copy
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,82 +15,51 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import opd_diag
+from benchmarks.checkpoints import report_checkpoints
+from benchmarks.head import report_head
+from benchmarks.memory import in_own_process
+from benchmarks.models import PROMPTS, SHAPES, Shape, models, rollouts, states
 from benchmarks.straightforward import score_straightforwardly
-from opd_diag.records.rollout import Provenance, Rollout
+from opd_diag.inference import usable_dtype
+from opd_diag.inference.packing import TOKENS_PER_PACK
+from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
+from opd_diag.replay.precision import measured_floors, rollouts_for_floor
 
-TOLERANCE = 1e-4
-PROMPTS, ROLLOUTS_PER_PROMPT, PROMPT_TOKENS = 24, 4, 100
-MEDIAN_RESPONSE, LOG_SD, LONGEST_RESPONSE = 100, 0.7, 600
+TOLERANCE = 3e-4
+"""Of a log-probability: thirty random layers in float32 turn another order of summation into 1e-4."""
 
-
-@dataclass(frozen=True)
-class Shape:
-    """A Llama-like model."""
-
-    title: str
-    width: int
-    layers: int
-    vocabulary: int
-    heads: int
-    kv_heads: int
-    ffn: int
+COMPARED = ("reverse_kl", "forward_kl", "student_entropy", "teacher_entropy")
 
 
-SHAPES = {
-    "deep": Shape("576 wide × 30 layers × 49k vocabulary", 576, 30, 49_152, 9, 3, 1536),
-    "wide": Shape("1024 wide × 6 layers × 152k vocabulary", 1024, 6, 151_936, 16, 8, 3072),
-}
-
-
-def models(shape: Shape, seed: int = 0) -> tuple[Any, Any]:
-    """Build student and teacher from seeds; the teacher is half the student, so that their top tokens overlap."""
-    config = LlamaConfig(
-        hidden_size=shape.width,
-        num_hidden_layers=shape.layers,
-        vocab_size=shape.vocabulary,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        intermediate_size=shape.ffn,
-        max_position_embeddings=2048,
-        initializer_range=0.06,
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(seed)
-    student = LlamaForCausalLM(config).eval()
-    torch.manual_seed(seed + 1)
-    teacher = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for mine, other in zip(teacher.parameters(), student.parameters(), strict=True):
-            mine.lerp_(other, 0.5)
-    return student, teacher
-
-
-def rollouts(shape: Shape, small: bool, seed: int = 0) -> list[Rollout]:
-    """Draw random rollouts, in order of arrival: prompt by prompt."""
-    rng = np.random.default_rng(seed)
-    source = Provenance("sampled", "student", "", 0, 1.0, 1.0, seed)
-    drawn = []
-    for prompt in range(PROMPTS):
-        prompt_ids = tuple(rng.integers(0, shape.vocabulary, PROMPT_TOKENS).tolist())
-        for index in range(1 if small else ROLLOUTS_PER_PROMPT):
-            length = int(np.clip(rng.lognormal(np.log(MEDIAN_RESPONSE), LOG_SD), 1, LONGEST_RESPONSE))
-            response = tuple(rng.integers(0, shape.vocabulary, length).tolist())
-            drawn.append(Rollout(prompt, index, str(prompt), None, prompt_ids, prompt_ids, response, "stop", source))
-    return drawn
+@torch.inference_mode()
+def forward_bare(student: Any, teacher: Any, drawn: list[Rollout]) -> None:
+    """Run both models on each sequence alone, unpadded, with logits at all positions, and look at nothing."""
+    for rollout in drawn:
+        ids = torch.tensor([[*rollout.prompt_ids, *rollout.response_ids]])
+        for model in (student, teacher):
+            model(input_ids=ids, use_cache=False)
 
 
 def methods(student: Any, teacher: Any, drawn: list[Rollout]) -> dict[str, Callable[[], Any]]:
-    """Give both methods, ready to call."""
-    wrapped = [opd_diag.wrap_model(m, name=n, stop_ids=()) for m, n in ((student, "student"), (teacher, "teacher"))]
+    """Give every method, ready to call."""
+    named = {"student": student, "teacher": teacher}
+    wrapped = [opd_diag.wrap_model(m, name=n, stop_ids=()) for n, m in named.items()]
     pairs = [(r.prompt_ids, r.response_ids) for r in drawn]
-    return {
+    found: dict[str, Callable[[], Any]] = {
         "straightforward": lambda: score_straightforwardly(student, teacher, pairs),
+        "bare forward": lambda: forward_bare(student, teacher, drawn),
         "opd-diag": lambda: opd_diag.score(*wrapped, drawn),
     }
+    dtype, note = usable_dtype("bfloat16", "cpu")
+    if dtype == "bfloat16":
+        half = [opd_diag.wrap_model(copy.deepcopy(m).bfloat16(), name=n, stop_ids=()) for n, m in named.items()]
+        found["opd-diag, bfloat16"] = lambda: opd_diag.score(*half, drawn)
+    else:
+        print(note)
+    return found
 
 
 def assert_equal(theirs: dict[str, np.ndarray], ours: Scores) -> float:
@@ -127,53 +94,6 @@ def assert_equal(theirs: dict[str, np.ndarray], ours: Scores) -> float:
     return worst
 
 
-def anonymous_bytes() -> int:
-    """Resident memory of this process that no file backs."""
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("RssAnon:"))
-    return int(line.split()[1]) * 1024
-
-
-class PeakMemory:
-    """Samples anonymous resident memory every 5 ms while a block runs."""
-
-    def __enter__(self) -> PeakMemory:
-        self.peak = anonymous_bytes()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._sample)
-        self._thread.start()
-        return self
-
-    def _sample(self) -> None:
-        while not self._done.wait(0.005):
-            self.peak = max(self.peak, anonymous_bytes())
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-
-def measure_memory(shape: Shape, small: bool, method: str) -> int:
-    """Give the peak while one method scores, above what is resident after one warm-up forward of both models."""
-    student, teacher = models(shape)
-    drawn = rollouts(shape, small)
-    run = methods(student, teacher, drawn)[method]
-    with torch.inference_mode():
-        for model in (student, teacher):
-            model(torch.arange(8)[None])
-    before = anonymous_bytes()
-    with PeakMemory() as memory:
-        run()
-    return memory.peak - before
-
-
-def memory_in_own_process(name: str, small: bool, method: str) -> int:
-    """Do :func:`measure_memory` in a fresh process, so that no method finds what another left."""
-    command = [sys.executable, "-m", "benchmarks.scoring", "--shape", name, "--memory-of", method]
-    output = subprocess.run([*command, "--small"] if small else command, check=True, capture_output=True, text=True)
-    return int(json.loads(output.stdout)["bytes"])
-
-
 @dataclass
 class Timing:
     """Seconds of each round."""
@@ -182,13 +102,14 @@ class Timing:
     cpu: list[float] = field(default_factory=list)
 
 
-def measure_times(shape: Shape, small: bool, rounds: int) -> tuple[dict[str, Timing], int, float]:
-    """Run both methods in turns in this process; give their times, the states, and the largest difference."""
+def measure_times(shape: Shape, prompts: int, rounds: int) -> dict[str, Timing]:
+    """Run all methods in turns in this process; print what their numbers differ by; give their times."""
     student, teacher = models(shape)
-    drawn = rollouts(shape, small)
+    drawn = rollouts(shape, prompts)
     runs = methods(student, teacher, drawn)
     for warm_up in methods(student, teacher, drawn[:2]).values():
         warm_up()
+    gc.collect()
     timings = {name: Timing() for name in runs}
     results = {}
     for _ in range(rounds):
@@ -197,46 +118,73 @@ def measure_times(shape: Shape, small: bool, rounds: int) -> tuple[dict[str, Tim
             results[name] = run()
             timings[name].wall.append(time.perf_counter() - wall)
             timings[name].cpu.append(time.process_time() - cpu)
-    worst = assert_equal(results["straightforward"], results["opd-diag"])
-    return timings, len(results["opd-diag"]), worst
+    ours = results["opd-diag"]
+    print(f"largest difference from the straightforward script: {assert_equal(results['straightforward'], ours):.1e}")
+    if "opd-diag, bfloat16" in results:
+        report_half(student, drawn, ours, results["opd-diag, bfloat16"])
+    return timings
 
 
-def report(name: str, small: bool, rounds: int) -> None:
-    """Measure one shape and print a table."""
+def report_half(student: Any, drawn: list[Rollout], ours: Scores, half: Scores) -> None:
+    """Print what 16-bit bodies change in each metric, beside the precision floor that a report would state."""
+    model = opd_diag.wrap_model(copy.deepcopy(student).bfloat16(), name="student", stop_ids=())
+    floor = measured_floors(model, rollouts_for_floor(drawn, as_teacher=False), temperature=1.0)[16]
+    for name in COMPARED:
+        change = float(np.mean(getattr(half, name)) - np.mean(getattr(ours, name)))
+        limit = max(floor.precision[name], floor.batches[name])
+        verdict = "within" if abs(change) <= limit else "ABOVE"
+        print(f"bfloat16 bodies change {name} by {change:+.1e}, {verdict} the floor of {limit:.1e}")
+
+
+def report(name: str, prompts: int, rounds: int) -> None:
+    """Measure one shape and print its tables."""
     shape = SHAPES[name]
-    timings, states, worst = measure_times(shape, small, rounds)
-    print(f"\n{shape.title}; {states} states, median of {rounds} rounds; largest difference {worst:.1e}\n")
-    print("| method | states/s, both models | seconds, each round | CPU seconds, each round | peak above the models |")
-    print("|---|---:|---:|---:|---:|")
-    memory = {method: memory_in_own_process(name, small, method) for method in timings}
-    for method, timing in timings.items():
-        rate = states / float(np.median(timing.wall))
-        wall, cpu = (", ".join(f"{t:.1f}" for t in times) for times in (timing.wall, timing.cpu))
-        print(f"| {method} | {rate:.0f} | {wall} | {cpu} | {memory[method] / 2**20:.0f} MiB |")
-    baseline, ours = timings["straightforward"], timings["opd-diag"]
+    n = states(rollouts(shape, prompts))
+    print(f"\n## {shape.title}; {n} states, median of {rounds} rounds\n", flush=True)
+    report_head(shape)
+    timings = measure_times(shape, prompts, rounds)
     print(
-        f"\nopd-diag: {np.median(baseline.wall) / np.median(ours.wall):.2f} × the speed "
-        f"({np.median(baseline.cpu) / np.median(ours.cpu):.2f} × by CPU seconds), "
-        f"{memory['straightforward'] / memory['opd-diag']:.1f} × less memory",
-        flush=True,
+        "\n| method | states/s, both models | seconds, each round | CPU seconds, each round | opd-diag is faster by |"
     )
+    print("|---|---:|---:|---:|---:|")
+    ours = timings["opd-diag"]
+    for method, timing in timings.items():
+        wall, cpu = (", ".join(f"{t:.1f}" for t in times) for times in (timing.wall, timing.cpu))
+        ratio = np.median(timing.wall) / np.median(ours.wall)
+        by_cpu = np.median(timing.cpu) / np.median(ours.cpu)
+        print(f"| {method} | {n / np.median(timing.wall):.0f} | {wall} | {cpu} | {ratio:.2f} ({by_cpu:.2f} by CPU) |")
+    print(flush=True)
+    for method in ("straightforward", "opd-diag"):
+        peak, counted = in_own_process(name, min(prompts, 6), method)
+        print(f"memory above the models, {method}: {peak / 2**20:.0f} MiB at {counted} states", flush=True)
+
+
+def report_flat() -> None:
+    """Print that memory does not grow with the number of states."""
+    for prompts in (2, 200):
+        peak, n = in_own_process("flat", prompts, "opd-diag")
+        print(f"memory above the models, 152k vocabulary: {peak / 2**20:.0f} MiB at {n} states", flush=True)
 
 
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="a quarter of the rollouts")
+    parser.add_argument("--small", action="store_true", help="a quarter of the prompts")
     parser.add_argument("--shape", choices=SHAPES, help="only this shape")
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of each method")
-    parser.add_argument("--memory-of", choices=["straightforward", "opd-diag"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.memory_of:
-        peak = measure_memory(SHAPES[arguments.shape], arguments.small, arguments.memory_of)
-        print(json.dumps({"bytes": peak}))
-        return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    prompts = PROMPTS // 4 if arguments.small else PROMPTS
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"packs of {TOKENS_PER_PACK['cpu']} tokens"
+    )
     for name in SHAPES if arguments.shape is None else [arguments.shape]:
-        report(name, arguments.small, arguments.rounds)
+        report(name, prompts, arguments.rounds)
+    if arguments.shape != "wide":
+        print()
+        report_checkpoints(SHAPES["deep"], PROMPTS // 4)
+    if arguments.shape != "deep":
+        report_flat()
 
 
 if __name__ == "__main__":
