@@ -26,6 +26,7 @@ UNTESTED = {
     "lab/outcomes.py": "tested by growing runs with it, lab/test_grow.py",
     "lab/distillation.py": "tested by growing runs with it, lab/test_grow.py",
     "lab/words.py": "lists of words",
+    "inference/attention.py": "tested through inference/test_packing.py, which holds packs against single sequences",
     "inference/model.py": "tested through inference/test_loading.py, which wraps what it loads",
     "inference/libraries.py": "tested through inference/test_loading.py: nothing leaks, every error is a sentence",
     "inference/adapters.py": "tested through inference/test_loading.py, which merges adapters",

@@ -28,7 +28,7 @@ def print_plan(plan: ReplayPlan) -> Prediction | None:
     try:
         prediction = predicted(plan)
     except (CheckpointError, ModelError) as error:  # the report may do without this model: it says so itself
-        terminal.err.print(escape(f"to expect    unknown: {error}"))
+        terminal.err.print(escape(f"cost         unknown: {error}"))
         return None
     for line in prediction.lines():
         terminal.err.print(escape(line))

@@ -107,6 +107,8 @@ def report(  # noqa: PLR0913 - the options of the contract
     options = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     options["chat_template_kwargs"] = _json_option(chat_template_kwargs)
     planned = plan_report(run_dir, out=out_dir, **options)
+    if planned.other_dtype:
+        terminal.err.print(f"[yellow]precision:[/yellow] {escape(planned.other_dtype)}")
     prediction = print_plan(planned) if plan or not quiet else None
     if plan:
         return

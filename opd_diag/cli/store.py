@@ -13,12 +13,11 @@ from rich.table import Table
 
 from opd_diag.cli import terminal
 from opd_diag.cli.terminal import shows_errors
+from opd_diag.errors import InputError
 from opd_diag.records.files import readable_size
 
 if TYPE_CHECKING:
     from opd_diag.replay.upkeep import Contents, StoredPart
-
-GB = 1e9
 
 
 @shows_errors
@@ -41,8 +40,10 @@ def store(
 
     Output folders keep their own copies or links; a report that wants a deleted part again makes it again.
     """
-    from opd_diag.replay.upkeep import delete_parts, parts_to_delete, stored_parts
+    from opd_diag.replay.upkeep import GB, delete_parts, parts_to_delete, stored_parts
 
+    some = leftovers or older_than is not None or max_size is not None
+    _refuse_unclear(everything, some, yes)
     contents = stored_parts(folder)
     chosen = parts_to_delete(
         contents,
@@ -54,15 +55,23 @@ def store(
     _print_contents(contents)
     if list_parts:
         _print_parts([*contents.parts, *contents.leftovers], chosen)
-    if not (leftovers or everything) and older_than is None and max_size is None:
+    if not (everything or some):
         return
     what = f"{_files(len(chosen))}, {readable_size(sum(part.size for part in chosen))}"
+    held = " (output folders hold the rest)" if any(part.linked for part in chosen) else ""
     if yes:
         freed = delete_parts(contents, chosen)
-        terminal.out.print(f"deleted       {what}; {readable_size(freed)} of the disk are free now")
+        terminal.out.print(f"deleted       {what}; this freed {readable_size(freed)}{held}")
     else:
         free = readable_size(sum(part.size for part in chosen if not part.linked))
-        terminal.out.print(f"would delete  {what}; {free} of the disk would be free. Add --yes to do it.")
+        terminal.out.print(f"would delete  {what}; this would free {free}{held}. Add --yes to do it.")
+
+
+def _refuse_unclear(everything: bool, some: bool, yes: bool) -> None:
+    if everything and some:
+        raise InputError("--all deletes every part. Leave it out, or leave the other rules out.")
+    if yes and not (everything or some):
+        raise InputError("--yes alone deletes nothing. Add --older-than, --max-size, --leftovers or --all.")
 
 
 def _print_contents(contents: Contents) -> None:
@@ -86,21 +95,7 @@ def _print_contents(contents: Contents) -> None:
 
 
 def _print_parts(parts: Sequence[StoredPart], chosen: Sequence[StoredPart]) -> None:
-    table = Table(
-        "last use",
-        "kind",
-        "bytes",
-        "key",
-        *(
-            [
-                "",
-            ]
-            if chosen
-            else []
-        ),
-        box=None,
-        pad_edge=False,
-    )
+    table = Table("last use", "kind", "bytes", "key", *([""] if chosen else []), box=None, pad_edge=False)
     doomed = {part.path for part in chosen}
     for part in parts:
         mark = ["to delete" if part.path in doomed else ""] if chosen else []

@@ -1,25 +1,30 @@
 """The only room that runs a model.
 
 ===============  ============================================================================================
-`precision.py`   the same weights in another precision; which precisions a machine computes in
+`model.py`       ``Model``: body, head, what is known of it
 `loading.py`     folder or hub id → ``Model``; adapters, refusals, what a model's folder lacks
 `swapping.py`    one model in memory that becomes one checkpoint after another
 `stored.py`      tensors of safetensors files, read into tensors that are there already
-`model.py`       ``Model``: body, head, what is known of it
-`libraries.py`   what transformers and peft print and raise, made one sentence
 `adapters.py`    PEFT adapters, merged with every weight accounted for
-`head.py`        the output head, applied where wanted; checked against ``model(...).logits``
-`batches.py`     which rollouts are forwarded together: a pure function of their lengths
-`shards.py`      long work in shards that can be kept and found again
-`hidden.py`      last hidden states at chosen places
+`libraries.py`   what transformers and peft print and raise, made one sentence
 `scoring.py`     rollouts → ``Scores``: both models over the same states, exact over the whole vocabulary
-`block.py`       one block of states: two matrices of logits in, the fields of the scores out
+`packing.py`     many sequences in one row without padding, a prompt once for all its responses
+`attention.py`   attention span by span, so that the sequences of a row do not see each other
+`hidden.py`      last hidden states at chosen places, in memory or mapped from a file
+`head.py`        the output head, applied where wanted; checked against ``model(...).logits``
+`onepass.py`     one pass over the vocabulary for both heads: the maths of all sums
+`block.py`       one block of states: hidden states of both in, the fields of the scores out
+`linear.py`      float32 products at the speed of the processor
+`memory.py`      memory given back between bodies and heads
+`shards.py`      long work in shards that can be kept and found again
+`precision.py`   the same weights in another precision; which precisions a machine computes in
+`sampling.py`    prompts → rollouts, with random numbers keyed by (seed, step, prompt, rollout)
+`growing.py`     token by token in a fixed number of places, which those that stop leave to others
+`places.py`      the key–value cache whose places are taken again and again
+`batches.py`     which prompts are read together: a pure function of their lengths
+`drawing.py`     one token from logits and a uniform number
 `size.py`        how large a model is, told from its config
 `pace.py`        how fast this machine is with models of that size, timed for a moment
-`sampling.py`    prompts → rollouts, with random numbers keyed by (seed, step, prompt, rollout)
-`growing.py`    token by token in a fixed number of places, which those that stop leave to others
-`places.py`     the key–value cache whose places are taken again and again
-`drawing.py`     one token from logits and a uniform number
 ===============  ============================================================================================
 """
 

@@ -94,13 +94,17 @@ def read_head(model: Any) -> Head | OwnLogits:
             )
         return OwnLogits(int(config.vocab_size), next(model.parameters()).device)
     bias = getattr(layer, "bias", None)
-    softcap = getattr(config, "final_logit_softcapping", None)
+    softcap = next((cap for cap in (getattr(config, name, None) for name in _SOFTCAPS) if cap is not None), None)
     return Head(
         weight=weight.detach().float(),
         bias=None if bias is None else bias.detach().float(),
         scale=_scale(config),
         softcap=None if softcap is None else float(softcap),
     )
+
+
+_SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""What configs call the soft-cap: Gemma, RecurrentGemma, xLSTM."""
 
 
 def _scale(config: Any) -> float:
@@ -120,7 +124,7 @@ class HeadCheck:
     tolerance: float
     n_states: int
     note: str = ""
-    """What a reader must know; empty where nothing."""
+    """What a reader must know of it; empty where nothing."""
 
 
 CHECKED_TOKENS = 64
@@ -178,6 +182,6 @@ def _note(model: Model) -> str:
     if isinstance(model.head, Head):
         return ""
     return (
-        f"{model.name} has no linear output layer that can be applied apart from its body: the logits that it gives "
-        "itself were used, one sequence at a time, which takes more memory."
+        "it has no linear output layer that can be applied apart from its body. The logits that it gives itself were "
+        "used, one sequence at a time, which takes more memory."
     )

@@ -25,7 +25,8 @@ KERNELS = 24
 """Compiled products that oneDNN remembers, one for each shape: some 300 kB each, and every pack has shapes of its own.
 Its own default, 1024, lets memory grow by hundreds of megabytes; a model needs about ten at a time."""
 
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read when the first product is computed
+for _capacity in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own, and torch's before it
+    os.environ.setdefault(_capacity, str(KERNELS))  # read when the first product is computed
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -123,7 +123,7 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         target = torch.device(device)
-        if target.type not in ("cpu", "cuda", "mps"):
+        if target.type not in ("cpu", "cuda"):  # mps has no float64
             raise RuntimeError(target.type)
         torch.empty(1, device=target)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -56,7 +56,7 @@ BUFFER_BYTES = 33 * 2**20
 """Of the logits of one model, one block of states; there are two. Above 32 MiB the C library gives memory back at
 once."""
 
-ROWS = {"cpu": 256, "cuda": 2048, "mps": 512}
+ROWS = {"cpu": 256, "cuda": 2048}
 """Most states of a block: more would not make the matrix products faster."""
 
 TILE_ELEMENTS = 2**18

@@ -9,40 +9,26 @@ sequences run one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 from torch import Tensor
+
+from opd_diag.errors import ModelError
+from opd_diag.inference.attention import Span, Unpackable, span_attention
 
 if TYPE_CHECKING:
     from opd_diag.inference.model import Model
 
-TOKENS_PER_PACK = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+TOKENS_PER_PACK = {"cpu": 1024, "cuda": 16384}
 """Tokens forwarded at once; bounds the memory of the body whatever the number of rollouts."""
 
-ATTENTION = "opd-diag-packed"
-"""Name under which transformers knows :func:`_attend`."""
-
-MASK_ELEMENTS = 2**22
-"""Largest mask that is made for one response."""
-
 TOLERANCE = 1e-4
-"""Of the hidden states of a pack, relative to the largest, in float32; 16-bit bodies differ by their own rounding."""
+"""Of the hidden states of a pack, relative to the largest, in float32."""
 
 Ids = Sequence[int]
-
-
-@dataclass(frozen=True)
-class Span:
-    """A response in a pack, and the prompt that it follows; both from their first token to past their last."""
-
-    prompt: tuple[int, int]
-    own: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -155,14 +141,21 @@ def takes_packs(model: Model) -> bool:
     ids = [(7 * i + 3) % vocabulary for i in range(24)]
     pack = Pack.of([(ids[:7], ids[7:10]), (ids[:7], ids[10:19]), (ids[19:22], ids[22:])])
     places = [(i, p) for i, span in enumerate(pack.spans) for p in range(span.own[1] - span.own[0] + 1)]
+    precise = _in_float32(model)
     try:
-        found = _in_one_row(model, pack, places).float()
-    except (_Unpackable, ValueError, KeyError):
+        found, expected = (run(precise, pack, places) for run in (_in_one_row, _one_by_one))
+    except (Unpackable, ModelError, *_NOT_AS_EXPECTED):
         return False
-    expected = _one_by_one(model, pack, places).float()
-    tolerance = TOLERANCE if model.dtype == torch.float32 else 100 * torch.finfo(model.dtype).eps
-    difference = float((found - expected).abs().max())
-    return difference <= tolerance * max(1.0, float(expected.abs().max()))
+    return float((found - expected).abs().max()) <= TOLERANCE * max(1.0, float(expected.abs().max()))
+
+
+def _in_float32(model: Model) -> Model:
+    """Give the model as it computes in float32: rounding to 16 bits hides what a pack does wrong."""
+    from opd_diag.inference.precision import OtherPrecision  # which builds on models, and they on this
+
+    if model.dtype == torch.float32:
+        return model
+    return replace(OtherPrecision.of(model, packs=False, body_dtype=torch.float32), forwarded=model.forwarded)
 
 
 def _depends_on_length(config: Any) -> bool:
@@ -189,115 +182,12 @@ def _one_by_one(model: Model, pack: Pack, places: Sequence[tuple[int, int]]) -> 
 
 def _in_one_row(model: Model, pack: Pack, places: Sequence[tuple[int, int]]) -> Tensor:
     ids, positions = (torch.tensor([x], device=model.device) for x in (pack.ids, pack.positions))
-    with _attention(model.hf, pack.spans) as calls:
+    with span_attention(model.hf, pack.spans) as layout:
         states = model.hidden(ids, position_ids=positions)[0]
-    if not calls:
-        raise _Unpackable("its attention cannot be replaced")
+    if not layout.calls:
+        raise Unpackable("its attention cannot be replaced")
     return states[[pack.before(*place) for place in places]]
 
 
-class _Unpackable(Exception):
-    """An architecture whose attention does more than :func:`_attend` knows; never leaves this module."""
-
-
-@dataclass
-class _Layout:
-    spans: tuple[Span, ...]
-    calls: int = 0
-
-    def __bool__(self) -> bool:
-        return self.calls > 0
-
-
-_LAYOUT: ContextVar[_Layout] = ContextVar("layout of the pack that is being forwarded")
-
-
-@contextmanager
-def _attention(hf: Any, spans: tuple[Span, ...]) -> Iterator[_Layout]:
-    """Let the model compute attention span by span."""
-    before = hf.config._attn_implementation
-    layout = _Layout(spans)
-    token = _LAYOUT.set(layout)
-    try:
-        hf.set_attn_implementation(ATTENTION)
-        yield layout
-    finally:
-        _LAYOUT.reset(token)
-        hf.set_attn_implementation(before)
-
-
-_HARMLESS = frozenset(
-    ("position_ids", "cache_position", "past_key_values", "use_cache", "is_causal", "output_attentions", "training")
-)
-"""Arguments of attention that change nothing here; any other that is set makes an architecture unpackable."""
-
-
-def _attend(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None = None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Compute attention span by span; shapes (1, heads, tokens, d), the result (1, tokens, heads, d)."""
-    odd = {n for n, v in others.items() if n not in _HARMLESS and v is not None and v is not False}
-    if attention_mask is not None or odd or not getattr(module, "is_causal", True):
-        raise _Unpackable(", ".join(sorted(odd)) or "mask")
-    layout = _LAYOUT.get()
-    layout.calls += 1
-    out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    for own, before in _attended(layout.spans):
-        attended = _causal(query, key, value, before, own, scaling, sliding_window)
-        out[0, slice(*own)] = attended[0].transpose(0, 1)
-    return out, None
-
-
-def _attended(spans: tuple[Span, ...]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Give each stretch of tokens with what stands before it: prompts with nothing, responses with their prompt."""
-    done: tuple[int, int] | None = None
-    for span in spans:
-        if span.prompt != done:
-            yield span.prompt, (span.prompt[0], span.prompt[0])
-        yield span.own, span.prompt
-        done = span.prompt
-
-
-def _causal(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    before: tuple[int, int],
-    own: tuple[int, int],
-    scaling: float | None,
-    window: int | None,
-) -> Tensor:
-    """Let the tokens of `own` attend to those of `before` and to themselves."""
-    n, m = before[1] - before[0], own[1] - own[0]
-    if not m:
-        return query[:, :, :0, : value.shape[3]]
-    k, v = (_joined(x, before, own) for x in (key, value))
-    options: dict[str, Any] = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
-    attention = torch.nn.functional.scaled_dot_product_attention
-    windowed = window is not None and n + m > window
-    if windowed or (n and m <= 3 * n and m * (n + m) <= MASK_ELEMENTS):
-        mask = torch.ones(m, n + m, dtype=torch.bool, device=query.device).tril_(n)
-        if windowed and window is not None:
-            mask.triu_(n - window + 1)
-        return attention(query[:, :, slice(*own)], k, v, attn_mask=mask, **options)
-    # The rows of the prompt are computed again and thrown away: cheaper than a mask, which no kernel can skip.
-    return attention(_joined(query, before, own), k, v, is_causal=True, **options)[:, :, n:]
-
-
-def _joined(x: Tensor, before: tuple[int, int], own: tuple[int, int]) -> Tensor:
-    if before[0] == before[1]:
-        return x[:, :, slice(*own)]
-    if before[1] == own[0]:
-        return x[:, :, before[0] : own[1]]
-    return torch.cat([x[:, :, slice(*before)], x[:, :, slice(*own)]], dim=2)
-
-
-transformers.AttentionInterface.register(ATTENTION, _attend)
+_NOT_AS_EXPECTED = (TypeError, ValueError, LookupError, AttributeError, RuntimeError)
+"""What code raises that looks for the mask it is used to, or for positions in one row."""

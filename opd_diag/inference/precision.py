@@ -134,7 +134,7 @@ class OtherPrecision(Twin):
         try:
             with in_precision(self.hf.base_model, self.body_dtype), _plain_experts(self.hf):
                 states = super().hidden(tokens, **inputs)
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise self._cannot(" ".join(str(error).split())[:200]) from error
         if states.dtype != self.body_dtype:
             raise self._cannot(f"its hidden states stay {_called(states.dtype)}")

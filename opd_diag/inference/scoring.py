@@ -83,8 +83,8 @@ def score(
     plan = _plan(student, teacher, student_temperature, teacher_temperature)
     _validate(rollouts, student, teacher, plan.vocabulary)
     lengths = [max(len(r.prompt_ids), len(r.teacher_prompt_ids)) + len(r.response_ids) for r in rollouts]
-    places = [[(i, p) for p in _positions(rollout)] for i, rollout in enumerate(rollouts)]
-    first_row = np.cumsum([0, *(len(p) for p in places)])
+    positions = [np.array(_positions(rollout), dtype=np.int32) for rollout in rollouts]
+    first_row = np.cumsum([0, *(len(p) for p in positions)])
     filling = _Filling(int(first_row[-1]))
     told = Told(progress, sum(lengths))
     batches = packs(
@@ -103,7 +103,8 @@ def score(
         rows = np.concatenate([np.arange(first_row[i], first_row[i + 1]) for batch in batches for i in batch])
         filling.put(rows, keep(shard, make))
         told.shard(sum(tokens))
-    filling.put(slice(None), _where(places))
+    rows_of = np.repeat(np.arange(len(rollouts), dtype=np.int32), np.diff(first_row))
+    filling.put(slice(None), {"rollout": rows_of, "position": np.concatenate(positions)})
     tied = int(filling.arrays.pop("tied").sum())
     return Scores(**filling.arrays, grid=plan.grid, provenance=_provenance(student, teacher, states, plan, tied))
 
@@ -173,11 +174,6 @@ def _positions(rollout: Rollout) -> list[int]:
     """Give the positions to score; one past the end is the terminal state of a truncated rollout."""
     end = [len(rollout.response_ids)] if rollout.truncated else []
     return [*rollout.state_positions, *end]
-
-
-def _where(places: list[list[tuple[int, int]]]) -> dict[str, npt.NDArray[Any]]:
-    pairs = np.array([place for of_rollout in places for place in of_rollout], dtype=np.int32).reshape(-1, 2)
-    return {"rollout": pairs[:, 0], "position": pairs[:, 1]}
 
 
 def _teacher_states(

@@ -9,8 +9,8 @@ BLOCK = 64
 """Vocabulary entries whose maximum stands for them in the first pass."""
 
 
-ROWS = 32
-"""Rows that are searched together, so that their candidates fit the cache."""
+CANDIDATES = 2**18
+"""Candidates that are searched together, so that they fit the cache."""
 
 
 def topk(logprobs: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,8 @@ def _topk_by_sorting(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _topk_by_blocks(logits: Tensor, maxima: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     rows, of = logits.reshape(-1, logits.shape[-1]), maxima.reshape(-1, maxima.shape[-1])
-    parts = [_topk_of_few(*pair, k) for pair in zip(rows.split(ROWS), of.split(ROWS), strict=True)]
+    few = max(1, CANDIDATES // (k * BLOCK))
+    parts = [_topk_of_few(*pair, k) for pair in zip(rows.split(few), of.split(few), strict=True)]
     values, ids, tied = (torch.cat(found) for found in zip(*parts, strict=True))
     shape = logits.shape[:-1]
     return values.reshape(*shape, k), ids.reshape(*shape, k), tied.reshape(shape)

@@ -103,7 +103,7 @@ class Account:
         """Count the states that are scored, not those of shards that are found."""
 
         def scored(arrays: dict[str, Any]) -> None:
-            self.work.states += len(arrays["student_entropy"])
+            self.work.states += len(arrays.get("student_entropy", ()))  # a shard of empty responses has no field
 
         return _counted(keep, scored)
 

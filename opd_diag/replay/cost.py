@@ -77,9 +77,9 @@ class Cost:
         gflop = f"{self.gflop:,.0f}" if self.gflop >= 100 else f"{self.gflop:.2g}"  # nan says what it is
         return [f"{self.sampled:,}", f"{self.tokens:,}", gflop, f"{self.minutes:.1f}", readable_size(self.bytes)]
 
-    def __str__(self) -> str:
-        sampled, tokens, gflop, minutes, size = self.texts()
-        return f"{sampled} tokens sampled, {tokens} through bodies, {gflop} GFLOP, {minutes} minutes, {size} written"
+    def rough(self) -> Cost:
+        """Give it to two digits: more would say that a guess is known."""
+        return Cost(_two(self.sampled), _two(self.tokens), float(f"{self.gflop:.2g}"), self.minutes, _two(self.bytes))
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,17 @@ class Prediction:
     """Bytes of the teacher's hidden states that lie in OUT_DIR until it is finished, at most."""
 
     def lines(self) -> list[str]:
-        """Say it, one line a fact."""
-        how = "lengths as recorded" if self.response is None else f"a response has {self.response:.0f} tokens"
-        bound = [] if self.response is None else [f"at most      {self.at_most} (every response fills its room)"]
+        """Say it: a table as :func:`cost_lines` gives it, and what it rests on."""
+        columns = {"predicted": self.likely.rough().texts()}
+        how = "lengths are as recorded"
+        if self.response is not None:
+            columns["at most"] = self.at_most.texts()
+            how = f"a response has {self.response:.0f} tokens; at most: if each fills its room"
         return [
-            f"to expect    {self.likely} (nothing is stored yet; {how})",
-            *bound,
-            f"to hold      {readable_size(self.held)} of weights in memory: a student and the teacher; on disk, "
-            f"until it is done, at most {readable_size(self.meanwhile)} of the teacher's states",
+            *_side_by_side(columns),
+            f"predicted    if nothing is stored yet and {how}",
+            f"in memory    {readable_size(self.held)} of weights, and more: a student and the teacher",
+            f"meanwhile    at most {readable_size(self.meanwhile)} of the teacher's states on disk",
         ]
 
 
@@ -177,16 +180,29 @@ def cost_record(prediction: Prediction | None, actual: Cost, account: Account) -
 def cost_lines(record: dict[str, Any]) -> list[str]:
     """Say what was predicted and what it was, side by side; `record` is that of :func:`cost_record`."""
     actual = Cost(**record["actual"]).texts()
-    predicted = ["unknown"] * len(actual) if record["predicted"] is None else Cost(**record["predicted"]).texts()
-    rows = [("cost", "predicted", "actual"), *zip(TITLES, predicted, actual, strict=True)]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
+    guess = record["predicted"]
+    predicted = ["unknown"] * len(actual) if guess is None else Cost(**guess).rough().texts()
+    lines = _side_by_side({"predicted": predicted, "actual": actual})
     made, found = record["parts_made"], record["parts_found"]
     if found:
         lines.append(
             f"{found} of {made + found} parts were stored already and cost nothing; the prediction has them all"
         )
     return lines
+
+
+def _two(count: int) -> int:
+    return round(float(f"{count:.2g}"))
+
+
+def _side_by_side(columns: dict[str, list[str]]) -> list[str]:
+    """Give costs as the lines of a table; each column is that of :meth:`Cost.texts`."""
+    rows = [("cost", *columns), *zip(TITLES, *columns.values(), strict=True)]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [
+        "  ".join([f"{row[0]:<{first}}", *(f"{t:>{width}}" for t, width in zip(row[1:], others, strict=True))])
+        for row in rows
+    ]
 
 
 def _cost(plan: ReplayPlan, lengths: Lengths, sizes: tuple[ModelSize, ModelSize], pace: Pace, slower: float) -> Cost:

@@ -51,6 +51,8 @@ class ReplayPlan:
     """None when the teacher brings none."""
     notes: tuple[str, ...]
     """What a reader of the report must know."""
+    other_dtype: str | None = None
+    """Why bodies run in another precision than was asked for; None where they do not."""
     digests: Digests = field(default_factory=Digests, compare=False, repr=False)
     """What is known of the files of all these."""
 
@@ -143,6 +145,7 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest, digests: Di
         tokenizer=tokenizer,
         teacher_tokenizer=teacher_tokenizer,
         notes=tuple(notes + [c.note for c in checkpoints if c.note]),
+        other_dtype=too_slow,
         digests=digests,
     )
 

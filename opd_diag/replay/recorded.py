@@ -81,8 +81,9 @@ def _refuse_foreign(path: Path, by_label: dict[str, dict[tuple[int, int], Rollou
         for rollout in rollouts.values():
             if rollout.provenance.weights_key not in ("", keys[label]):
                 raise RolloutsError(
-                    f"The rollouts of {label} in {path} were written by other weights than the {label} of this run. "
-                    "Give rollouts of this very run, or leave --rollouts out to sample new ones."
+                    f"The rollouts of {label} in {path} were written by other weights than the {label} of this run, "
+                    "or by an opd-diag that knew weights by another key. Give rollouts of this very run, or leave "
+                    "--rollouts out to sample new ones."
                 )
             seen = rollout.prompt_ids, rollout.teacher_prompt_ids
             if prompts.setdefault(rollout.prompt_index, seen) != seen:

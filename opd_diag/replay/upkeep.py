@@ -25,6 +25,8 @@ LEFTOVER = "leftover"
 
 DAY = 86_400
 """In seconds."""
+GB = 1e9
+"""In bytes."""
 
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -138,7 +140,8 @@ def parts_to_delete(
     InputError
         A number below 0.
     """
-    for name, value in (("--older-than", older_than), ("--max-size", max_bytes)):
+    gigabytes = None if max_bytes is None else max_bytes / GB
+    for name, value in (("--older-than", older_than), ("--max-size", gigabytes)):
         if value is not None and not value >= 0:
             raise InputError(f"{name} must be at least 0, found {value:g}.")
     if everything:

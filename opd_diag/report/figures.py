@@ -53,6 +53,15 @@ ALIGNMENT_GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Small multiples of the section on training, by what they tell."""
 
+GRADIENT = "Where the gradient is"
+
+INTRODUCTIONS = {
+    GRADIENT: "Which tokens the reverse-KL gradient pushes: those among the k most probable of both models, of one "
+    "alone, or of neither. Where the shared ones get nearly all of it, a loss on these alone would push much the same "
+    "way."
+}
+"""What a group of pictures shows, where its heading does not say it."""
+
 DEPTH_METRICS = ("overlap_ratio", "reverse_kl", "entropy_gap")
 
 Floors = Mapping[str, float]
@@ -119,7 +128,7 @@ def draw_figures(tables: Tables, *, k: int) -> Figures:
     return Figures(
         concentration={STATES_NAMES[s]: list(_concentration(tables.concentration, s, k, floors)) for s in sets},
         alignment={group: list(_alignment(tables, names)) for group, names in ALIGNMENT_GROUPS.items()}
-        | {"Where the gradient is": [_gradient(tables.summary, s) for s in sets]},
+        | {GRADIENT: [_gradient(tables.summary, s) for s in sets]},
         depth={STATES_NAMES[s]: list(_depth(tables.depth, s, floors)) for s in sets},
         entropies=list(_entropies(tables.states, floors)),
     )

@@ -52,8 +52,8 @@ def measured(report: Report) -> Facts:
         ("Sampling", _joined(settings, **_SAMPLING)),
         ("Scored at", _joined(settings, student_temperature="student temperature", teacher_temperature="teacher's")),
         ("Computed with", " on ".join(filter(None, (_text(provenance, "dtype"), _text(provenance, "device"))))),
-        *_floors(provenance.get("precision")),
-        *_logprobs(provenance.get("logprobs")),
+        *_floors(provenance.get("precision"), _teachers(report)),
+        *_logprobs(provenance.get("logprobs"), _teachers(report)),
         *_vocabulary(_dict(provenance, "vocabulary")),
         *_tokenizer(_dict(provenance, "tokenizer")),
         ("Step 0", _STEP_ZERO.get(_text(provenance, "step_zero"), "")),
@@ -143,7 +143,7 @@ def _states(report: Report) -> Facts:
 _FLOORS_SHOWN = ("reverse_kl", "forward_kl", "entropy_gap", "overlap_ratio", "top1_agreement")
 
 
-def _floors(floors: Any) -> Facts:
+def _floors(floors: Any, teachers: set[str]) -> Facts:
     """Say what models that are scored against themselves show, part by part; the larger number of each metric."""
     known = [f for f in floors if isinstance(f, dict)] if isinstance(floors, list) else []
     if not known:
@@ -152,14 +152,34 @@ def _floors(floors: Any) -> Facts:
         "precision": f"Precision floor: {_text(known[0], 'dtype')} against {_text(known[0], 'other_dtype')}",
         "batches": "Precision floor: together against alone",
     }
-    whose = f"{' or '.join(_text(f, 'model') for f in known)}, the larger"
+    whose = _whose([_called(f, teachers) for f in known])
     states = count(max(int(f.get("n_states", 0)) for f in known), "state")
     told = {name: _distances([_dict(f, part) for f in known]) for part, name in names.items()}
     return [
-        (name, f"a model scored against itself is off by {shown} ({whose}; {states})")
+        (name, f"a model scored against itself is off by {shown} ({whose}{states})")
         for name, shown in told.items()
         if shown
     ]
+
+
+def _teachers(report: Report) -> set[str]:
+    """Give the names under which tables and checks know a teacher, and no checkpoint."""
+    summary = report.tables.summary
+    return {*summary["teacher"].astype(str)} - {*summary["label"].astype(str)}
+
+
+def _called(record: dict[str, Any], teachers: set[str]) -> str:
+    name = _text(record, "model")
+    return "the teacher" if name in teachers else name
+
+
+def _whose(models: list[str]) -> str:
+    return "" if len(models) < 2 else f"the larger of {' and '.join(models)}; "
+
+
+def _short(value: float) -> str:
+    """Write one digit, so that no line is broken within an exponent."""
+    return f"{value:.1g}".replace("-", "−")
 
 
 def _distances(parts: list[dict[str, Any]]) -> str:
@@ -169,11 +189,11 @@ def _distances(parts: list[dict[str, Any]]) -> str:
         defined = [value for value in values if not math.isnan(value)]
         if defined:
             name = quantity(metric).title
-            found.append(f"{max(defined):.1g} in {name[0].lower()}{name[1:]}")
+            found.append(f"{_short(max(defined))} in {name[0].lower()}{name[1:]}")
     return ", ".join(found)
 
 
-def _logprobs(checks: Any) -> Facts:
+def _logprobs(checks: Any, teachers: set[str]) -> Facts:
     """Say how far log-probabilities as sampled are from the replayed ones, each number of the model furthest off."""
     known = [c for c in checks if isinstance(c, dict)] if isinstance(checks, list) else []
     if not known:
@@ -183,11 +203,12 @@ def _logprobs(checks: Any) -> Facts:
         for name in ("mean_abs_difference", "max_abs_difference", "share_above")
     )
     tokens = count(sum(int(c.get("n_tokens", 0)) for c in known), "token")
-    worst = _text(known[means.index(max(means))], "model")
+    worst = _called(known[means.index(max(means))], teachers)
+    share = f"{100 * max(shares):.2g} % of the tokens of one model at most" if max(shares) > 0 else "no token"
     told = [
-        f"log-probabilities of {tokens} differ by {max(means):.1g} nats on average ({worst}, the most)",
-        f"by {max(largest):.1g} at most",
-        f"by more than 0.01 at {100 * max(shares):.2g} % of the tokens of a model",
+        f"log-probabilities of {tokens} differ by {_short(max(means))} nats on average ({worst}, the most)",
+        f"by {_short(max(largest))} at most",
+        f"by more than 0.01 at {share}",
     ]
     return [("Sampled against replayed", ", ".join(told))]
 

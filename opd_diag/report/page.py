@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from opd_diag.plots.quantities import quantity
 from opd_diag.report import responses, sections
-from opd_diag.report.figures import Figures
+from opd_diag.report.figures import INTRODUCTIONS, Figures
 from opd_diag.report.markdown import SHOWN_METRICS
 from opd_diag.report.measured import limitations, measured, models_of, settings_of
 from opd_diag.report.wording import NEAR_LEGEND, STATES_NAMES, STATUS_SYMBOLS, STATUS_WORDS, one_line, visible
@@ -43,6 +43,7 @@ def report_page(report: Report, figures: Figures) -> str:
         limitations=limitations(report),
         definitions=sections.definitions(),
         teacher=_teacher(report),
+        intros=INTRODUCTIONS,
     )  # fmt: skip
 
 

@@ -125,7 +125,8 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
             f"All {len(theirs)} responses of the teacher were cut at the limit of {plan.settings.max_new_tokens}, so "
             "how it ends is not seen. Raise --max-new-tokens to let it finish."
         )
-    notes += [check.note for check in replayed.heads if check.note]
+    for note in dict.fromkeys(check.note for check in replayed.heads if check.note):
+        notes.append(f"Of {', '.join(check.model for check in replayed.heads if check.note == note)}: {note}")
     notes += [f"The precision floor of {f.model} is not known in full. {f.note}" for f in replayed.floors if f.note]
     notes += [check.note for check in replayed.logprobs if check.note]
     if not all(r.provenance.plain for s in replayed.scored for r in s.rollouts):

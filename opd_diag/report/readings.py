@@ -114,7 +114,7 @@ def gradient_reading(summary: pd.DataFrame, states: str) -> str:
         return f"Undefined: {quantity('shared_gradient_ratio').undefined}."
     first, last = shared.iloc[0], shared.iloc[-1]
     before = "" if len(shared) == 1 else f"{number(first['value'], 2)} at {called(first['label'], first['step'])} and "
-    kinds = {"student_only": "the student's only get", "teacher_only": "the teacher's only", "other": "all others"}
+    kinds = {"student_only": "student-only tokens get", "teacher_only": "teacher-only ones", "other": "all others"}
     rest = [
         f"{name} {_share(row['value'])}"
         for kind, name in kinds.items()
@@ -122,7 +122,7 @@ def gradient_reading(summary: pd.DataFrame, states: str) -> str:
     ]
     counts = [count(last["n_prompts"], "prompt"), count(last["n_states"], "state")]
     if last["n_undefined"]:
-        counts.append(f"{int(last['n_undefined']):,} without a gradient")
+        counts.append(f"{int(last['n_undefined']):,} undefined")
     value = f"{with_interval(*_estimate(last))} at {called(last['label'], last['step'])}"
     return (
         f"Of the gradient's squared length, shared tokens get {before}{value}; there {', '.join(rest)} "

@@ -85,18 +85,35 @@ def test_report_prints_headline_verdicts_and_page(tiny_run, out, without_pages):
 
 def test_the_plan_comes_before_the_work(tiny_run, out, without_pages):
     lines = reported(tiny_run.run_dir, "--out", out).stderr.splitlines()
-    assert [line.split("  ")[0] for line in lines[:9]] == [
+    assert [line.split("  ")[0] for line in lines[:15]] == [
         "run",
         "teacher",
         "step 0",
         "prompts",
         "to sample",
         "to score",
-        "to expect",
-        "at most",
-        "to hold",
+        "cost",
+        "tokens sampled",
+        "tokens through bodies",
+        "GFLOP",
+        "minutes",
+        "written",
+        "predicted",
+        "in memory",
+        "meanwhile",
     ]
-    assert lines[9].startswith("teacher: sampling responses")
+    assert re.split(r"  +", lines[6]) == ["cost", "predicted", "at most"]
+    assert lines[15].startswith("teacher: sampling responses")
+    assert max(map(len, lines[6:15])) < 100
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_another_precision_than_was_asked_for_is_said(tiny_run, out, without_pages, monkeypatch, quiet):
+    monkeypatch.setattr("opd_diag.inference.precision.cpu_computes", lambda dtype: False)
+    asked = ["--out", out, "--dtype", "bfloat16", "--checkpoints", "30", *quiet]
+    first = reported(tiny_run.run_dir, *asked).stderr.splitlines()[0]
+    assert first.startswith("precision: This CPU has no instructions for bfloat16")
+    assert first.endswith("float32 was used.")
 
 
 def test_what_it_cost_comes_after_the_work(tiny_run, out, without_pages):
@@ -119,7 +136,7 @@ def test_a_model_whose_size_cannot_be_told_is_no_reason_to_stop(tiny_run, out, w
 
     monkeypatch.setattr("opd_diag.replay.cost.model_size", refused)
     lines = reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30").stderr.splitlines()
-    assert lines[6] == "to expect    unknown: Of no known shape."
+    assert lines[6] == "cost         unknown: Of no known shape."
     cost = json.loads((out / "report.json").read_text())["provenance"]["cost"]
     assert (cost["predicted"], cost["actual"]["gflop"]) == (None, None)
 
@@ -148,7 +165,7 @@ def test_progress_off_a_terminal_is_plain_lines(tiny_run, out, without_pages):
     lines = reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30").stderr.splitlines()
     assert ESCAPE not in "".join(lines)
     assert all("\r" not in line for line in lines)
-    told = [re.sub(r"[\d.]+ s$", "T", line) for line in lines[9:-6]]
+    told = [re.sub(r"[\d.]+ s$", "T", line) for line in lines[15:-6]]
     tokens = re.search(r": ([\d,]+) in", told[2])[1]
     assert told[0] == "teacher: sampling responses: 16 in T"
     assert [t.split(": ")[:2] for t in told] == [

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models import CONTEXT, FAMILIES, V, tiny_model, wrapped
+import transformers
+from models import CONTEXT, FAMILIES, V, randomise, tiny_model, wrapped
 from torch import nn
 
 from opd_diag.errors import ModelError
@@ -54,6 +55,23 @@ class TestHealthyHeads:
         assert (head.bias is not None, head.scale, head.softcap) == traits
         assert head.weight.shape[0] == V
         assert head.weight.dtype == torch.float32
+
+    @pytest.mark.parametrize(
+        ("kind", "changes"),
+        [
+            ("RecurrentGemma", {"logits_soft_cap": 2.0, "attention_window_size": 16, "head_dim": 8}),
+            ("xLSTM", {"output_logit_soft_cap": 2.0, "num_heads": 4}),
+        ],
+    )
+    def test_a_soft_cap_by_another_name(self, kind, changes):
+        sizes = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+        hf = transformers.AutoModelForCausalLM.from_config(
+            getattr(transformers, f"{kind}Config")(**sizes, intermediate_size=48, pad_token_id=None, **changes)
+        )
+        randomise(hf)
+        model = wrap_model(hf, name=kind)
+        assert model.head.softcap == 2.0
+        assert check_head(model, IDS).max_abs_difference < 1e-5
 
     def test_tied_weights_are_the_embedding(self):
         hf = tiny_model("qwen3")
@@ -177,7 +195,9 @@ class TestModelsWithoutALinearHead:
         assert model.vocabulary == V
         check = check_head(model, IDS)
         assert check.max_abs_difference == 0
-        assert check.note.startswith("m has no linear output layer that can be applied apart from its body: the logits")
+        assert check.note.startswith(
+            "it has no linear output layer that can be applied apart from its body. The logits"
+        )
         assert check_head(wrapped(), IDS).note == ""
 
     def test_tiles_are_copies(self, model):

@@ -12,9 +12,10 @@ import torch
 import transformers
 from models import _SIZES, FAMILIES, V, randomise, tiny_model, wrapped
 
-from opd_diag.inference import packing, wrap_model
+from opd_diag.inference import attention, packing, wrap_model
+from opd_diag.inference.attention import Span
 from opd_diag.inference.model import Model
-from opd_diag.inference.packing import Pack, Span, packs, states_before, takes_packs
+from opd_diag.inference.packing import Pack, packs, states_before, takes_packs
 
 HEADS = {"head_dim": 8}
 WINDOWS = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
@@ -51,6 +52,15 @@ UNPACKABLE = {
         HEADS | WINDOWS | {"num_local_experts": 4, "num_experts_per_tok": 2, "rope_scaling": None},
     ),
     "attention of its own": ("GPTJ", {"rotary_dim": 8}),
+    "attention that looks into its mask": (
+        "DeepseekV32",
+        {
+            **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12},
+            **{"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "n_shared_experts": 1},
+            **{"moe_intermediate_size": 16, "first_k_dense_replace": 1, "num_key_value_heads": 4},
+            **{"index_n_heads": 4, "index_head_dim": 16, "index_topk": 8},
+        },
+    ),
     "a state instead of attention": ("Mamba", {"state_size": 4}),
     "linear attention in some layers": (
         "Qwen3Next",
@@ -260,7 +270,7 @@ class TestPackedIsSingle:
         assert_packed_is_single(model, sequences)
 
     def test_where_no_mask_may_be_made(self, monkeypatch):
-        monkeypatch.setattr(packing, "MASK_ELEMENTS", 0)
+        monkeypatch.setattr(attention, "MASK_ELEMENTS", 0)
         assert_packed_is_single(wrapped())
 
     def test_in_sixteen_bits_within_their_own_rounding(self):
@@ -292,7 +302,7 @@ class TestItIsMeasured:
         ids=["one long row", "all that stands before", "a response without its prompt"],
     )
     def test_attention_that_sees_what_it_should_not(self, monkeypatch, leak):
-        monkeypatch.setattr(packing, "_attended", leak)
+        monkeypatch.setattr(attention, "_attended", leak)
         model = wrapped()
         with torch.no_grad():
             wrong = packing._in_one_row(model, Pack.of(SEQUENCES), every_place(SEQUENCES))
@@ -321,13 +331,13 @@ class TestItIsMeasured:
 
     def test_an_argument_of_attention_that_nobody_knows(self, monkeypatch):
         model = wrapped()
-        attend = packing._attend
+        attend = attention.attend
         interface = transformers.AttentionInterface
-        interface.register(packing.ATTENTION, lambda *a, **o: attend(*a, **o | {"novel": torch.ones(1)}))
+        interface.register(attention.ATTENTION, lambda *a, **o: attend(*a, **o | {"novel": torch.ones(1)}))
         try:
             assert not takes_packs(model)
         finally:
-            interface.register(packing.ATTENTION, attend)
+            interface.register(attention.ATTENTION, attend)
         assert takes_packs(model)
 
     def test_once_a_model(self, monkeypatch):
@@ -336,6 +346,31 @@ class TestItIsMeasured:
         packed(model, SEQUENCES)
         packed(model, SEQUENCES)
         assert measured == [model]
+
+
+class TestInSixteenBits:
+    """Where rounding is as large as what a pack gets wrong."""
+
+    @pytest.mark.parametrize(
+        ("kind", "changes"),
+        [
+            UNPACKABLE["linear attention in some layers"],
+            UNPACKABLE["attention that looks into its mask"],
+            ("Lfm2", {"layer_types": ["conv", "full_attention"]}),
+        ],
+    )
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    def test_what_is_unpackable_stays_so(self, kind, changes, dtype):
+        model = other(kind, changes, spread=0.05)
+        model.hf.to(dtype)
+        assert not takes_packs(model)
+
+    @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3_moe"])
+    def test_what_takes_packs_still_does_and_keeps_its_weights(self, family):
+        model = wrap_model(tiny_model(family).bfloat16(), name="half")
+        assert takes_packs(model)
+        assert {p.dtype for p in model.hf.parameters()} == {torch.bfloat16}
+        assert model.forwarded.tokens > 0
 
 
 class TestNothingElseChanges:
@@ -358,7 +393,7 @@ class TestNothingElseChanges:
         handle.remove()
         assert model.hf.config._attn_implementation == "sdpa"
         with pytest.raises(LookupError):
-            packing._LAYOUT.get()
+            attention._LAYOUT.get()
         assert_packed_is_single(model)
 
     def test_a_model_that_takes_no_packs_keeps_its_attention(self):

@@ -102,6 +102,15 @@ def test_weights_are_put_back_where_a_layer_fails():
 
 
 @torch.inference_mode()
+def test_an_embedding_that_gives_more_than_rows_is_refused():
+    hf = tiny_model()
+    hook = hf.model.embed_tokens.register_forward_hook(lambda module, args, output: (output, None))
+    with pytest.raises(ModelError, match="LlamaForCausalLM cannot be run in float64 here: 'tuple' object"):
+        other_precision(wrap_model(hf, name="model")).hidden(TOKENS)
+    hook.remove()
+
+
+@torch.inference_mode()
 def test_a_body_that_goes_back_to_its_own_precision_is_refused():
     hf = tiny_model()
     hook = hf.model.norm.register_forward_hook(lambda module, args, output: output.float())

@@ -53,7 +53,7 @@ def test_title_axis_and_legend_say_what_it_is(run):
     assert ax.get_xlabel() == "optimiser step"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "25", "50", "75", "100"]
     names = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert names == ["shared", "student's only", "teacher's only", "all other"]
+    assert names == ["shared", "student-only", "teacher-only", "all other"]
     looks = [(handle.get_facecolor(), handle.get_hatch()) for handle in ax.get_legend().get_patches()]
     assert len({colour for colour, _ in looks}) == len({hatch for _, hatch in looks}) == 4
     assert {"0.78", "0.92", "0.15"} <= set(texts(ax))

@@ -50,6 +50,12 @@ def test_scored_states():
     assert account.work.states == 9
 
 
+def test_a_shard_without_a_state_counts_none():
+    account = Account()
+    assert account.scoring(made_anew)(SHARD, dict) == {}
+    assert account.work.states == 0
+
+
 def test_what_is_found_is_not_counted():
     account = Account()
     found = {"student_entropy": np.zeros(9)}

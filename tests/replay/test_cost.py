@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -98,15 +99,17 @@ def test_a_slower_machine_takes_longer_for_the_page(tiny_run, monkeypatch):
 
 def test_what_is_said_beforehand(whole):
     prediction, _, _ = whole
-    expect, most, hold = prediction.lines()
-    assert expect == f"to expect    {prediction.likely} (nothing is stored yet; a response has 6 tokens)"
-    assert most == f"at most      {prediction.at_most} (every response fills its room)"
-    assert "800 tokens sampled" in most
+    *table, how, memory, meanwhile = prediction.lines()
+    rows = [re.split(r"  +", line) for line in table]
+    assert rows[0] == ["cost", "predicted", "at most"]
+    costs = prediction.likely.rough().texts(), prediction.at_most.texts()
+    assert rows[1:] == [list(row) for row in zip(cost.TITLES, *costs, strict=True)]
+    assert rows[1][2] == "800"
+    assert len({len(line) for line in table}) == 1
+    assert how == ("predicted    if nothing is stored yet and a response has 6 tokens; at most: if each fills its room")
     size, states = 2 * prediction.sizes[0].parameters * 4, 2 * 16 * (10 + 1) * 32 * 4
-    assert hold == (
-        f"to hold      {size / 1000:.1f} kB of weights in memory: a student and the teacher; on disk, until it is "
-        f"done, at most {states / 1000:.1f} kB of the teacher's states"
-    )
+    assert memory == f"in memory    {size / 1000:.1f} kB of weights, and more: a student and the teacher"
+    assert meanwhile == f"meanwhile    at most {states / 1000:.1f} kB of the teacher's states on disk"
 
 
 def test_recorded_lengths_leave_nothing_to_assume(tiny_run, whole):
@@ -114,9 +117,9 @@ def test_recorded_lengths_leave_nothing_to_assume(tiny_run, whole):
     prediction = predicted(planned(tiny_run, rollouts=str(out / "rollouts")))
     assert prediction.likely == prediction.at_most
     assert prediction.likely.sampled == 0
-    expect, hold = prediction.lines()
-    assert "lengths as recorded" in expect
-    assert hold.startswith("to hold")
+    lines = prediction.lines()
+    assert re.split(r"  +", lines[0]) == ["cost", "predicted"]
+    assert lines[6] == "predicted    if nothing is stored yet and lengths are as recorded"
 
 
 def test_side_by_side(whole):
@@ -124,7 +127,7 @@ def test_side_by_side(whole):
     account = cost.Account(made=7)
     lines = cost_lines(cost_record(prediction, actual, account))
     assert lines[0].split() == ["cost", "predicted", "actual"]
-    for line, title, a, b in zip(lines[1:], TITLES, prediction.likely.texts(), actual.texts(), strict=True):
+    for line, title, a, b in zip(lines[1:], TITLES, prediction.likely.rough().texts(), actual.texts(), strict=True):
         assert line.split("  ")[0] == title
         assert line.removeprefix(title).split() == [*a.split(), *b.split()]
     assert len({len(line) for line in lines}) == 1, "columns"

@@ -37,9 +37,9 @@ def told(report, checks):
 def test_the_furthest_off_is_named(report):
     assert told(report, CHECKS) == (
         "log-probabilities of 2,000 tokens differ by 0.3 nats on average (step 40, the most), by 2 at most, "
-        "by more than 0.01 at 12 % of the tokens of a model"
+        "by more than 0.01 at 12 % of the tokens of one model at most"
     )
-    assert "2e-07 nats on average (step 0, the most), by 3e-06 at most, by more than 0.01 at 0 %" in told(
+    assert "2e−07 nats on average (step 0, the most), by 3e−06 at most, by more than 0.01 at no token" in told(
         report, CHECKS[:1]
     )
 

@@ -248,9 +248,9 @@ def test_the_floor_is_told_in_both_its_parts(marked):
     text = re.sub(r"\s+", " ", marked.text)
     assert (
         "Precision floor: float32 against float64 a model scored against itself is off by 0.2 in reverse KL, 0.001 in "
-        "overlap ratio (step 0 or teacher, the larger; 512 states)"
+        "overlap ratio (the larger of step 0 and the teacher; 512 states)"
     ) in text
-    assert "Precision floor: together against alone a model scored against itself is off by 3e-09 in reverse KL" in text
+    assert "Precision floor: together against alone a model scored against itself is off by 3e−09 in reverse KL" in text
 
 
 def test_notebooks_mark_what_is_within_the_floor(tmp_path):

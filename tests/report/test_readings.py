@@ -101,8 +101,8 @@ def test_a_mean_distance_of_entropies_is_marked(run):
 def test_gradient_tells_the_four_shares(run):
     assert gradient_reading(run.summary, "on-policy") == (
         "Of the gradient's squared length, shared tokens get 0.78 at step 0 and 0.92 [0.86, 0.98] at step 100; there "
-        "the student's only get 0.05, the teacher's only 0.005, all others 0.03 (32 prompts, 2,560 states, 3 without a "
-        "gradient)."
+        "student-only tokens get 0.05, teacher-only ones 0.005, all others 0.03 (32 prompts, 2,560 states, 3 "
+        "undefined)."
     )
     one = SyntheticRun(steps=[40])
     assert "get 0.78 [0.73, 0.83] at step 40; there" in gradient_reading(one.summary, "on-policy")
@@ -116,4 +116,4 @@ def test_gradient_of_equal_models_says_why_there_is_none(run):
 def test_gradient_does_not_call_a_small_share_none(run):
     small = run.summary["metric"] == "teacher_only_gradient_ratio"
     summary = run.summary.assign(value=run.summary["value"].mask(small, 0.0002))
-    assert "the teacher's only under 0.001, all others 0.03 (" in gradient_reading(summary, "on-policy")
+    assert "teacher-only ones under 0.001, all others 0.03 (" in gradient_reading(summary, "on-policy")

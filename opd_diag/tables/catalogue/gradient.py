@@ -65,7 +65,7 @@ ENTRIES: tuple[Metric, ...] = (
     ),
     Metric(
         name="student_only_gradient_ratio",
-        title="Gradient on the student's own tokens",
+        title="Gradient on student-only tokens",
         symbol=r"$\|g_{S \setminus T}\|^2\,/\,\|g\|^2$",
         unit="ratio",
         low=0.0,
@@ -84,7 +84,7 @@ ENTRIES: tuple[Metric, ...] = (
     ),
     Metric(
         name="teacher_only_gradient_ratio",
-        title="Gradient on the teacher's own tokens",
+        title="Gradient on teacher-only tokens",
         symbol=r"$\|g_{T \setminus S}\|^2\,/\,\|g\|^2$",
         unit="ratio",
         low=0.0,
