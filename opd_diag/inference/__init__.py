@@ -30,7 +30,8 @@
 
 from opd_diag.inference.head import HeadCheck, check_head
 from opd_diag.inference.hidden import HiddenStates, Place, teacher_hidden
-from opd_diag.inference.loading import Model, load_model, resolve_device, wrap_model
+from opd_diag.inference.loading import load_model, resolve_device
+from opd_diag.inference.model import Model, wrap_model
 from opd_diag.inference.precision import OtherPrecision, Twin, reference_dtype, usable_dtype
 from opd_diag.inference.sampling import sample_rollouts
 from opd_diag.inference.scoring import score

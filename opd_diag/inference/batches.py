@@ -1,4 +1,4 @@
-"""Which rollouts are forwarded together: a pure function of their lengths."""
+"""Which prompts are read together, padded to the longest: a pure function of their lengths."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-TOKENS_PER_BATCH = 1024
-"""Padded tokens forwarded at once; bounds the memory of the body whatever the number of rollouts."""
 
-
-def length_sorted_batches(lengths: Sequence[int], tokens_per_batch: int = TOKENS_PER_BATCH) -> list[list[int]]:
+def length_sorted_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
     """Group indices by length, longest first, so that padding is small and no batch exceeds the budget.
 
     A sequence longer than the budget gets a batch of its own. Equal lengths keep their order.

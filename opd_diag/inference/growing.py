@@ -17,7 +17,7 @@ from torch import Tensor
 
 from opd_diag.errors import ModelError
 from opd_diag.inference.drawing import draw, tempered_logprobs
-from opd_diag.inference.loading import Model
+from opd_diag.inference.model import Model
 from opd_diag.inference.places import open_places
 from opd_diag.records.sampling import Sampling
 from opd_diag.tokenization import EncodedPrompt

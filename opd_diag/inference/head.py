@@ -16,7 +16,7 @@ from opd_diag.errors import ModelError
 from opd_diag.inference.linear import linear
 
 if TYPE_CHECKING:
-    from opd_diag.inference.loading import Model
+    from opd_diag.inference.model import Model
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,11 @@ import transformers
 from opd_diag.errors import CheckpointError, InputError
 from opd_diag.inference.adapters import merged, some
 from opd_diag.inference.libraries import errors_of, quiet
-from opd_diag.inference.model import Forwarded, Model, own_stop_ids, wrap_model
+from opd_diag.inference.model import Model, own_stop_ids, wrap_model
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.contents import Stamp, refuse_changed
 from opd_diag.runs.fingerprint import checkpoint_stamps
 from opd_diag.tokenization import split_revision
-
-__all__ = ["DTYPES", "Forwarded", "Model", "load_model", "resolve_device", "unchanged", "wrap_model"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from opd_diag.inference.batches import length_sorted_batches, right_padded
-from opd_diag.inference.loading import Model
+from opd_diag.inference.model import Model
 
 SPARE = 64
 """Columns beyond those that the longest row may need; whenever they are used up, all rows are moved to the front."""

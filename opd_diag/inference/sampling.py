@@ -15,7 +15,7 @@ import torch
 
 from opd_diag.errors import ModelError, PromptsError
 from opd_diag.inference.growing import Row, Rules, check_grown, elsewhere, grow
-from opd_diag.inference.loading import Model
+from opd_diag.inference.model import Model
 from opd_diag.inference.places import SPARE
 from opd_diag.inference.shards import Keep, Progress, Shard, Told, keep_nothing
 from opd_diag.records.answer import is_correct

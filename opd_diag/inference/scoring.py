@@ -25,6 +25,7 @@ from opd_diag.errors import ModelError, RolloutsError
 from opd_diag.inference.block import BlockPlan, Blocks
 from opd_diag.inference.head import OwnLogits
 from opd_diag.inference.hidden import HiddenStates
+from opd_diag.inference.linear import AVAILABLE
 from opd_diag.inference.memory import give_back
 from opd_diag.inference.model import Model
 from opd_diag.inference.packing import TOKENS_PER_PACK, Pack, packs, states_before
@@ -106,7 +107,8 @@ def score(
     rows_of = np.repeat(np.arange(len(rollouts), dtype=np.int32), np.diff(first_row))
     filling.put(slice(None), {"rollout": rows_of, "position": np.concatenate(positions)})
     tied = int(filling.arrays.pop("tied").sum())
-    return Scores(**filling.arrays, grid=plan.grid, provenance=_provenance(student, teacher, states, plan, tied))
+    about = _provenance(student, teacher, states, plan) | {"n_tied": tied, "sizes": _sizes(student, teacher, blocks)}
+    return Scores(**filling.arrays, grid=plan.grid, provenance=about)
 
 
 def _tokens_per_pack(student: Model, teacher: Model) -> int:
@@ -245,7 +247,17 @@ def _refuse_nan(arrays: Mapping[str, npt.NDArray[Any]], start: int, batch: _Batc
             )
 
 
-def _provenance(student: Model, teacher: Model, states: str, plan: BlockPlan, tied: int) -> dict[str, object]:
+def _sizes(student: Model, teacher: Model, blocks: Blocks) -> dict[str, object]:
+    """Give what decides in which order numbers are added up."""
+    return {
+        "tokens_of_a_pack": _tokens_per_pack(student, teacher),
+        "states_of_a_block": blocks.rows,
+        "ids_of_a_tile": blocks.one_pass.width,
+        "onednn": AVAILABLE,
+    }
+
+
+def _provenance(student: Model, teacher: Model, states: str, plan: BlockPlan) -> dict[str, object]:
     return {
         "states": states,
         "student": _of_model(student) | {"label": student.label, "step": student.step},
@@ -254,7 +266,6 @@ def _provenance(student: Model, teacher: Model, states: str, plan: BlockPlan, ti
         "teacher_temperature": plan.teacher_temperature,
         "common_vocabulary": plan.vocabulary,
         "stop_ids": list(plan.stop_ids),
-        "n_tied": tied,
         "dtype": str(student.dtype).removeprefix("torch."),
         "device": str(student.device),
         "threads": torch.get_num_threads(),

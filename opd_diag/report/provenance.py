@@ -45,6 +45,8 @@ def provenance(plan: ReplayPlan, replayed: Replay) -> dict[str, Any]:
         "device": scores["device"],
         "dtype": scores["dtype"],
         "threads": scores["threads"],
+        "sizes": scores["sizes"],
+        "n_tied": sum(s.scores.provenance["n_tied"] for s in replayed.scored),
         "precision": [asdict(floor) for floor in replayed.floors],
         "logprobs": [asdict(check) for check in replayed.logprobs],
         "step_zero": plan.step_zero_known,

@@ -12,9 +12,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from opd_diag.errors import ModelError, RolloutsError
-from opd_diag.inference import onepass, packing, sample_rollouts, score, wrap_model
+from opd_diag.inference import linear, onepass, packing, sample_rollouts, score, wrap_model
 from opd_diag.inference.head import Head
-from opd_diag.inference.loading import Model
+from opd_diag.inference.model import Model
 from opd_diag.records.prompt import Prompt
 from opd_diag.records.sampling import Sampling
 from opd_diag.records.scores import TENSOR_FIELDS, Scores
@@ -430,6 +430,15 @@ class TestProvenance:
         assert about["teacher"]["name"] == "big teacher"
         assert about["common_vocabulary"] == V
         assert (about["dtype"], about["device"]) == ("float32", "cpu")
+
+    def test_says_in_which_pieces_numbers_were_added_up(self, monkeypatch, student, teacher, rollouts, scores):
+        assert scores.provenance["sizes"] == {
+            "tokens_of_a_pack": 1024, "states_of_a_block": 256, "ids_of_a_tile": 1024, "onednn": linear.AVAILABLE,
+        }  # fmt: skip
+        token_budget(monkeypatch, 40)
+        monkeypatch.setattr(onepass, "BUFFER_BYTES", 4 * V * 3)
+        sizes = score(student, teacher, rollouts[:2]).provenance["sizes"]
+        assert (sizes["tokens_of_a_pack"], sizes["states_of_a_block"]) == (40, 3)
 
     def test_survives_a_file(self, tmp_path, scores):
         scores.save(tmp_path / "s.safetensors")

@@ -50,7 +50,7 @@ class Kept:
 def test_no_batch_is_cut_and_none_is_lost(seed):
     random = np.random.default_rng(seed)
     lengths = random.integers(1, 4000, size=30).tolist()
-    batches = length_sorted_batches(lengths)
+    batches = length_sorted_batches(lengths, 1024)
     cut = shards.shards(batches, lengths)
     assert list(itertools.chain(*cut)) == batches
     sizes = [[sum(lengths[i] for i in batch) for batch in shard] for shard in cut]
@@ -62,7 +62,7 @@ def test_no_batch_is_cut_and_none_is_lost(seed):
 
 def test_a_small_set_is_one_shard():
     lengths = [100] * 16
-    assert len(shards.shards(length_sorted_batches(lengths), lengths)) == 1
+    assert len(shards.shards(length_sorted_batches(lengths, 1024), lengths)) == 1
     assert shards.shards([], []) == []
 
 
