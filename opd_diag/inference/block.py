@@ -13,6 +13,9 @@ from opd_diag.inference.head import Head, OwnLogits
 from opd_diag.inference.onepass import OnePass, Top
 from opd_diag.metrics.topk import block_maxima, topk_of_blocks
 
+ROWS_BY_DEFINITION = 8
+"""States that are scored at a time by the definitions, which make a dozen matrices of float64."""
+
 
 @dataclass(frozen=True)
 class BlockPlan:
@@ -77,7 +80,7 @@ class Blocks:
         fields = self._by_one_pass(student, teacher, sampled)
         odd = ~torch.stack([v.isfinite() for n, v in fields.items() if n in _FINITE]).all(0)
         if odd.any():
-            ours = self._row_by_row(student[odd], teacher[odd], sampled[odd])
+            ours = self._few_by_few(student[odd], teacher[odd], sampled[odd])
             for name, values in ours.items():
                 fields[name][odd] = values.to(fields[name].dtype)
         norms = [fields.pop(name) for name in ("student_normaliser", "teacher_normaliser")]
@@ -116,19 +119,16 @@ class Blocks:
             *(_logprobs(top, *pair) for top, pair in zip(tops, (norms, norms[::-1]), strict=True))
         )
 
-    def _row_by_row(self, student: Tensor, teacher: Tensor, sampled: Tensor) -> dict[str, Tensor]:
+    def _few_by_few(self, student: Tensor, teacher: Tensor, sampled: Tensor) -> dict[str, Tensor]:
         """Do the same by the definitions, which know what masked ids mean: slow, and rarely needed."""
-        rows = []
-        for row in range(len(sampled)):
-            s, t = (
-                head.tile(hidden[row : row + 1], 0, self.plan.vocabulary).double() / temperature
-                for head, hidden, temperature in zip(
-                    self.heads, (student, teacher), self.plan.temperatures, strict=True
-                )
-            )
+        parts = []
+        for start in range(0, len(sampled), ROWS_BY_DEFINITION):
+            part = slice(start, start + ROWS_BY_DEFINITION)
+            both = zip(self.heads, (student[part], teacher[part]), self.plan.temperatures, strict=True)
+            s, t = (head.tile(hidden, 0, self.plan.vocabulary).double() / by for head, hidden, by in both)
             norms = {"student_normaliser": s.logsumexp(-1), "teacher_normaliser": t.logsumexp(-1)}
-            rows.append(norms | self._by_definition(s.log_softmax(-1), t.log_softmax(-1), sampled[row : row + 1]))
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+            parts.append(norms | self._by_definition(s.log_softmax(-1), t.log_softmax(-1), sampled[part]))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _by_definition(self, p: Tensor, q: Tensor, sampled: Tensor) -> dict[str, Tensor]:
         fields = {

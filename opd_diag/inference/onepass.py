@@ -37,7 +37,7 @@ The second sweep takes p = e/(1 + Z₀), q = f/(1 + Y₀), with m = p + q, and g
 JS = log 2 - ½ Σ m log m - ½ (H(p) + H(q)).
 
 **What it cannot do.** A logit of minus infinity (a masked id) makes x undefined. Such states come out as NaN
-here and are computed again, one row at a time, by the functions of :mod:`opd_diag.metrics`, which are also what
+here and are computed again, a few at a time, by the functions of :mod:`opd_diag.metrics`, which are also what
 tests hold this against.
 """
 
