@@ -45,7 +45,7 @@ def provenance(plan: ReplayPlan, replayed: Replay) -> dict[str, Any]:
         "device": scores["device"],
         "dtype": scores["dtype"],
         "threads": scores["threads"],
-        "sizes": scores["sizes"],
+        "sizes": dict(sorted(scores["sizes"].items())),  # as a file gives them back
         "n_tied": sum(s.scores.provenance["n_tied"] for s in replayed.scored),
         "precision": [asdict(floor) for floor in replayed.floors],
         "logprobs": [asdict(check) for check in replayed.logprobs],
