@@ -35,6 +35,8 @@ class Verdict:
     """Where the rule and its threshold come from."""
     within_floor: bool = False
     """Whether rounding alone may have made `value`."""
+    caution: str = ""
+    """How the verdict may mislead, one sentence."""
 
     def as_record(self) -> dict[str, Any]:
         """Give the fields as JSON values; NaN becomes None."""

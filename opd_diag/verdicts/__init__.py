@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from opd_diag.records.selftest import SelfTest
 from opd_diag.records.verdict import Verdict
 from opd_diag.tables import Tables
 from opd_diag.verdicts import rules
@@ -13,7 +16,13 @@ from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds, load_thresholds
 __all__ = ["DEFAULTS", "Headline", "Thresholds", "Verdict", "headline", "judge", "load_thresholds"]
 
 
-def judge(tables: Tables, *, step_zero_known: bool, thresholds: Thresholds = DEFAULTS) -> list[Verdict]:
+def judge(
+    tables: Tables,
+    *,
+    step_zero_known: bool,
+    thresholds: Thresholds = DEFAULTS,
+    selftests: Sequence[SelfTest] = (),
+) -> list[Verdict]:
     """Answer every question the tables can answer.
 
     Parameters
@@ -24,6 +33,8 @@ def judge(tables: Tables, *, step_zero_known: bool, thresholds: Thresholds = DEF
         Whether the first checkpoint is the initial student.
     thresholds
         What the rules hold values against.
+    selftests
+        What the measurement said of itself; a verdict that rests on a failed one is ``unknown``.
     """
     return [
         false_success(tables, thresholds, step_zero_known),

@@ -23,6 +23,7 @@ def test_as_record_writes_what_is_undefined_as_null():
         "advice": "sample more",
         "reference": "ours",
         "within_floor": False,
+        "caution": "",
     }
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 

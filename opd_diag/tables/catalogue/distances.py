@@ -37,6 +37,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="Falls when the student moves to states where agreeing is easy, or collapses.",
         reference=f"{PAPER}, section 2",
         function=lambda scores, k: scores.reverse_kl.astype(np.float64),
+        primary=True,
     ),
     Metric(
         name="forward_kl",
@@ -54,6 +55,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="A few tokens that the student thinks impossible dominate its mean.",
         reference="Kullback and Leibler (1951)",
         function=lambda scores, k: scores.forward_kl.astype(np.float64),
+        primary=True,
     ),
     Metric(
         name="sampled_reverse_kl",

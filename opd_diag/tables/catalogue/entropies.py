@@ -37,6 +37,7 @@ ENTRIES: tuple[Metric, ...] = (
         "entropies, which trainers log.",
         reference=f"{PAPER}, Eq. 8",
         function=_entropy_gap,
+        primary=True,
     ),
     Metric(
         name="entropy_difference",

@@ -58,6 +58,7 @@ ENTRIES: tuple[Metric, ...] = (
         "mass it compares noise with noise.",
         reference=f"{PAPER}, Eq. 6",
         function=_overlap_ratio,
+        primary=True,
     ),
     Metric(
         name="student_overlap_mass",
@@ -76,6 +77,7 @@ ENTRIES: tuple[Metric, ...] = (
         "health by itself.",
         reference=f"{PAPER}, Eq. 9",
         function=_student_overlap_mass,
+        primary=True,
     ),
     Metric(
         name="teacher_overlap_mass",
@@ -93,6 +95,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="High where the student goes to states at which agreeing is easy: read it at equal states too.",
         reference=f"{PAPER}, Eq. 10",
         function=_teacher_overlap_mass,
+        primary=True,
     ),
     Metric(
         name="overlap_token_advantage",
@@ -111,5 +114,6 @@ ENTRIES: tuple[Metric, ...] = (
         "overlap ratio is high; values at different k do not compare.",
         reference=f"{PAPER}, Eq. 7",
         function=_overlap_token_advantage,
+        primary=True,
     ),
 )

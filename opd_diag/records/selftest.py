@@ -1,0 +1,40 @@
+"""One self-test: whether what was measured can be believed at all."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from opd_diag.records.verdict import finite_or_none
+
+Outcome = Literal["pass", "fail", "unknown"]
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """One question to the measurement itself, asked before any verdict."""
+
+    name: str
+    """Fixed name, for example ``shift``; several results of one name are about several models."""
+    model: str
+    """Which model, checkpoint or pair it was asked of, as tables and messages call it."""
+    status: Outcome
+    """``pass``, ``fail``, or ``unknown`` where it could not be asked (the evidence says why)."""
+    value: float
+    """The number it read; NaN when there is none."""
+    threshold: float
+    """What `value` was held against; NaN when there is none."""
+    evidence: str
+    """One sentence with what was seen."""
+    advice: str
+    """What to do next, one sentence; empty where it passed."""
+
+    def as_record(self) -> dict[str, Any]:
+        """Give the fields as JSON values; NaN becomes None.
+
+        Examples
+        --------
+        >>> SelfTest("shift", "teacher", "pass", 0.0, float("nan"), "Best at 0.", "").as_record()["threshold"] is None
+        True
+        """
+        return {k: finite_or_none(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
