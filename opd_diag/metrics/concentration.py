@@ -77,27 +77,27 @@ def concentration(kept: Kept, grid: Sequence[int]) -> Concentration:
         raise ValueError(f"The grid ends at k = {grid[-1]}, but only {size} tokens are kept.")
     # the token of rank i for the student is shared from k = depth + 1 on
     depth = torch.maximum(
-        torch.arange(size, device=kept.student_ids.device), _rank_in(kept.teacher_ids, kept.student_ids)
+        torch.arange(size, device=kept.student_ids.device), rank_in(kept.teacher_ids, kept.student_ids)
     )
     last = torch.tensor(grid, device=depth.device) - 1
     p, q = kept.student_logprobs.exp(), kept.teacher_at_student_logprobs.exp()
     return Concentration(
-        shared=_up_to(depth, torch.ones_like(depth))[..., last],
-        student_shared_mass=_up_to(depth, p)[..., last].clamp_(max=1),
-        teacher_shared_mass=_up_to(depth, q)[..., last].clamp_(max=1),
+        shared=up_to(depth, torch.ones_like(depth))[..., last],
+        student_shared_mass=up_to(depth, p)[..., last].clamp_(max=1),
+        teacher_shared_mass=up_to(depth, q)[..., last].clamp_(max=1),
         student_mass=p.cumsum(-1)[..., last].clamp_(max=1),
         teacher_mass=kept.teacher_logprobs.exp().cumsum(-1)[..., last].clamp_(max=1),
     )
 
 
-def _rank_in(ids: Tensor, wanted: Tensor) -> Tensor:
+def rank_in(ids: Tensor, wanted: Tensor) -> Tensor:
     """Give the place of each wanted id among `ids`; their number where it is not there."""
     ordered, order = ids.sort(dim=-1)
     place = torch.searchsorted(ordered, wanted.contiguous()).clamp_(max=ids.shape[-1] - 1)
     return torch.where(ordered.gather(-1, place) == wanted, order.gather(-1, place), ids.shape[-1])
 
 
-def _up_to(depth: Tensor, values: Tensor) -> Tensor:
+def up_to(depth: Tensor, values: Tensor) -> Tensor:
     """Give, at each k - 1, the sum of the values with a depth below k; a depth of the size itself is in none."""
     size = depth.shape[-1]
     bins = torch.zeros(*depth.shape[:-1], size + 1, dtype=values.dtype, device=values.device)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opd_diag.metrics.overlap import shared_tokens
+from opd_diag.metrics.overlap import require_shape, shared_tokens
 
 RESOLUTION = 1e-2
 """Nats. Where the log-ratios of both models differ by less from token to token, shares are undefined: float32 keeps
@@ -146,11 +146,14 @@ def gradient_shares(
     >>> [round(share.item(), 4) for share in shares]
     [0.0, 0.5806, 0.4032, 0.0161]
     """
+    in_both = shared_tokens(student_topk_ids, teacher_topk_ids)
+    require_shape(in_both, student_topk_logprobs, teacher_at_student_topk_logprobs)
+    require_shape(in_both, student_at_teacher_topk_logprobs, teacher_topk_logprobs)
+    require_shape(in_both[..., 0], centred_kl, squared_norm)
     ratio = student_topk_logprobs.double() - teacher_at_student_topk_logprobs.double()
     mean = ratio[..., :1], centred_kl.double().unsqueeze(-1)
     own = _squares(student_topk_logprobs, teacher_at_student_topk_logprobs, *mean)
     theirs = _squares(student_at_teacher_topk_logprobs, teacher_topk_logprobs, *mean)
-    in_both = shared_tokens(student_topk_ids, teacher_topk_ids)
     kept = [
         own.masked_fill(~in_both, 0.0).sum(-1),
         own.masked_fill(in_both, 0.0).sum(-1),

@@ -183,7 +183,8 @@ def overlap_token_advantage(
     Returns
     -------
     Tensor
-        (...) nats, at most 0; 0 when student equals teacher; NaN where nothing is shared.
+        (...) nats, at most 0; 0 when student equals teacher; NaN where nothing is shared, and where a model gives
+        what is shared no probability.
 
     Raises
     ------
@@ -206,12 +207,14 @@ def overlap_token_advantage(
     tensor(-0.4159)
     """
     shared = shared_tokens(student_topk_ids, teacher_topk_ids)
+    require_shape(shared, student_topk_logprobs, teacher_at_student_topk_logprobs)
     outside = ~shared
     p = student_topk_logprobs.masked_fill(outside, -torch.inf).log_softmax(-1)
     q = teacher_at_student_topk_logprobs.masked_fill(outside, -torch.inf).log_softmax(-1)
     terms = torch.where(shared & (p > -torch.inf), p.exp() * (q - p), 0.0)
     count = shared.sum(-1)
-    return torch.where(count > 0, terms.sum(-1).clamp(max=0) / count, torch.nan)
+    known = (p > -torch.inf).any(-1)  # of an empty I, and of one without probability, there is no distribution
+    return torch.where(known, terms.sum(-1).clamp(max=0) / count, torch.nan)
 
 
 def top1_agreement(student_topk_ids: Tensor, teacher_topk_ids: Tensor) -> Tensor:
@@ -245,9 +248,13 @@ def top1_agreement(student_topk_ids: Tensor, teacher_topk_ids: Tensor) -> Tensor
     return (student_topk_ids[..., 0] == teacher_topk_ids[..., 0]).float()
 
 
+def require_shape(ids: Tensor, *logprobs: Tensor) -> None:
+    """Refuse what torch would stretch over states or tokens that it is not of."""
+    for of in logprobs:
+        if of.shape != ids.shape:
+            raise ValueError(f"Log-probabilities must have the ids' shape {(*ids.shape,)}, found {(*of.shape,)}.")
+
+
 def _mass(logprobs: Tensor, shared: Tensor) -> Tensor:
-    if logprobs.shape != shared.shape:
-        raise ValueError(
-            f"Log-probabilities must have the ids' shape {tuple(shared.shape)}, found {tuple(logprobs.shape)}."
-        )
+    require_shape(shared, logprobs)
     return torch.where(shared, logprobs.exp(), 0.0).sum(-1).clamp(max=1.0)

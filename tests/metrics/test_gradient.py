@@ -224,6 +224,10 @@ def test_shapes_must_agree(random_pair):
     fields, totals = kept(student, teacher, 4), (torch.ones(3), torch.ones(3))
     with pytest.raises(ValueError, match=r"found \(3, 2\) and \(3, 4\)"):
         metrics.gradient_shares(fields[0][:, :2], *fields[1:], *totals)
+    given = (*fields, *totals)
+    for place in range(2, 8):
+        with pytest.raises(ValueError, match=r"ids' shape \(3,.*\), found \(1,"):
+            metrics.gradient_shares(*given[:place], given[place][:1], *given[place + 1 :])
 
 
 @pytest.mark.parametrize("kind", KINDS)

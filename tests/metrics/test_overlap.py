@@ -171,6 +171,12 @@ def test_any_leading_shape_and_integer_dtype(dtype, random_pair):
         assert alone.shape == ()
 
 
+def test_shared_tokens_without_probability_have_no_advantage():
+    ids, some, none = torch.tensor([0, 1]), torch.tensor([0.5, 0.25]).log(), torch.zeros(2).log()
+    for given in ((none, some), (some, none)):
+        assert metrics.overlap_token_advantage(ids, ids, *given).isnan()
+
+
 def test_refuses_shapes_that_differ():
     ids, logprobs = torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"one shape, found \(2, 3\) and \(2, 2\)"):
@@ -179,3 +185,6 @@ def test_refuses_shapes_that_differ():
         metrics.student_overlap_mass(ids, ids, logprobs[:, :2])
     with pytest.raises(ValueError, match=r"ids' shape \(2, 3\), found \(2, 1\)"):
         metrics.teacher_overlap_mass(ids, ids, logprobs[:, :1])
+    for wrong in ((logprobs[:1], logprobs), (logprobs, logprobs.expand(4, 2, 3))):
+        with pytest.raises(ValueError, match=r"ids' shape \(2, 3\), found"):
+            metrics.overlap_token_advantage(ids, ids, *wrong)

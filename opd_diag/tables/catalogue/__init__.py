@@ -7,11 +7,30 @@ Columns, axis labels, bounds, tests and the README's table all follow from it. T
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from opd_diag.tables.catalogue import distances, entropies, gradient, overlap
+from opd_diag.tables.catalogue import (
+    advantages,
+    distances,
+    entropies,
+    gradient,
+    masses,
+    overlap,
+    sampled,
+    topk_losses,
+)
 from opd_diag.tables.catalogue.metric import WEIGHTS, Metric, Values
 
-CATALOGUE: tuple[Metric, ...] = (*overlap.ENTRIES, *entropies.ENTRIES, *distances.ENTRIES, *gradient.ENTRIES)
+CATALOGUE: tuple[Metric, ...] = (
+    *overlap.ENTRIES,
+    *masses.ENTRIES,
+    *entropies.ENTRIES,
+    *distances.ENTRIES,
+    *topk_losses.ENTRIES,
+    *advantages.ENTRIES,
+    *gradient.ENTRIES,
+    *sampled.ENTRIES,
+)
 
 BY_NAME: dict[str, Metric] = {m.name: m for m in CATALOGUE}
 METRIC_NAMES: tuple[str, ...] = tuple(BY_NAME)
@@ -20,22 +39,37 @@ __all__ = ["BY_NAME", "CATALOGUE", "METRIC_NAMES", "WEIGHTS", "Metric", "Values"
 
 
 def markdown_table() -> str:
-    """Give the catalogue as the README shows it; a test holds them together."""
+    """Give the catalogue as the README shows it, the primary metrics first, the others folded; a test holds them."""
+    others = [m for m in CATALOGUE if not m.primary]
+    return "\n".join(
+        [
+            *_rows([m for m in CATALOGUE if m.primary]),
+            "",
+            f"<details><summary>{len(others)} more: companions of these, what trainers compute, what the gradient is "
+            "about</summary>",
+            "",
+            *_rows(others),
+            "",
+            "</details>",
+        ]
+    )
+
+
+def _rows(of: Sequence[Metric]) -> list[str]:
     rows = ["| metric | formula | unit, range | aligned | source |", "| --- | --- | --- | --- | --- |"]
-    for m in CATALOGUE:
+    for m in of:
         formula = m.formula.replace("|", "\\|")
-        aligned = _aligned(m)
-        rows.append(f"| `{m.name}` | {formula} | {m.unit}, {_range(m)} | {aligned} | {m.reference} |")
-    return "\n".join(rows)
+        rows.append(f"| `{m.name}` | {formula} | {m.unit}, {_range(m)} | {_aligned(m)} | {m.reference} |")
+    return rows
 
 
 def _aligned(metric: Metric) -> str:
     if isinstance(metric.aligned, str):
-        return metric.aligned.replace("_", " ")
+        return "of the student" if metric.aligned == metric.name else metric.aligned.replace("_", " ")
     return "undefined" if math.isnan(metric.aligned) else f"{metric.aligned:g}"
 
 
 def _range(metric: Metric) -> str:
     low = "(-∞" if math.isinf(metric.low) else f"[{metric.low:g}"
-    high = "∞)" if math.isinf(metric.high) else f"{metric.high:g}]"
+    high = "∞)" if math.isinf(metric.high) else "log 2]" if metric.high == math.log(2) else f"{metric.high:g}]"
     return f"{low}, {high}"

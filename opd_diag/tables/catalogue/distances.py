@@ -8,16 +8,12 @@ import numpy as np
 
 from opd_diag import metrics
 from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, tensor, values
+from opd_diag.tables.catalogue.kept import at_k
+from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, values
 
 
-def _sampled_reverse_kl(scores: Scores, k: int) -> Values:
-    student, teacher = tensor(scores.student_sampled_logprobs), tensor(scores.teacher_sampled_logprobs)
-    return values(metrics.sampled_reverse_kl(student, teacher))
-
-
-def _top1_agreement(scores: Scores, k: int) -> Values:
-    return values(metrics.top1_agreement(tensor(scores.student_topk_ids), tensor(scores.teacher_topk_ids)))
+def _bhattacharyya_coefficient(scores: Scores, k: int) -> Values:
+    return values(metrics.bhattacharyya_coefficient(*at_k(scores, k)))
 
 
 ENTRIES: tuple[Metric, ...] = (
@@ -58,39 +54,55 @@ ENTRIES: tuple[Metric, ...] = (
         primary=True,
     ),
     Metric(
-        name="sampled_reverse_kl",
-        title="Sampled reverse KL",
-        symbol=r"$\log p(y) - \log q(y)$",
+        name="jensen_shannon",
+        title="Jensen–Shannon divergence",
+        symbol=r"$\mathrm{JS}(p, q)$",
         unit="nats",
-        low=-math.inf,
-        high=math.inf,
-        depends_on=("sampled tokens",),
+        low=0.0,
+        high=math.log(2),
+        depends_on=("whole distributions",),
         aligned=0.0,
         better="down",
         depends_on_k=False,
-        formula="log p(y) - log q(y) at the sampled token y",
-        meaning="The one-sample estimate of the reverse KL that trainers log.",
-        caution="Unbiased only where the scoring checkpoint sampled y itself at temperature 1 and top-p 1; elsewhere "
-        "it is left undefined.",
-        reference=f"{PAPER}, section 2 (sampled-token form)",
-        function=_sampled_reverse_kl,
-        on_policy_only=True,
+        formula="½ KL(p‖m) + ½ KL(q‖m), m = ½ (p + q), over the whole vocabulary",
+        meaning="Symmetric and bounded distance of the two distributions, which no single token can dominate.",
+        caution="Saturates at log 2, so it hardly tells far from very far.",
+        reference="Lin (1991)",
+        function=lambda scores, k: scores.jensen_shannon.astype(np.float64),
     ),
     Metric(
-        name="top1_agreement",
-        title="Top-1 agreement",
-        symbol=r"$1[\mathrm{argmax}\,p = \mathrm{argmax}\,q]$",
-        unit="ratio",
+        name="common_mass",
+        title="Common mass",
+        symbol=r"$\sum \min(p, q)$",
+        unit="probability",
         low=0.0,
         high=1.0,
-        depends_on=("topk ids",),
+        depends_on=("whole distributions",),
         aligned=1.0,
         better="up",
         depends_on_k=False,
-        formula="1 where both models have the same most probable token, else 0",
-        meaning="Share of states at which both models would greedily say the same.",
-        caution="Moves without meaning where both are nearly flat at the top.",
-        reference="llama.cpp perplexity tool, 'same top p'",
-        function=_top1_agreement,
+        formula="Σ min(p(v), q(v)) over the whole vocabulary, 1 minus the total variation distance",
+        meaning="Probability that both models agree on; the share of the student's tokens that speculative decoding "
+        "with the teacher would accept.",
+        caution="Blind to how impossible the rest is to the other model, where KL is large.",
+        reference="arXiv 2211.17192, for the acceptance rate",
+        function=lambda scores, k: scores.common_mass.astype(np.float64),
+    ),
+    Metric(
+        name="bhattacharyya_coefficient",
+        title="Bhattacharyya coefficient",
+        symbol=r"$\sum_{S \cup T} \sqrt{\bar p\,\bar q}$",
+        unit="ratio",
+        low=0.0,
+        high=1.0,
+        depends_on=("topk ids", "topk probabilities", "crossed probabilities"),
+        aligned=1.0,
+        better="up",
+        depends_on_k=True,
+        formula="Σ √(p̄(v) q̄(v)) over S ∪ T, p̄ and q̄ renormalised there",
+        meaning="Likeness of the two distributions on all tokens that either has in its top-k.",
+        caution="Tokens outside both top-k are not seen, so models that differ in the tail alone score 1.",
+        reference="arXiv 2605.26844 (CBC), with exact probabilities on the union",
+        function=_bhattacharyya_coefficient,
     ),
 )

@@ -72,6 +72,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="Falls both when the student learns and when it collapses.",
         reference=f"{PAPER}, Eq. 8",
         function=lambda scores, k: scores.student_entropy.astype(np.float64),
+        of_one_model=True,
     ),
     Metric(
         name="teacher_entropy",
@@ -89,5 +90,6 @@ ENTRIES: tuple[Metric, ...] = (
         caution="A rise during training means that the student goes where the teacher does not know either.",
         reference=f"{PAPER}, Eq. 8",
         function=lambda scores, k: scores.teacher_entropy.astype(np.float64),
+        of_one_model=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""Entries on which tokens the reverse-KL gradient is about."""
+"""Entries on the reverse-KL gradient: which tokens it is about, and how reliable one sample of it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from opd_diag import metrics
 from opd_diag.records.scores import Scores
+from opd_diag.tables.catalogue.kept import at_k
 from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, tensor, values
 
 
@@ -36,6 +37,16 @@ def _teacher_only(scores: Scores, k: int) -> Values:
 
 def _other(scores: Scores, k: int) -> Values:
     return values(_shares(scores, k).other)
+
+
+def _signal_to_noise(scores: Scores, k: int) -> Values:
+    ratio = metrics.signal_to_noise(
+        *at_k(scores, k),
+        tensor(scores.sampled_ids),
+        tensor(scores.student_sampled_logprobs).double(),
+        tensor(scores.teacher_sampled_logprobs).double(),
+    )
+    return values(ratio)
 
 
 FORMULA = "Σ g(v)² over {} / Σ g(v)², both summed over all states, with g(v) = p(v) (log p(v) - log q(v) - KL(p‖q))"
@@ -118,5 +129,25 @@ ENTRIES: tuple[Metric, ...] = (
         reference=REFERENCE,
         function=_other,
         weight="gradient_squared_norm",
+    ),
+    Metric(
+        name="signal_to_noise",
+        title="Signal-to-noise ratio",
+        symbol=r"$\mathrm{Var}_{\bar p}[\rho]\,/\,\mathrm{noise}$",
+        unit="ratio",
+        low=0.0,
+        high=math.inf,
+        depends_on=("topk ids", "topk probabilities", "crossed probabilities", "sampled tokens"),
+        aligned=math.nan,
+        better="none",
+        depends_on_k=True,
+        formula="Var[ρ] / (Σ (1 - p̄(v)) (ρ(v) - b)² - Var[ρ]) over C = S ∪ T ∪ {y}, y the sampled token, "
+        "ρ = log p - log q, p̄ renormalised on C, Var under p̄, b = Σ (1 - p̄) ρ / Σ (1 - p̄)",
+        meaning="How reliable the gradient of one sampled token is under the best baseline: squared length of its mean "
+        "over its variance.",
+        caution="Says how reliable a push is and not how useful; it falls as k grows, and a few states of little noise "
+        "can rule its mean.",
+        reference="arXiv 2609.24432 (IER)",
+        function=_signal_to_noise,
     ),
 )

@@ -11,17 +11,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from opd_diag import metrics
 from opd_diag.records.scores import Scores
 
 PAPER = "arXiv 2604.13016"
+THUNLP = "thunlp/OPD 0a443955"
+VERL = "verl 1dda039b9"
+TRL = "TRL 1.16.0"
 
 Values = npt.NDArray[np.float64]
-Depends = Literal["topk ids", "topk probabilities", "whole distributions", "sampled tokens"]
+Depends = Literal["topk ids", "topk probabilities", "crossed probabilities", "whole distributions", "sampled tokens"]
+"""Crossed: of each model at the other's top-k, where they are outside its own."""
 
-WEIGHTS: dict[str, Callable[[Scores], Values]] = {
-    "gradient_squared_norm": lambda scores: scores.gradient_squared_norm.astype(np.float64),
+
+def _shared_tokens(scores: Scores, k: int) -> Values:
+    student, teacher = tensor(scores.student_topk_ids[:, :k]), tensor(scores.teacher_topk_ids[:, :k])
+    return values(metrics.shared_tokens(student, teacher).sum(-1))
+
+
+WEIGHTS: dict[str, Callable[[Scores, int], Values]] = {
+    "gradient_squared_norm": lambda scores, k: scores.gradient_squared_norm.astype(np.float64),
+    "shared_tokens": _shared_tokens,
 }
-"""Columns of the state table that metrics are weighted by, and how they follow from scores."""
+"""Columns of the state table that metrics are weighted by, and how they follow from (scores, k)."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +76,10 @@ class Metric:
     """Whether it exists only on states that the scoring checkpoint itself sampled at temperature 1 and top-p 1."""
     primary: bool = False
     """Whether it is one of the few declared beforehand, which p-values are adjusted over and pages show first."""
+    of_one_model: bool = False
+    """Whether it is about one model alone, ``student_…`` or ``teacher_…``, and so nowhere near any agreement."""
     exempt: dict[str, str] = field(default_factory=dict)
-    """Laws it is exempt from, and why."""
+    """Laws it is exempt from, and why; ``floor``: it has no precision floor."""
 
     @property
     def aggregation(self) -> str:

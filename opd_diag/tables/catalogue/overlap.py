@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import math
-
-from torch import Tensor
-
 from opd_diag import metrics
+from opd_diag.metrics.ranks import PERSISTENCE
 from opd_diag.records.scores import Scores
+from opd_diag.tables.catalogue.kept import at_k
 from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, tensor, values
 
 
-def _at_k(scores: Scores, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Give student ids, teacher ids, and both models' log-probabilities at the student's ids."""
-    return (
-        tensor(scores.student_topk_ids[:, :k]),
-        tensor(scores.teacher_topk_ids[:, :k]),
-        tensor(scores.student_topk_logprobs[:, :k]).double(),
-        tensor(scores.teacher_at_student_topk_logprobs[:, :k]).double(),
-    )
-
-
 def _overlap_ratio(scores: Scores, k: int) -> Values:
-    student_ids, teacher_ids, _, _ = _at_k(scores, k)
-    return values(metrics.overlap_ratio(student_ids, teacher_ids))
+    return values(metrics.overlap_ratio(tensor(scores.student_topk_ids[:, :k]), tensor(scores.teacher_topk_ids[:, :k])))
+
+
+def _rank_biased_overlap(scores: Scores, k: int) -> Values:
+    return values(metrics.rank_biased_overlap(tensor(scores.student_topk_ids), tensor(scores.teacher_topk_ids)))
+
+
+def _top1_agreement(scores: Scores, k: int) -> Values:
+    return values(metrics.top1_agreement(tensor(scores.student_topk_ids), tensor(scores.teacher_topk_ids)))
 
 
 def _student_overlap_mass(scores: Scores, k: int) -> Values:
-    student_ids, teacher_ids, student_logprobs, _ = _at_k(scores, k)
-    return values(metrics.student_overlap_mass(student_ids, teacher_ids, student_logprobs))
+    kept = at_k(scores, k)
+    return values(metrics.student_overlap_mass(kept.student_ids, kept.teacher_ids, kept.student))
 
 
 def _teacher_overlap_mass(scores: Scores, k: int) -> Values:
-    student_ids, teacher_ids, _, teacher_logprobs = _at_k(scores, k)
-    return values(metrics.teacher_overlap_mass(student_ids, teacher_ids, teacher_logprobs))
-
-
-def _overlap_token_advantage(scores: Scores, k: int) -> Values:
-    return values(metrics.overlap_token_advantage(*_at_k(scores, k)))
+    kept = at_k(scores, k)
+    return values(metrics.teacher_overlap_mass(kept.student_ids, kept.teacher_ids, kept.teacher_at_student))
 
 
 ENTRIES: tuple[Metric, ...] = (
@@ -59,6 +50,42 @@ ENTRIES: tuple[Metric, ...] = (
         reference=f"{PAPER}, Eq. 6",
         function=_overlap_ratio,
         primary=True,
+    ),
+    Metric(
+        name="rank_biased_overlap",
+        title="Rank-biased overlap",
+        symbol=r"$\mathrm{RBO}(S, T)$",
+        unit="ratio",
+        low=0.0,
+        high=1.0,
+        depends_on=("topk ids",),
+        aligned=1.0,
+        better="up",
+        depends_on_k=False,
+        formula="(X_K/K) r^K + ((1 - r)/r) Σ_d (X_d/d) r^d, X_d the tokens that the first d of both rankings share, "
+        f"d = 1…K, K all kept tokens (32, or the vocabulary), r = {PERSISTENCE:g}; the extrapolated form",
+        meaning="How alike the two rankings of tokens are, the top counting most; a companion of the overlap ratio "
+        "that needs no k.",
+        caution="Knows ranks and no probabilities: it falls where two nearly equal probabilities change places.",
+        reference="Webber et al. (2010)",
+        function=_rank_biased_overlap,
+    ),
+    Metric(
+        name="top1_agreement",
+        title="Top-1 agreement",
+        symbol=r"$1[\mathrm{argmax}\,p = \mathrm{argmax}\,q]$",
+        unit="ratio",
+        low=0.0,
+        high=1.0,
+        depends_on=("topk ids",),
+        aligned=1.0,
+        better="up",
+        depends_on_k=False,
+        formula="1 where both models have the same most probable token, else 0",
+        meaning="Share of states at which both models would greedily say the same.",
+        caution="Moves without meaning where both are nearly flat at the top.",
+        reference="llama.cpp perplexity tool, 'same top p'",
+        function=_top1_agreement,
     ),
     Metric(
         name="student_overlap_mass",
@@ -95,25 +122,6 @@ ENTRIES: tuple[Metric, ...] = (
         caution="High where the student goes to states at which agreeing is easy: read it at equal states too.",
         reference=f"{PAPER}, Eq. 10",
         function=_teacher_overlap_mass,
-        primary=True,
-    ),
-    Metric(
-        name="overlap_token_advantage",
-        title="Overlap-token advantage",
-        symbol=r"$-\mathrm{KL}(\bar p\,\|\,\bar q)\,/\,|S \cap T|$",
-        unit="nats",
-        low=-math.inf,
-        high=0.0,
-        depends_on=("topk ids", "topk probabilities"),
-        aligned=0.0,
-        better="up",
-        depends_on_k=True,
-        formula="(1/|I|) Σ p̄(v) (log q̄(v) - log p̄(v)) over I = S ∩ T, p̄ and q̄ renormalised on I",
-        meaning="Mean advantage of the shared tokens under both models renormalised on them; 0 is perfect.",
-        caution="A state with one shared token scores exactly 0 whatever the models, so it says nothing unless the "
-        "overlap ratio is high; values at different k do not compare.",
-        reference=f"{PAPER}, Eq. 7",
-        function=_overlap_token_advantage,
         primary=True,
     ),
 )
