@@ -5,18 +5,28 @@ independent draws, and an interval that treats them so is several times too narr
 cluster of each value beside it. numpy and scipy alone: nothing here knows what a model is.
 
 ========================================  =============================================================
-:func:`clustered_mean`                    token mean, or ratio of sums, with a CR1/t interval, clustered by prompt
+:func:`clustered_mean`                    token mean, or ratio of sums, with a CR2/t interval, clustered by prompt
 :func:`clustered_mean_difference`         later minus earlier, paired by prompt
 :func:`clustered_means`,                  the same for many columns at once
 :func:`clustered_mean_differences`
 :func:`clustered_contrasts`               any weighted sum of means, paired by prompt
+:func:`contrasts_in_ways`                 whether token, rollout and prompt averages lead to different conclusions
 :func:`clustered_jackknife`,              an interval for statistics that are no means
 :func:`clustered_jackknife_difference`
-:func:`kendall_tau`                       whether a curve over checkpoints rises or falls, without a p-value
+:class:`Resampling`                       one set of weights of prompts for all metrics, checkpoints and teachers
+:func:`trend`                             whether a curve over checkpoints rises or falls: change and order
+:func:`equivalence`, :func:`plateau`      whether nothing happens, with three answers
+:func:`detectable_difference`             the smallest difference that as many prompts would show
+:func:`change_point`                      where a short curve changes its level, or that it does not
+:func:`simultaneous_band`                 a band for a whole curve
+:func:`taus`, :func:`sen_slopes`,         order and slope of every resampled curve, and their interval
+:func:`percentile_interval`
+:func:`holm`, :func:`wilson`              families of p-values; shares k/n
 :mod:`~opd_diag.stats.rounding`           numbers rounded by their error, as people read them
 ========================================  =============================================================
 
-Undefined is NaN, left out and counted (:attr:`Estimate.n_undefined`), never 0.
+Undefined is NaN, left out and counted (:attr:`Estimate.n_undefined`), never 0. Below `MIN_CLUSTERS` prompts there is no
+interval.
 
 References
 ----------
@@ -31,13 +41,26 @@ Examples
 (0.7, 3, 2, 1)
 """
 
-from opd_diag.stats.clustered import Estimate, clustered_mean, clustered_means
+from opd_diag.stats.averaging import Ways, contrasts_in_ways
+from opd_diag.stats.changes import ChangePoint, change_point
+from opd_diag.stats.clustered import clustered_mean, clustered_means
 from opd_diag.stats.contrasts import clustered_contrasts, clustered_mean_difference, clustered_mean_differences
+from opd_diag.stats.equivalences import Equivalence, detectable_difference, equivalence, plateau, plateau_weights
+from opd_diag.stats.estimate import MIN_CLUSTERS, Estimate
+from opd_diag.stats.families import holm, simultaneous_band, wilson
 from opd_diag.stats.jackknife import clustered_jackknife, clustered_jackknife_difference
-from opd_diag.stats.trends import kendall_tau
+from opd_diag.stats.resampling import Resampling, percentile_interval, sen_slopes, taus
+from opd_diag.stats.trends import Trend, kendall_tau, order_p_value, trend
 
 __all__ = [
+    "MIN_CLUSTERS",
+    "ChangePoint",
+    "Equivalence",
     "Estimate",
+    "Resampling",
+    "Trend",
+    "Ways",
+    "change_point",
     "clustered_contrasts",
     "clustered_jackknife",
     "clustered_jackknife_difference",
@@ -45,5 +68,18 @@ __all__ = [
     "clustered_mean_difference",
     "clustered_mean_differences",
     "clustered_means",
+    "contrasts_in_ways",
+    "detectable_difference",
+    "equivalence",
+    "holm",
     "kendall_tau",
+    "order_p_value",
+    "percentile_interval",
+    "plateau",
+    "plateau_weights",
+    "sen_slopes",
+    "simultaneous_band",
+    "taus",
+    "trend",
+    "wilson",
 ]

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
-Floats = npt.NDArray[np.float64]
+from opd_diag.stats.estimate import Estimate, Floats, check_level, estimate_from
+
 Ints = npt.NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, its interval, and what it rests on; NaN wherever something is undefined."""
-
-    value: float
-    """The mean, the ratio of sums, or the difference of two; NaN when there is no defined value."""
-    ci_low: float
-    """Lower end of the interval; NaN with fewer than two clusters or where `value` is not finite."""
-    ci_high: float
-    """Upper end, as `ci_low`."""
-    standard_error: float
-    """CR1 standard error of `value`; NaN where the interval is."""
-    n: int
-    """Values that `value` is a mean of; of a difference, those of the second sample."""
-    n_clusters: int
-    """Clusters that those values come from; of a difference, the shared ones."""
-    n_undefined: int
-    """NaN values left out; of a difference, those of both samples together."""
 
 
 def clustered_mean(
@@ -40,8 +19,10 @@ def clustered_mean(
     """Mean over all defined values, with an interval clustered by `clusters`; with weights, a ratio of sums.
 
     Formula: x̄ = Σ_g S_g / Σ_g N_g, with S_g the sum and N_g the number of the defined values of cluster g;
-    Var = G/(G - 1) · Σ_g (S_g - x̄ N_g)² / N² (CR1); x̄ ± t(G - 1) · √Var. With weights S_g is the sum of w x and N_g
-    that of w: the ratio Σ w x / Σ w, linearised.
+    Var = Σ_g c_g (S_g - x̄ N_g)² / N², c_g = 1/(1 - 2 p_g + Σ_h p_h²), p_g = N_g / N (CR2); x̄ ± t(ν) · √Var, ν
+    after Bell and McCaffrey (:func:`~opd_diag.stats.estimate.degrees_of_freedom`). Where all clusters are of one size,
+    c = G/(G - 1) and ν = G - 1. With weights S_g is the sum of w x and N_g that of w: the ratio Σ w x / Σ w,
+    linearised.
 
     Parameters
     ----------
@@ -57,8 +38,9 @@ def clustered_mean(
     Returns
     -------
     Estimate
-        Without a defined value, or where all weights are 0, `value` is NaN. With one cluster, `value` stands and the
-        interval is NaN. With an infinite value the mean is infinite (NaN if both signs occur) and the interval NaN.
+        Without a defined value, or where all weights are 0, `value` is NaN. With fewer than 5 clusters (of a weight
+        other than 0), `value` stands and the interval is NaN. With an infinite value the mean is infinite (NaN if both
+        signs occur) and the interval NaN.
 
     Raises
     ------
@@ -67,22 +49,24 @@ def clustered_mean(
 
     Notes
     -----
-    Caution: without weights every state counts alike, so a prompt with long responses weighs more. With weights, few
-    prompts of large weight may decide: in simulations of 64 prompts the interval covered 94 times in 100 where the
-    mean weight of a prompt was lognormal with σ = .5, and 88 times with σ = 1. Where all values are equal the interval
-    has no width, which says that nothing varied in this sample and not that nothing can. Below about 20 clusters with
-    heavy tails the coverage falls short of `level`.
+    Caution: without weights every state counts alike, so a prompt with long responses weighs more. Where all values are
+    equal the interval has no width, which says that nothing varied in this sample and not that nothing can. In
+    simulations (``benchmarks.statistics``) 95 % intervals cover .95 to .96 with light tails, from 10 prompts on. With
+    heavy tails and longer responses where values are large they cover .77, .78, .84 and .88 at 10, 20, 50 and 200
+    prompts, and 98 in 100 are marked (`is_approximate`). A sample that happens to hold none of the few prompts that
+    carry a mean looks as tame as any: no mark can tell.
 
     References
     ----------
-    Miller (2024), Adding error bars to evals, arXiv 2411.00640; Cameron and Miller (2015), A practitioner's guide to
-    cluster-robust inference, section II; for the ratio Cochran (1977), Sampling techniques, section 6.
+    Miller (2024), Adding error bars to evals, arXiv 2411.00640; Bell and McCaffrey (2002), Bias reduction in standard
+    errors for linear regression with multi-stage samples; Imbens and Kolesár (2016), Robust standard errors in small
+    samples; for the ratio Cochran (1977), Sampling techniques, section 6.
 
     Examples
     --------
-    >>> estimate = clustered_mean([1.0, 3.0, 5.0, 7.0], ["a", "a", "b", "b"])
-    >>> estimate.value, estimate.standard_error, estimate.n, estimate.n_clusters
-    (4.0, 2.0, 4, 2)
+    >>> estimate = clustered_mean([1.0, 3.0, 5.0, 7.0, 9.0], ["a", "b", "c", "d", "e"])
+    >>> estimate.value, round(estimate.standard_error, 4), estimate.n_clusters, round(estimate.degrees_of_freedom, 9)
+    (5.0, 1.4142, 5, 4.0)
     >>> clustered_mean([1.0, 3.0], ["a", "b"], weights=[3.0, 1.0]).value
     1.5
     """
@@ -122,10 +106,20 @@ def clustered_means(
 
 def _mean(values: Floats, codes: Ints, weights: Floats, size: int, level: float) -> Estimate:
     defined = ~np.isnan(values)
-    value, influence = influences(values[defined], codes[defined], weights[defined], size)
-    present = np.bincount(codes[defined], minlength=size) > 0
-    n = int(defined.sum())
-    return estimate_from(value, influence[present], n, len(values) - n, level)
+    x, of, w = values[defined], codes[defined], weights[defined]
+    value, influence = influences(x, of, w, size)
+    present = np.bincount(of, minlength=size) > 0
+    shares = shares_of(of, w, size)[present]
+    n, alone = len(x), math.nan
+    if n > 1 and math.isfinite(value):
+        alone = n / (n - 1) * float(((w * (x - value)) ** 2).sum()) / float(w.sum()) ** 2
+    return estimate_from(value, influence[present], shares, n, len(values) - n, level, independent_variance=alone)
+
+
+def shares_of(codes: Ints, weights: Floats, size: int) -> Floats:
+    """Give each cluster's part of all that is counted; 0 everywhere where nothing is."""
+    total = float(weights.sum())
+    return np.bincount(codes, weights=weights / total if total > 0 else weights, minlength=size).astype(np.float64)
 
 
 def influences(values: Floats, codes: Ints, weights: Floats, size: int) -> tuple[float, Floats]:
@@ -136,16 +130,6 @@ def influences(values: Floats, codes: Ints, weights: Floats, size: int) -> tuple
     if not math.isfinite(mean):
         return mean, np.full(size, math.nan)
     return mean, np.bincount(codes, weights=weights * (values - mean), minlength=size) / total
-
-
-def estimate_from(value: float, influence: Floats, n: int, n_undefined: int, level: float) -> Estimate:
-    """Give `value` its interval from what each cluster adds to its error."""
-    groups = len(influence)
-    error = half = math.nan
-    if groups > 1 and math.isfinite(value):
-        error = math.sqrt(groups / (groups - 1) * float(influence @ influence))
-        half = error * float(stdtrit(groups - 1, (1 + level) / 2))
-    return Estimate(value, value - half, value + half, error, n, groups, n_undefined)
 
 
 def one_column(values: npt.ArrayLike) -> Floats:
@@ -174,9 +158,3 @@ def checked(
     if len(wrong):
         raise ValueError(f"Weights of defined values must be finite and at least 0, found {wrong[0]}.")
     return table, labels, of_values
-
-
-def check_level(level: float) -> None:
-    """Refuse a coverage that is none."""
-    if not 0 < level < 1:
-        raise ValueError(f"The level must lie between 0 and 1, found {level}.")

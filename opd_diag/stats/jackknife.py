@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
-from opd_diag.stats.clustered import Estimate, check_level
+from opd_diag.stats.estimate import Estimate, check_level, estimate_from
 
 
 def clustered_jackknife(
@@ -33,7 +32,7 @@ def clustered_jackknife(
     Returns
     -------
     Estimate
-        `n_clusters` is G. With fewer than two clusters, where `value` is not finite, or where the statistic is
+        `n_clusters` is G. With fewer than 5 clusters, where `value` is not finite, or where the statistic is
         undefined (NaN) without some cluster, the interval is NaN.
 
     Raises
@@ -53,20 +52,21 @@ def clustered_jackknife(
 
     Examples
     --------
-    >>> estimate = clustered_jackknife(4.0, [6.0, 2.0], n=4)  # the mean of [1, 3] and [5, 7], and without each
-    >>> estimate.value, estimate.standard_error, estimate.n_clusters
-    (4.0, 2.0, 2)
+    >>> left_out = [6.0, 5.5, 5.0, 4.5, 4.0]  # the mean of 1, 3, 5, 7 and 9, without each
+    >>> estimate = clustered_jackknife(5.0, left_out, n=5)
+    >>> estimate.value, round(estimate.standard_error, 4), estimate.n_clusters
+    (5.0, 1.4142, 5)
     """
     check_level(level)
     without = np.asarray(left_out, dtype=np.float64)
     if without.ndim != 1:
         raise ValueError(f"Expected one value a cluster, shape (G,), found {without.shape}.")
-    groups, error, half = len(without), math.nan, math.nan
-    if groups > 1 and math.isfinite(value) and np.isfinite(without).all():
-        residuals = without - without.mean()
-        error = math.sqrt((groups - 1) / groups * float(residuals @ residuals))
-        half = error * float(stdtrit(groups - 1, (1 + level) / 2))
-    return Estimate(value, value - half, value + half, error, n, groups, n_undefined)
+    groups = len(without)
+    if not np.isfinite(without).all() or not math.isfinite(value):
+        return Estimate(value, math.nan, math.nan, math.nan, n, groups, n_undefined)
+    alike = np.full(groups, 1 / max(groups, 1))
+    influence = (1 - alike) * (without.mean() - without) if groups else without
+    return estimate_from(value, influence, alike, n, n_undefined, level)
 
 
 def clustered_jackknife_difference(
@@ -104,9 +104,10 @@ def clustered_jackknife_difference(
 
     Examples
     --------
-    >>> estimate = clustered_jackknife_difference(3.0, [5.0, 1.0], 5.0, [8.0, 2.0], n=2)
-    >>> estimate.value, estimate.standard_error
-    (2.0, 1.0)
+    >>> first, second = [6.0, 5.5, 5.0, 4.5, 4.0], [9.0, 7.5, 7.0, 6.5, 5.0]
+    >>> estimate = clustered_jackknife_difference(5.0, first, 7.0, second, n=5)
+    >>> estimate.value, round(estimate.standard_error, 4)
+    (2.0, 1.2649)
     """
     sides = [np.asarray(first_left_out, dtype=np.float64), np.asarray(second_left_out, dtype=np.float64)]
     if sides[0].shape != sides[1].shape:

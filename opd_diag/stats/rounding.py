@@ -50,7 +50,9 @@ def number(value: float, decimals: int, *, signed: bool = False) -> str:
 
 
 def with_interval(value: Any, ci_low: Any, ci_high: Any, *, signed: bool = False, near: bool = False) -> str:
-    """Write a value with its interval, both rounded by it; the value alone where the interval is undefined.
+    """Write a value with its interval, both rounded by it; the value alone where there is none.
+
+    An interval without width, as that of a constant, is none: it would say that there is no error.
 
     `near` marks a value that is not told from rounding.
 
@@ -58,12 +60,14 @@ def with_interval(value: Any, ci_low: Any, ci_high: Any, *, signed: bool = False
     --------
     >>> with_interval(0.412, 0.352, 0.472), with_interval(0.41, float("nan"), float("nan"))
     ('0.41 [0.35, 0.47]', '0.41')
+    >>> with_interval(1.0, 1.0, 1.0)
+    '1.00'
     >>> with_interval(1e-7, 0.0, 2e-7, near=True)
     '≈0.0000 [0.0000, 0.0000]'
     """
     value, ci_low, ci_high = float(value), float(ci_low), float(ci_high)
     decimals = decimals_for(value, ci_low, ci_high)
     text = f"{NEAR if near else ''}{number(value, decimals, signed=signed)}"
-    if math.isnan(value) or math.isnan(ci_low) or math.isnan(ci_high):
+    if math.isnan(value) or math.isnan(ci_low) or math.isnan(ci_high) or ci_low == ci_high:
         return text
     return f"{text} [{number(ci_low, decimals, signed=signed)}, {number(ci_high, decimals, signed=signed)}]"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import astuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from student_intervals import defined_clusters, error_of, influences_of, interval_of
 
 from opd_diag import stats
 from opd_diag.stats import Estimate
@@ -19,40 +19,18 @@ NAN = math.nan
 
 
 def naive_mean(values, clusters, level=0.95):
-    """Mean, low, high, standard error, in plain Python but for the t quantile."""
-    groups = defaultdict(list)
-    for value, cluster in zip(values, clusters, strict=True):
-        if not math.isnan(value):
-            groups[cluster].append(value)
-    n = sum(len(g) for g in groups.values())
-    mean = sum(sum(g) for g in groups.values()) / n
-    count = len(groups)
-    variance = count / (count - 1) * sum((sum(g) - mean * len(g)) ** 2 for g in groups.values()) / n**2
-    half = math.sqrt(variance) * scipy_stats.t.ppf((1 + level) / 2, count - 1)
-    return mean, mean - half, mean + half, math.sqrt(variance)
+    """Mean, low, high, standard error, term by term and with matrices."""
+    mean, moved, shares = influences_of(values, clusters, defined_clusters(values, clusters))
+    return *interval_of(mean, moved, shares, level), error_of(moved, shares)[0]
 
 
 def naive_difference(first, first_clusters, second, second_clusters, level=0.95):
-    """Difference, low, high, standard error, in plain Python but for the t quantile."""
-    sides = []
-    for values, clusters in ((first, first_clusters), (second, second_clusters)):
-        groups = defaultdict(list)
-        for value, cluster in zip(values, clusters, strict=True):
-            if not math.isnan(value):
-                groups[cluster].append(value)
-        sides.append(groups)
-    shared = sorted(set(sides[0]) & set(sides[1]))
-    means, influences = [], []
-    for groups in sides:
-        n = sum(len(groups[c]) for c in shared)
-        mean = sum(sum(groups[c]) for c in shared) / n
-        means.append(mean)
-        influences.append([(sum(groups[c]) - mean * len(groups[c])) / n for c in shared])
-    count = len(shared)
-    variance = count / (count - 1) * sum((b - a) ** 2 for a, b in zip(*influences, strict=True))
-    half = math.sqrt(variance) * scipy_stats.t.ppf((1 + level) / 2, count - 1)
-    value = means[1] - means[0]
-    return value, value - half, value + half, math.sqrt(variance)
+    """Difference, low, high, standard error, term by term and with matrices."""
+    sides = ((first, first_clusters), (second, second_clusters))
+    shared = sorted(set.intersection(*(set(defined_clusters(*side)) for side in sides)))
+    (mean1, moved1, shares1), (mean2, moved2, shares2) = (influences_of(*side, shared) for side in sides)
+    moved, shares = moved2 - moved1, (shares1 + shares2) / 2
+    return *interval_of(mean2 - mean1, moved, shares, level), error_of(moved, shares)[0]
 
 
 def numbers(estimate: Estimate):
@@ -60,23 +38,31 @@ def numbers(estimate: Estimate):
 
 
 def test_mean_by_hand():
-    # Cluster a: 1, 2, 3 (S = 6, N = 3). Cluster b: 8 (S = 8, N = 1). Mean 14/4 = 3.5.
-    # Residual sums: 6 - 3 * 3.5 = -4.5 and 8 - 3.5 = 4.5. Var = 2/1 * (20.25 + 20.25) / 16 = 5.0625; SE = 2.25.
-    # t(.975; 1 degree of freedom) = 12.7062047, half width 28.5889606.
-    estimate = stats.clustered_mean([1.0, 2.0, NAN, 3.0, 8.0], ["a", "a", "b", "a", "b"])
-    assert numbers(estimate) == pytest.approx((3.5, 3.5 - 28.5889606, 3.5 + 28.5889606, 2.25), abs=1e-6)
-    assert (estimate.n, estimate.n_clusters, estimate.n_undefined) == (4, 2, 1)
+    # a: 1, 3; b: 2; c: 4; d: 5; e: 9. Mean 24/6 = 4; residual sums -4, -2, 0, 1, 5.
+    # Shares 1/3 and four times 1/6; P = 2/9; c = 1/(1 - 2/3 + 2/9) = 9/5 and 1/(1 - 1/3 + 2/9) = 9/8.
+    # Var = (9/5 · 16 + 9/8 · (4 + 0 + 1 + 25)) / 36 = 62.55/36 = 1.7375.
+    # K has 1/9 and four 1/36 on its diagonal. Off it √(c_g c_h) p_g p_h (P - p_g - p_h): of a with others
+    # √(81/40)/18 · (-5/18), of two others 9/8 · 1/36 · (-1/9) = -1/288. tr(K²) = 1/81 + 4/1296 + 8 · 81/40/324 · 25/324
+    # + 12/82944 = .0194348; ν = (2/9)² / .0194348 = 2.54094. t(.975; 2.54094) = 3.53378.
+    values = [1.0, 2.0, NAN, 3.0, 4.0, 5.0, 9.0]
+    estimate = stats.clustered_mean(values, ["a", "b", "b", "a", "c", "d", "e"])
+    half = 3.53378 * math.sqrt(1.7375)
+    assert numbers(estimate) == pytest.approx((4.0, 4 - half, 4 + half, math.sqrt(1.7375)), abs=1e-4)
+    assert estimate.degrees_of_freedom == pytest.approx(2.54094, abs=1e-4)
+    assert (estimate.n, estimate.n_clusters, estimate.n_undefined) == (6, 5, 1)
 
 
 def test_difference_by_hand():
-    # First: a: 1, 3; b: 5; c only here. Over a and b: mean 3, influences (4 - 6)/3 = -2/3 and (5 - 3)/3 = 2/3.
-    # Second: a: 2; b: 6, 10. Mean 6, influences (2 - 6)/3 = -4/3 and (16 - 12)/3 = 4/3.
-    # d = -2/3, 2/3; Var = 2 * (4/9 + 4/9) = 16/9; SE = 4/3; value 3; half width 12.7062047 * 4/3 = 16.9416063.
+    # First: 1, 3, 5, 5, 6 of a to e, and f only here: mean 4. Second: 2, 6, 9, 7, 6: mean 6.
+    # (s_g - 6)/5 - (f_g - 4)/5:
+    # -1/5, 1/5, 2/5, 0, -2/5; Var = 5/4 · 10/25 = 1/2; value 2; four degrees of freedom: t = 2.7764451.
     estimate = stats.clustered_mean_difference(
-        [1.0, 3.0, 5.0, 100.0], ["a", "a", "b", "c"], [2.0, 6.0, 10.0, NAN, NAN], ["a", "b", "b", "b", "d"]
+        [1.0, 3.0, 5.0, 5.0, 6.0, 100.0], [*"abcdef"], [6.0, 9.0, 7.0, 6.0, 2.0, NAN, NAN], [*"bcdeaag"]
     )
-    assert numbers(estimate) == pytest.approx((3.0, 3 - 16.9416063, 3 + 16.9416063, 4 / 3), abs=1e-6)
-    assert (estimate.n, estimate.n_clusters, estimate.n_undefined) == (3, 2, 2)
+    half = 2.7764451 * math.sqrt(0.5)
+    assert numbers(estimate) == pytest.approx((2.0, 2 - half, 2 + half, math.sqrt(0.5)), abs=1e-6)
+    assert (estimate.n, estimate.n_clusters, estimate.n_undefined) == (5, 5, 2)
+    assert estimate.p_value == pytest.approx(2 * scipy_stats.t.sf(2 / math.sqrt(0.5), 4))
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.999])
@@ -120,7 +106,7 @@ def test_many_columns_equal_one_at_a_time():
     clusters1, clusters2 = rng.integers(0, 9, 60), rng.integers(2, 12, 50)
     together = stats.clustered_means(first, clusters1)
     apart = [stats.clustered_mean(column, clusters1) for column in first.T]
-    assert together == apart
+    assert [astuple(e) for e in together] == [astuple(e) for e in apart]
     assert len({e.value for e in together}) == 4
     differences = stats.clustered_mean_differences(first, clusters1, second, clusters2)
     for column, estimate in enumerate(differences):
@@ -137,15 +123,27 @@ def test_without_values_all_is_nan_and_counted(values):
     assert (estimate.n, estimate.n_clusters, estimate.n_undefined) == (0, 0, len(values))
 
 
-def test_one_cluster_has_a_value_and_no_interval():
-    estimate = stats.clustered_mean([1.0, 2.0, NAN], [5, 5, 6])
-    assert estimate.value == 1.5
+@pytest.mark.parametrize("clusters", [1, 2, 4])
+def test_fewer_than_five_clusters_have_a_value_and_no_interval(clusters):
+    rng = np.random.default_rng(clusters)
+    values, of = rng.normal(size=20), np.arange(20) % clusters
+    estimate = stats.clustered_mean(values, of)
+    assert estimate.value == pytest.approx(values.mean())
     assert all(math.isnan(v) for v in numbers(estimate)[1:])
-    assert (estimate.n, estimate.n_clusters, estimate.n_undefined) == (2, 1, 1)
-    difference = stats.clustered_mean_difference([1.0, 2.0], [5, 5], [4.0, 9.0], [5, 6])
-    assert difference.value == 2.5
+    assert math.isnan(estimate.p_value)
+    assert math.isnan(estimate.interval(0.9)[0])
+    assert (estimate.n_clusters, estimate.is_approximate) == (clusters, False)
+    difference = stats.clustered_mean_difference(values, of, values + 1, of)
+    assert difference.value == pytest.approx(1.0)
     assert math.isnan(difference.ci_low)
-    assert difference.n_clusters == 1
+    assert difference.n_clusters == clusters
+    enough = stats.clustered_mean(values, np.arange(20) % stats.MIN_CLUSTERS)
+    assert enough.ci_low < enough.value < enough.ci_high
+
+
+def test_clusters_that_count_nothing_make_no_interval():
+    weights = [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    assert math.isnan(stats.clustered_mean(np.arange(6.0), range(6), weights=weights).ci_low)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +169,10 @@ def test_no_shared_cluster_gives_no_difference():
 
 
 def test_equal_values_give_an_interval_without_width():
-    estimate = stats.clustered_mean([0.25] * 6, [0, 0, 1, 1, 2, 2])
+    estimate = stats.clustered_mean([0.25] * 10, [0, 1, 2, 3, 4] * 2)
     assert numbers(estimate) == (0.25, 0.25, 0.25, 0.0)
+    assert (estimate.p_value, math.isnan(estimate.n_effective)) == (0.0, True)
+    assert stats.clustered_mean([0.0] * 5, range(5)).p_value == 1.0
 
 
 def test_a_large_mean_costs_no_digits():
@@ -196,6 +196,36 @@ def test_refuses_lengths_that_differ():
         stats.clustered_mean_differences([[1.0]], [0], [[1.0, 2.0]], [0])
 
 
+def test_the_design_effect_is_that_of_equal_clusters():
+    """m values a cluster that are all equal are worth one; independent ones are worth themselves."""
+    rng = np.random.default_rng(5)
+    alike = stats.clustered_mean(np.repeat(rng.normal(size=400), 10), np.repeat(np.arange(400), 10))
+    assert alike.n_effective == pytest.approx(400, rel=0.01)
+    apart = stats.clustered_mean(rng.normal(size=40_000), np.repeat(np.arange(4000), 10))
+    assert apart.n_effective == pytest.approx(40_000, rel=0.1)
+    one_each = stats.clustered_mean(rng.normal(size=50), range(50))
+    assert one_each.n_effective == pytest.approx(50)
+
+
+def test_intervals_are_called_approximate_where_few_clusters_decide():
+    rng = np.random.default_rng(6)
+    tame = rng.normal(size=60)
+    assert not stats.clustered_mean(tame, range(60)).is_approximate
+    assert stats.clustered_mean(tame[:15], range(15)).is_approximate, "few clusters"
+    assert stats.clustered_mean([*tame[:59], 30.0], range(60)).is_approximate, "one cluster decides"
+    weights = [1.0] * 59 + [60.0]
+    one_counts = stats.clustered_mean(tame, range(60), weights=weights)
+    assert one_counts.degrees_of_freedom < 5, "one cluster holds half of what is counted"
+    assert one_counts.is_approximate
+
+
+def test_other_coverages_of_the_same_estimate():
+    values = np.random.default_rng(7).normal(size=30)
+    estimate, at_90 = (stats.clustered_mean(values, range(30), level=level) for level in (0.95, 0.9))
+    assert estimate.interval(0.9) == pytest.approx((at_90.ci_low, at_90.ci_high))
+    assert estimate.p_value == pytest.approx(scipy_stats.ttest_1samp(values, 0.0).pvalue)
+
+
 samples = st.lists(st.tuples(st.floats(-1e3, 1e3) | st.just(NAN), st.integers(0, 6)), min_size=3, max_size=40)
 
 
@@ -207,7 +237,7 @@ def test_order_and_names_of_clusters_do_not_matter(sample, random):
     values, clusters = zip(*shuffled, strict=True)
     names = random.sample("abcdefg", 7)
     found = stats.clustered_mean(values, [names[c] for c in clusters])
-    assert astuple(found) == pytest.approx(astuple(expected), rel=1e-9, abs=1e-9, nan_ok=True)
+    assert astuple(found)[:8] == pytest.approx(astuple(expected)[:8], rel=1e-9, abs=1e-9, nan_ok=True)
 
 
 @given(samples, st.floats(0.5, 4) | st.floats(-4, -0.5), st.floats(-100, 100))

@@ -7,7 +7,7 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
+from student_intervals import defined_clusters, error_of, influences_of, interval_of
 
 from opd_diag import stats
 
@@ -15,25 +15,12 @@ NAN = math.nan
 
 
 def naive_contrast(samples, weights, level=0.95):
-    """Value, low, high, standard error, clusters of one column, in plain Python but for the t quantile."""
-    sides = [
-        [(v, c) for v, c in zip(values, clusters, strict=True) if not math.isnan(v)] for values, clusters in samples
-    ]
-    shared = sorted(set.intersection(*({c for _, c in side} for side in sides)))
-    sides = [[(v, c) for v, c in side if c in shared] for side in sides]
-    means = [sum(v for v, _ in side) / len(side) for side in sides]
-    value = sum(w * m for w, m in zip(weights, means, strict=True))
-    parts = [
-        sum(
-            w * sum(v - mean for v, c in side if c == name) / len(side)
-            for w, mean, side in zip(weights, means, sides, strict=True)
-        )
-        for name in shared
-    ]
-    count = len(shared)
-    error = math.sqrt(count / (count - 1) * sum(d * d for d in parts))
-    half = error * scipy_stats.t.ppf((1 + level) / 2, count - 1)
-    return value, value - half, value + half, error, count
+    """Value, low, high, standard error, clusters of one column, term by term and with matrices."""
+    shared = sorted(set.intersection(*(set(defined_clusters(*side)) for side in samples)))
+    means, moved, shares = zip(*(influences_of(*side, shared) for side in samples), strict=True)
+    value, parts = (sum(w * of for w, of in zip(weights, by, strict=True)) for by in (means, moved))
+    counted = sum(abs(w) * of for w, of in zip(weights, shares, strict=True)) / sum(abs(w) for w in weights)
+    return *interval_of(value, parts, counted, level), error_of(parts, counted)[0], len(shared)
 
 
 def three_samples(seed=0, columns=1):
@@ -48,17 +35,18 @@ def three_samples(seed=0, columns=1):
 
 
 def test_by_hand():
-    # Over clusters a and b (c lacks a value in the third): means 2, 4, 6. Weights ½, ½, -1: 1 + 2 - 6 = -3.
-    # Influences of a: (1 - 2)/2, (3 - 4)/2, (6·2 - 6·2)/3 = 0: -¼ - ¼ - 0 = -½; of b: ¼ + ¼ - 0 = ½.
-    # Var = 2/1 · (¼ + ¼) = 1; t(.975; 1) = 12.7062047.
+    # Over clusters a to e (f lacks a value in the third): means 3, 4, 5. Weights ½, ½, -1: 1.5 + 2 - 5 = -1.5.
+    # Influences (½·(x - 3) + ½·(y - 4) - (z - 5))/5: a ½·-2 + ½·-1 - -1 = -.5; b ½·-1 + 0 - 1 = -1.5; c 0;
+    # d ½·1 + ½ - 0 = 1; e ½·2 + 0 - 0 = 1; over 5. Var = 5/4 · (.25 + 2.25 + 1 + 1)/25 = .225; t(.975; 4) = 2.7764451.
     samples = [
-        ([[1.0], [3.0], [50.0]], ["a", "b", "c"]),
-        ([[3.0], [5.0], [70.0]], ["a", "b", "c"]),
-        ([[4.0], [8.0], [6.0], [NAN]], ["a", "a", "b", "c"]),
+        ([[1.0], [2.0], [3.0], [4.0], [5.0], [50.0]], [*"abcdef"]),
+        ([[3.0], [4.0], [4.0], [5.0], [4.0], [70.0]], [*"abcdef"]),
+        ([[4.0], [6.0], [5.0], [5.0], [5.0], [NAN]], [*"abcdef"]),
     ]
     (estimate,) = stats.clustered_contrasts(samples, (0.5, 0.5, -1.0))
-    assert astuple(estimate)[:4] == pytest.approx((-3.0, -3 - 12.7062047, -3 + 12.7062047, 1.0))
-    assert (estimate.n, estimate.n_clusters, estimate.n_undefined) == (3, 2, 1)
+    half = 2.7764451 * math.sqrt(0.225)
+    assert astuple(estimate)[:4] == pytest.approx((-1.5, -1.5 - half, -1.5 + half, math.sqrt(0.225)))
+    assert (estimate.n, estimate.n_clusters, estimate.n_undefined) == (5, 5, 1)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -77,7 +65,9 @@ def test_equal_to_the_naive_version_column_by_column(seed, weights):
 
 def test_one_sample_of_weight_one_is_its_mean():
     values, clusters = three_samples()[0]
-    assert stats.clustered_contrasts([(values, clusters)], [1.0]) == stats.clustered_means(values, clusters)
+    (alone,), (mean,) = stats.clustered_contrasts([(values, clusters)], [1.0]), stats.clustered_means(values, clusters)
+    assert astuple(alone)[:9] == astuple(mean)[:9]
+    assert math.isnan(alone.n_effective), "what it counts for is said of means alone"
 
 
 def test_contrasts_of_the_same_samples_add_up():
@@ -102,7 +92,7 @@ def test_a_sample_against_itself_is_exactly_zero():
 
 
 def test_weight_zero_takes_no_infinity_in():
-    finite, infinite = ([[1.0], [2.0]], [0, 1]), ([[math.inf], [2.0]], [0, 1])
+    finite, infinite = ([[1.0]] * 5, range(5)), ([[math.inf], *[[2.0]] * 4], range(5))
     (estimate,) = stats.clustered_contrasts([finite, infinite, finite], (-1.0, 0.0, 1.0))
     assert (estimate.value, estimate.standard_error) == (0.0, 0.0)
     (estimate,) = stats.clustered_contrasts([finite, infinite, finite], (-1.0, 0.5, 0.5))
