@@ -13,6 +13,7 @@
 `hidden.py`      last hidden states at chosen places, in memory or mapped from a file
 `head.py`        the output head, applied where wanted; checked against ``model(...).logits``
 `onepass.py`     one pass over the vocabulary for both heads: the maths of all sums
+`fitting.py`     a second pass at few states: tempered students, gradients of states against each other
 `block.py`       one block of states: hidden states of both in, the fields of the scores out
 `linear.py`      float32 products at the speed of the processor
 `memory.py`      memory given back between bodies and heads
@@ -28,9 +29,10 @@
 ===============  ============================================================================================
 """
 
+from opd_diag.inference.fitting import SecondPass, second_pass
 from opd_diag.inference.head import HeadCheck, check_head
-from opd_diag.inference.hidden import HiddenStates, Place, teacher_hidden
-from opd_diag.inference.loading import load_model, resolve_device
+from opd_diag.inference.hidden import HiddenStates, Place, hidden_at, teacher_hidden
+from opd_diag.inference.loading import load_model, resolve_device, stored_stop_ids
 from opd_diag.inference.model import Model, wrap_model
 from opd_diag.inference.precision import OtherPrecision, Twin, reference_dtype, usable_dtype
 from opd_diag.inference.sampling import sample_rollouts
@@ -44,14 +46,18 @@ __all__ = [
     "Model",
     "OtherPrecision",
     "Place",
+    "SecondPass",
     "Shard",
     "Twin",
     "check_head",
+    "hidden_at",
     "load_model",
     "reference_dtype",
     "resolve_device",
     "sample_rollouts",
     "score",
+    "second_pass",
+    "stored_stop_ids",
     "teacher_hidden",
     "usable_dtype",
     "wrap_model",

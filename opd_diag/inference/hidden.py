@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from opd_diag.errors import StoreError
+from opd_diag.inference.head import OwnLogits
 from opd_diag.inference.model import Model
 from opd_diag.inference.packing import TOKENS_PER_PACK, Pack, packs, states_before
 from opd_diag.records.arrays import load_described, save_arrays
@@ -51,31 +52,42 @@ class HiddenStates:
 _DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
 
 
-@torch.inference_mode()
 def teacher_hidden(teacher: Model, rollouts: Sequence[Rollout], places: Sequence[Place]) -> Tensor:
-    """Give the teacher's last hidden state at chosen states.
+    """Do :func:`hidden_at` for the teacher, which sees each rollout's `teacher_prompt_ids`."""
+    return hidden_at(teacher, rollouts, places, as_teacher=True)
+
+
+@torch.inference_mode()
+def hidden_at(
+    model: Model, rollouts: Sequence[Rollout], places: Sequence[Place], *, as_teacher: bool = False
+) -> Tensor:
+    """Give the last hidden state at chosen states.
 
     Parameters
     ----------
-    teacher
-        The model; it sees each rollout's `teacher_prompt_ids`.
+    model
+        The model.
     rollouts
         Whose states are meant; only those that `places` name are run.
     places
         (row of the rollout, position) of each state.
+    as_teacher
+        Whether it sees each rollout's `teacher_prompt_ids`; default: its `prompt_ids`.
 
     Returns
     -------
     Tensor
-        (len(places), d), float32, on the CPU, in the order of `places`.
+        (len(places), d), float32, on the CPU, in the order of `places`; (0, d) without any, then no model is run.
     """
+    if not places:
+        return torch.zeros(0, model.vocabulary if isinstance(model.head, OwnLogits) else model.head.weight.shape[1])
     rows = sorted({row for row, _ in places})
-    prompts = [rollouts[row].teacher_prompt_ids for row in rows]
+    prompts = [rollouts[row].teacher_prompt_ids if as_teacher else rollouts[row].prompt_ids for row in rows]
     lengths = [(len(prompt), len(rollouts[row].response_ids)) for prompt, row in zip(prompts, rows, strict=True)]
     found: dict[Place, Tensor] = {}
-    for batch in packs(prompts, lengths, TOKENS_PER_PACK[teacher.device.type]):
+    for batch in packs(prompts, lengths, TOKENS_PER_PACK[model.device.type]):
         pack = Pack.of([(prompts[i], rollouts[rows[i]].response_ids) for i in batch])
         wanted = [(b, place) for b, i in enumerate(batch) for place in places if place[0] == rows[i]]
-        hidden = states_before(teacher, pack, [(b, position) for b, (_, position) in wanted])
+        hidden = states_before(model, pack, [(b, position) for b, (_, position) in wanted])
         found |= {place: state for (_, place), state in zip(wanted, hidden.float().cpu(), strict=True)}
     return torch.stack([found[place] for place in places])

@@ -81,6 +81,35 @@ def load_model(
     return wrap_checkpoint(model, checkpoint, name=name, key=key, stop_ids=stop_ids)
 
 
+def stored_stop_ids(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> tuple[int, ...] | None:
+    """Read the ids that end a response of a checkpoint from its settings, as loading it would, and load no weights.
+
+    Returns
+    -------
+    tuple of int, or None
+        Those of its generation settings, or else of its config; None where neither can be read.
+    """
+    where = checkpoint.base_model if checkpoint.kind == "adapter" else str(checkpoint.path)
+    name, revision = split_revision(str(where))
+    with quiet():
+        try:
+            settings = transformers.GenerationConfig.from_pretrained(name, revision=revision)
+        except (OSError, TypeError, ValueError):  # most folders of trainers have none
+            settings = transformers.GenerationConfig()
+        ids = settings.eos_token_id
+        if ids is None:
+            try:
+                ids = _config(name, revision, trust_remote_code).eos_token_id
+            except (OSError, TypeError, ValueError, AttributeError):
+                return None
+    return tuple(sorted({*(ids if isinstance(ids, list) else () if ids is None else [ids])}))
+
+
+def _config(name: str, revision: str | None, trust_remote_code: bool) -> Any:
+    config = transformers.AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    return config.get_text_config()
+
+
 def wrap_checkpoint(
     hf_model: Any, checkpoint: Checkpoint, *, name: str | None, key: str, stop_ids: tuple[int, ...]
 ) -> Model:

@@ -5,6 +5,7 @@
 `prompt.py`        ``Prompt`` and the three prompt file formats
 `rollout.py`       ``Rollout``: one response, token-exact, and its JSON lines
 `scores.py`        ``Scores``: all that metrics need about N states, one safetensors file
+`fits.py`          ``Fits``: what a second pass leaves at some states, one safetensors file
 `verdict.py`       ``Verdict``: one answer with its evidence
 `sampling.py`      ``Sampling``: how responses are sampled
 `answer.py`        whether a response gives the reference answer

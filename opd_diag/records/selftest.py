@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -38,3 +39,16 @@ class SelfTest:
         True
         """
         return {k: finite_or_none(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> SelfTest:
+        """Read what :meth:`as_record` gave; None becomes NaN.
+
+        Examples
+        --------
+        >>> seen = SelfTest("shift", "teacher", "pass", 0.5, float("nan"), "Best at 0.", "")
+        >>> SelfTest.from_record(seen.as_record()).evidence
+        'Best at 0.'
+        """
+        values: dict[str, Any] = {k: math.nan if v is None else v for k, v in record.items()}
+        return cls(**values)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 Status = Literal["pass", "warn", "fail", "unknown"]
+
+BY_URGENCY: tuple[Status, ...] = ("fail", "warn", "unknown", "pass")
+"""Statuses in the order in which a tired reader wants to hear of them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,26 @@ class Verdict:
     def as_record(self) -> dict[str, Any]:
         """Give the fields as JSON values; NaN becomes None."""
         return {k: finite_or_none(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+class _Judged(Protocol):
+    @property
+    def status(self) -> str: ...
+
+
+Judged = TypeVar("Judged", bound=_Judged)
+
+
+def alarms_first(answers: Iterable[Judged]) -> list[Judged]:
+    """Sort verdicts or self-tests by urgency; within one status the order stays.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace as Answer
+    >>> [a.status for a in alarms_first([Answer(status=s) for s in ("pass", "unknown", "fail", "warn")])]
+    ['fail', 'warn', 'unknown', 'pass']
+    """
+    return sorted(answers, key=lambda answer: [*BY_URGENCY].index(answer.status))  # type: ignore[arg-type]
 
 
 def finite_or_none(value: float) -> float | None:

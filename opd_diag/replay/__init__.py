@@ -14,6 +14,7 @@
 `lazy.py`     a model that is loaded when it is first needed
 `logprobs.py` log-probabilities as sampled against the replayed ones
 `coverage.py` which of the teacher's states lie near a checkpoint's own
+`subsample.py` which states get a second pass, for the temperature fit and gradient coherence
 `replay.py`   ``replay``: sample and score, checkpoint by checkpoint, the teacher loaded once
 ============  =====================================================================================
 """

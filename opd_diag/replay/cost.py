@@ -25,6 +25,7 @@ from opd_diag.replay.account import Account, Work
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.replay.store import Store
+from opd_diag.replay.subsample import MOST_STATES
 from opd_diag.replay.work import Lengths, planned_work, shared_states, writers_of
 
 ASSUMED_FILL = 0.6
@@ -44,10 +45,12 @@ PART_SECONDS = 0.02
 ROW_SECONDS = 25e-6
 """A state in the tables, and all that is made of them."""
 
-PAGE_BYTES = 6_500_000
-"""Figures and page."""
-ROW_BYTES = 120
+PAGE_BYTES = 8_000_000
+"""Figures, page and ``report.json``."""
+ROW_BYTES = 300
 """A state in the tables."""
+FIT_BYTES = 300
+"""A state of the second pass, with its share of the sums by pairs of prompts."""
 ID_BYTES, IDS_A_ROW = 16, 8
 """An id in the vocabulary that occurs, and how many new ones a state brings until all occur."""
 RESPONSE_BYTES, PROMPT_TOKEN_BYTES, RESPONSE_TOKEN_BYTES = 450, 15, 30
@@ -226,12 +229,13 @@ def _cost(plan: ReplayPlan, lengths: Lengths, sizes: tuple[ModelSize, ModelSize]
     )
     ids = min(sizes[0].vocabulary, IDS_A_ROW * rows)
     responses = sum(_response_bytes(lengths, writer) for writer in writers_of(plan))
+    fits = FIT_BYTES * sum(min(MOST_STATES, lengths.response(of)) for of in sets)
     return Cost(
         sampled=round(work.sampled),
         tokens=round(work.tokens),
         gflop=_gflop(work, lengths.seen(), sizes),
         minutes=(seconds + fixed * slower) / 60,
-        bytes=round(PAGE_BYTES + rows * (pace.state_bytes + ROW_BYTES) + responses + ids * ID_BYTES),
+        bytes=round(PAGE_BYTES + rows * (pace.state_bytes + ROW_BYTES) + responses + fits + ids * ID_BYTES),
     )
 
 

@@ -17,6 +17,7 @@ from opd_diag.inference.swapping import Resident
 from opd_diag.records.arrays import load_arrays, save_arrays
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key, write_json
+from opd_diag.records.fits import FITS_VERSION, Fits
 from opd_diag.records.rollout import Rollout, load_rollouts, save_rollouts
 from opd_diag.records.scores import SCORES_VERSION, Scores
 from opd_diag.replay.coverage import COVERAGE_VERSION, coverage_of, covered_states, equal_places
@@ -32,13 +33,14 @@ from opd_diag.replay.precision import (
     save_floors,
 )
 from opd_diag.replay.store import Store
+from opd_diag.replay.subsample import WORTH, fits_of, subsample
 from opd_diag.tables import save_coverage
 from opd_diag.tokenization import check_same_ids
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, units done, units in all)."""
 
-SAMPLED_VERSION = 2
+SAMPLED_VERSION = 3
 """Raised whenever the same model and prompts would give other responses, or the same responses other records."""
 
 HIDDEN_VERSION = 1
@@ -133,6 +135,42 @@ class Parts:
         teacher = scores.provenance["teacher"] | {"name": self.teacher.name}  # its folder may have moved since
         return replace(scores, provenance=scores.provenance | {"teacher": teacher})
 
+    def fits(
+        self, student: LazyModel, checkpoint: Checkpoint, states: str, rollouts: Rollouts, same: Fits | None
+    ) -> Fits:
+        """Give what a second pass leaves at some states of one set; `same` as in :meth:`scores`."""
+        settings = self.plan.settings
+        chosen = subsample(rollouts, settings.seed)
+        temperatures = settings.student_temperature, settings.teacher_temperature
+        about = {"label": checkpoint.label, "step": checkpoint.step, "states": states}
+        seen = _decides_scores(tuple(chosen[0]))
+        hidden_key = content_key(["hidden", HIDDEN_VERSION, self.teacher_key, settings.dtype, seen, chosen[1]])
+
+        def made() -> Fits:
+            if same is not None:
+                return replace(same, about=about)
+            self._check_here(student, rollouts)
+            keep = self._hidden(hidden_key) if self._used_again(states, rollouts) else None
+            teacher = self.loaded_teacher()
+            what, n = f"{checkpoint.label}: fits on {states} states", len(chosen[1])
+            self.progress(what, 0, n)
+            self.store.account.measured(0, WORTH * n, as_teacher=False)
+            with self._runs(student), self._runs(self.teacher):
+                fits = fits_of(
+                    student.model, teacher, chosen, temperatures=temperatures, about=about, keep_teacher=keep
+                )
+            self.progress(what, n, n)
+            return fits
+
+        decides = ["fits", FITS_VERSION, about, student.key, self.teacher_key, settings.dtype, temperatures]
+        return self.store.part(
+            f"fits/{checkpoint.slug}.{states}.safetensors",
+            content_key([decides, seen, [[r.prompt_index, r.rollout_index] for r in chosen[0]], chosen[1]]),
+            make=made,
+            save=_save_fits,
+            load=Fits.load,
+        )
+
     def coverage(self, checkpoint: Checkpoint, of_teacher: Rollouts, own: Rollouts) -> pd.DataFrame:
         """Tell which of the teacher's states lie near one of the checkpoint's own."""
         places = equal_places(of_teacher, own)
@@ -219,9 +257,7 @@ class Parts:
     def _scored(self, student: LazyModel, states: str, rollouts: Rollouts, key: str) -> Scores:
         what = f"{student.checkpoint.label}: scoring {states} states, tokens"
         teacher = self.loaded_teacher()
-        for model in (student, self.teacher):
-            if not model.checked:  # in an earlier process perhaps, on another machine
-                model.checked_on(longest_ids(rollouts))
+        self._check_here(student, rollouts)
         keep = self.store.shards(key, ".safetensors", save=save_arrays, load=load_arrays)
         with self._runs(student), self._runs(self.teacher):
             return score(
@@ -236,6 +272,12 @@ class Parts:
                 keep_teacher=self._teacher_states(rollouts) if self._used_again(states, rollouts) else None,
             )
 
+    def _check_here(self, student: LazyModel, rollouts: Rollouts) -> None:
+        """Check heads that were checked in an earlier process perhaps, on another machine."""
+        for model in (student, self.teacher):
+            if not model.checked:
+                model.checked_on(longest_ids(rollouts))
+
     def _used_again(self, states: str, rollouts: Rollouts) -> bool:
         """Whether another checkpoint will be scored at these states: those of the start and of the teacher."""
         several = len(self.plan.checkpoints) > 1
@@ -247,6 +289,9 @@ class Parts:
         key = content_key(
             ["hidden", HIDDEN_VERSION, self.teacher_key, self.plan.settings.dtype, _decides_scores(rollouts)]
         )
+        return self._hidden(key)
+
+    def _hidden(self, key: str) -> Keep[HiddenStates]:
         return self.store.shards(key, ".safetensors", save=_save_hidden, load=HiddenStates, part_of_nothing=True)
 
     def _check_teacher_takes_them(self) -> None:
@@ -288,6 +333,10 @@ def _prompts_of(rollouts: Rollouts) -> list[object]:
 
 def _save_hidden(path: Path, states: HiddenStates) -> None:
     states.save(path)
+
+
+def _save_fits(path: Path, fits: Fits) -> None:
+    fits.save(path)
 
 
 def _save_scores(path: Path, scores: Scores) -> None:

@@ -24,9 +24,9 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import SCORES_VERSION, Scores
 from opd_diag.records.settings import K_KEPT, Settings
 from opd_diag.replay.lazy import LazyModel
-from opd_diag.tables.catalogue import CATALOGUE, Metric, Values
+from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, Metric, Values
 
-PRECISION_VERSION = 1
+PRECISION_VERSION = 2
 """Raised whenever the same model and rollouts would give another floor."""
 
 MOST_STATES = 512
@@ -186,7 +186,7 @@ def distances(scores: Scores, k: int) -> Distances:
 
 
 def _mean_distance(metric: Metric, scores: Scores, k: int) -> float:
-    if isinstance(metric.aligned, float) and math.isnan(metric.aligned):
+    if "floor" in metric.exempt or (isinstance(metric.aligned, float) and math.isnan(metric.aligned)):
         return math.nan
     return _mean(_distance(metric, scores, k)[~scores.terminal])
 
@@ -219,8 +219,10 @@ def _where_possible(measure: Callable[[], Scores]) -> tuple[Scores | None, str |
 
 
 def _distance(metric: Metric, scores: Scores, k: int) -> Values:
-    if metric.aligned == "student_entropy":  # of one model alone: the other one is its twin
-        return np.abs(scores.student_entropy.astype(float) - scores.teacher_entropy.astype(float))
+    if metric.of_one_model:  # the other one is its twin
+        of = metric.name.partition("_")[2]
+        student, teacher = (BY_NAME[f"{model}_{of}"].function(scores, k) for model in ("student", "teacher"))
+        return np.abs(student - teacher)
     return np.abs(metric.function(scores, k) - aligned_values(metric, scores, k))
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from opd_diag.errors import CheckpointError, ModelError, RunFolderError
 from opd_diag.inference import HeadCheck
 from opd_diag.records.checkpoint import Checkpoint
-from opd_diag.records.files import write_json
+from opd_diag.records.fits import Fits
 from opd_diag.records.rollout import save_rollouts
 from opd_diag.records.scores import Scores
+from opd_diag.records.selftest import SelfTest
 from opd_diag.records.vocabulary import save_vocabulary
 from opd_diag.replay.ahead import read_ahead
 from opd_diag.replay.lazy import LazyModel
-from opd_diag.replay.logprobs import LogprobCheck, as_json, logprob_checks
+from opd_diag.replay.logprobs import LogprobCheck, logprob_checks
 from opd_diag.replay.parts import Parts, Progress, Rollouts
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.precision import Floor
+from opd_diag.replay.selftests import SELFTESTS, Battery, write_selftests
 from opd_diag.replay.store import Store
 
 
@@ -30,6 +32,8 @@ class ScoredSet:
     states: str
     scores: Scores
     rollouts: Rollouts
+    fits: Fits | None = None
+    """What a second pass leaves at some of the states; None for ``back``."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Replay:
     """What the check of each model's head gave."""
     logprobs: tuple[LogprobCheck, ...] = ()
     """Log-probabilities as sampled against replayed ones, of each checkpoint and the teacher."""
+    selftests: tuple[SelfTest, ...] = ()
+    """What the measurement says of itself."""
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -95,10 +101,11 @@ def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None) -> 
         work.score_back(scored)
     everything = tuple(s for sets in scored.values() for s in sets)
     logprobs = logprob_checks(everything)
-    work.save_what_was_learned(everything, logprobs)
+    selftests = work.selftests(everything)
+    work.save_what_was_learned(everything, logprobs, selftests)
     store.drop_shards()
     table = pd.concat(coverage, ignore_index=True) if coverage else None
-    return Replay(everything, tuple(broken), table, work.floors, tuple(work.checks.values()), logprobs)
+    return Replay(everything, tuple(broken), table, work.floors, tuple(work.checks.values()), logprobs, selftests)
 
 
 class _Work:
@@ -114,6 +121,7 @@ class _Work:
         self.of_teacher: Rollouts = ()
         self.checks: dict[Checkpoint, HeadCheck] = {}
         self.floors: tuple[Floor, ...] = ()
+        self.battery: Battery | None = None
 
     def sample_teacher(self) -> None:
         """Sample the teacher's responses, or read them."""
@@ -134,6 +142,8 @@ class _Work:
             self._check_heads(student, self.own[checkpoint])
         own = self.own.get(checkpoint, ())
         rollouts = {"on-policy": own, "start": self.start or own, "teacher": self.of_teacher}
+        if is_first:
+            self._ask_themselves(student, own or self.of_teacher)
         sets: list[ScoredSet] = []
         for states in (s for s in wanted if s != "back"):
             self._check_heads(student, rollouts[states])
@@ -143,12 +153,18 @@ class _Work:
             if own:
                 save_rollouts(self.store.path("rollouts/start.jsonl"), own)
                 self.store.note("rollouts/start.jsonl")
-            self._measure_floors(student, own or sets[0].rollouts)
         return sets
 
-    def _measure_floors(self, student: LazyModel, rollouts: Rollouts) -> None:
-        """Tell how far each model is from itself, once a report, while both are at hand."""
+    def _ask_themselves(self, student: LazyModel, rollouts: Rollouts) -> None:
+        """Run the self-tests and tell how far each model is from itself, before anything is scored."""
+        self._check_heads(student, rollouts)
+        self.battery = Battery.begun(self.parts, student, rollouts)
         self.floors = tuple(self.parts.floor(model, rollouts) for model in (student, self.parts.teacher))
+
+    def selftests(self, scored: tuple[ScoredSet, ...]) -> tuple[SelfTest, ...]:
+        """Give what all self-tests said, those that needed everything to be scored too."""
+        assert self.battery is not None
+        return self.battery.of_everything(self.floors, scored)
 
     def score_back(self, scored: dict[Checkpoint, list[ScoredSet]]) -> None:
         """Let the first checkpoint score every other's own rollouts; loaded once, after all have been sampled."""
@@ -170,8 +186,12 @@ class _Work:
     def _scored(
         self, student: LazyModel, listed: Checkpoint, states: str, rollouts: Rollouts, earlier: list[ScoredSet]
     ) -> ScoredSet:
-        same = next((s.scores for s in earlier if s.rollouts is rollouts), None)
-        return ScoredSet(listed, states, self.parts.scores(student, listed, states, rollouts, same), rollouts)
+        same = next((s for s in earlier if s.rollouts is rollouts), None)
+        scores = self.parts.scores(student, listed, states, rollouts, same.scores if same else None)
+        if states == "back":  # of another student than the rows it is listed under
+            return ScoredSet(listed, states, scores, rollouts)
+        fits = self.parts.fits(student, listed, states, rollouts, same.fits if same else None)
+        return ScoredSet(listed, states, scores, rollouts, fits)
 
     def _check_heads(self, student: LazyModel, rollouts: Rollouts) -> None:
         """Check each model's head once, on what it scores first: the same, however often the replay was killed."""
@@ -179,14 +199,16 @@ class _Work:
             if model.checkpoint not in self.checks:
                 self.checks[model.checkpoint] = self.parts.head_check(model, rollouts)
 
-    def save_what_was_learned(self, scored: tuple[ScoredSet, ...], logprobs: tuple[LogprobCheck, ...]) -> None:
-        """Write the vocabulary that occurs, and the checks of heads and log-probabilities."""
+    def save_what_was_learned(
+        self, scored: tuple[ScoredSet, ...], logprobs: tuple[LogprobCheck, ...], selftests: tuple[SelfTest, ...]
+    ) -> None:
+        """Write the vocabulary that occurs, the checks of heads and log-probabilities, and the self-tests."""
         ids: set[int] = set()
         for part in scored:
             ids.update(i for r in part.rollouts for i in (*r.prompt_ids, *r.teacher_prompt_ids, *r.response_ids))
             ids.update(part.scores.student_topk_ids.ravel().tolist(), part.scores.teacher_topk_ids.ravel().tolist())
         save_vocabulary(self.store.path("vocabulary.json"), {i: self.plan.tokenizer.token(i) for i in sorted(ids)})
         known = [*dict.fromkeys(part.checkpoint for part in scored), self.plan.teacher]
-        heads = [asdict(self.checks[model]) for model in known]
-        checks = {"head": heads, "logprobs": [as_json(check) for check in logprobs]}
-        write_json(self.store.path("selftest.json"), checks)
+        heads = [self.checks[model] for model in known]
+        write_selftests(self.store.path(SELFTESTS), heads, logprobs, selftests)
+        self.store.note(SELFTESTS)

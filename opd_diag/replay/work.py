@@ -9,10 +9,11 @@ from opd_diag.inference import resolve_device
 from opd_diag.inference.head import CHECKED_TOKENS
 from opd_diag.inference.packing import TOKENS_PER_PACK
 from opd_diag.inference.sampling import ROWS_PER_SHARD
-from opd_diag.replay import coverage, precision
+from opd_diag.replay import coverage, precision, subsample
 from opd_diag.replay.account import Work
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.recorded import TEACHER_LABEL
+from opd_diag.replay.selftests import limits
 
 PACK_CHECK_TOKENS = 55
 """Tokens that tell whether a model takes packs (:func:`opd_diag.inference.packing.takes_packs`)."""
@@ -105,7 +106,16 @@ def planned_work(plan: ReplayPlan, lengths: Lengths) -> Work:
     loaded = len(plan.checkpoints) + ("back" in plan.settings.states)
     work.student_tokens += loaded * checks + floor
     work.teacher_tokens += checks + floor
-    work.states += 2 * states
+    asked, of_asked = _selftests(lengths, sets[0][2])
+    work.student_tokens += 4 * asked  # twice beside the teacher, and as either against itself
+    work.teacher_tokens += 2 * asked
+    work.states += 2 * states + 3 * of_asked
+    own = [(states, writer) for _, states, writer in sets if states != "back"]
+    for _, writer in own:
+        work.student_tokens += _second_pass(lengths, writer, lengths.student_prompts)[0]
+        work.states += subsample.WORTH * _second_pass(lengths, writer, 0)[1]
+    for writer in dict.fromkeys(writer for _, writer in own):
+        work.teacher_tokens += _second_pass(lengths, writer, lengths.teacher_prompts)[0]
     if {"on-policy", "teacher"} <= {*plan.settings.states}:
         work.teacher_tokens += sum(_looked_at(lengths, c.label) for c in plan.checkpoints)
     return work
@@ -140,6 +150,21 @@ def _floor(lengths: Lengths, writer: str) -> tuple[float, float]:
     alone = rows * lengths.student_prompts / lengths.prompts
     together = alone * lengths.prompts / lengths.rows(writer)
     return 3 * together + alone + 4 * rows * mean, 2 * rows * mean
+
+
+def _selftests(lengths: Lengths, writer: str) -> tuple[float, float]:
+    """Give tokens and states of one pass over the few responses that self-tests look at."""
+    rows = min(limits.PROBE_ROLLOUTS, lengths.prompts)
+    mean = min(limits.PROBE_TOKENS, lengths.response(writer) / lengths.rows(writer))
+    return rows * (lengths.student_prompts / lengths.prompts + mean), rows * mean
+
+
+def _second_pass(lengths: Lengths, writer: str, prompts: int) -> tuple[float, float]:
+    """Give tokens and states of the second pass: one response a prompt, up to its last chosen state."""
+    rows = min(subsample.MOST_ROLLOUTS, lengths.prompts)
+    mean = lengths.response(writer) / lengths.rows(writer)
+    apart = max(1.0, rows * mean / subsample.MOST_STATES)
+    return rows * (prompts / lengths.prompts + mean - (apart - 1) / 2), rows * mean / apart
 
 
 def _looked_at(lengths: Lengths, own: str) -> float:

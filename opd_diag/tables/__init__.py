@@ -8,30 +8,42 @@ scored by the first checkpoint; its rows are listed under the checkpoint whose s
 **States** (:func:`measure`), one row a state, terminal ones left out::
 
     step label teacher states k prompt_index prompt_id group rollout_index position sampled_id gradient_squared_norm
-    <one column a metric>
+    shared_tokens <one column a metric>
 
-`gradient_squared_norm` is what ratios of sums are weighted by: a mean over states of such a metric r is Σ w r / Σ w,
-in every table. A mean without the weights is another number.
+`gradient_squared_norm` and `shared_tokens` are what ratios of sums are weighted by: a mean over states of such a metric
+r is Σ w r / Σ w, in every table, w the column that the metric names. A mean without the weights is another number.
 
 **Rollouts** (:func:`rollout_table`), one row a rollout::
 
     step label teacher states k prompt_index prompt_id group rollout_index n_states stop_reason is_correct reward
+    compression_ratio cycle_ratio cycle_start is_repeating
     <one column a metric: its mean over the rollout's defined states>
 
 **Summary** (:func:`summarize`), one row a (step, states, metric), the columns of ``report.json``::
 
-    step label teacher states metric k aggregation value ci_low ci_high bound_low bound_high
-    n_states n_rollouts n_prompts n_undefined floor within_floor
+    step label teacher states metric k aggregation value ci_low ci_high approximate band_low band_high
+    bound_low bound_high n_states n_rollouts n_prompts n_undefined n_effective floor within_floor
 
 `aggregation` is ``token mean`` or ``ratio of sums`` for the metrics of the catalogue. More rows tell of the responses
 themselves, for ``on-policy`` and for ``teacher`` (then equal for every checkpoint):
 
-- ``rollout mean``: ``accuracy`` (where answers are known), ``truncation_rate``, ``response_length``;
+- ``rollout mean``: ``accuracy`` (where answers are known), ``truncation_rate``, ``response_length``, and of
+  :mod:`~opd_diag.tables.repetition` ``compression_ratio``, ``cycle_ratio``, ``repetition_rate``;
 - ``pooled`` (:func:`~opd_diag.tables.diversity.diversity_rows`): ``distinct_bigram_ratio``,
   ``distinct_trigram_ratio``, ``unigram_entropy``; `n_states` counts n-grams, `n_undefined` the states that end none;
+- ``pooled``, ``on-policy`` alone: ``top_advantage_share``, ``reward_auroc`` (:mod:`~opd_diag.tables.rewards`);
 - ``state mean``, ``on-policy`` alone: ``teacher_state_coverage``, where it was looked at; `n_states` counts the
-  teacher's states.
+  teacher's states;
+- ``state mean``: ``student_stop_probability_at_stops``, ``…_after_answers``, ``…_at_truncation`` and the teacher's; not
+  equal for every checkpoint on ``teacher`` either. `n_undefined` counts responses whose place cannot be told.
 
+And on every state set but ``back``, where a second pass was made (:mod:`opd_diag.tables.fits`):
+
+- ``subsample``: ``fitted_temperature``, ``reverse_kl_after_temperature``, ``gradient_coherence``.
+
+`approximate`: the 95 % interval may cover less often than that (:attr:`opd_diag.stats.Estimate.is_approximate`).
+`band_low`/`band_high` hold, at 95 %, the whole curve of a metric over the checkpoints on one state set at once; of the
+catalogue's metrics alone. `n_effective`: as many independent values would have so small an error.
 `k` is missing for metrics that do not depend on it. `bound_low`/`bound_high` are NaN while all values are exact.
 `floor` is the precision floor of the metric (:mod:`opd_diag.tables.floors`), NaN where none was measured;
 `within_floor` whether the value is within twice of it from what it is between equal models, missing where that cannot
@@ -51,9 +63,21 @@ be said.
 `depth_low` ≤ position < `depth_high`.
 
 **Differences** (:func:`difference_table`), one row a (pair of steps, states, metric), value = later − earlier, paired
-by prompt; of the responses, for ``on-policy`` alone::
+by prompt; of the responses, for ``on-policy`` alone, but of stopping for ``teacher`` too::
 
-    from_step from_label to_step to_label teacher states metric k value ci_low ci_high n_prompts
+    from_step from_label to_step to_label teacher states metric k value ci_low ci_high approximate
+    p_value p_adjusted depends_on_average n_states n_prompts
+
+`p_value` is two-sided, against no difference; `p_adjusted` is Holm's over the primary metrics and all state sets of one
+pair of steps, NaN for other metrics. `depends_on_average`: whether the averages over tokens, rollouts and prompts lead
+to different conclusions: opposite directions, or one establishes a direction, another none, and the difference of the
+two is itself established; missing where one is not known and for the responses. `n_states` is the later step's, missing
+for the responses.
+
+**Averages** (:func:`average_table`), one row a (step, states, metric, average), `average` one of ``token`` (the
+summary's), ``rollout``, ``prompt``::
+
+    step label teacher states metric k average value ci_low ci_high n_states n_rollouts n_prompts
 
 **Split** (:func:`split_table`), one row a (checkpoint after the first, metric, part, orders) of the change on own
 states, all parts of one (checkpoint, metric, orders) on the same prompts::
@@ -67,16 +91,54 @@ states, all parts of one (checkpoint, metric, orders) on the same prompts::
 missing where it is undefined::
 
     step label teacher prompt_index prompt_id rollout_index position is_covered
+
+**Stops** (:func:`stop_table`), for ``on-policy`` and ``teacher``, one row a (rollout, place), `place` one of ``stop``,
+``answer``, ``truncated``; where the place cannot be told `position` is missing and the log-probabilities are NaN; kept
+in ``stops/``::
+
+    step label teacher states prompt_index prompt_id rollout_index position place
+    student_stop_logprob teacher_stop_logprob
+
+**Strata** (:func:`strata_table`), one row a (step, states, by, level, metric), `by` one of ``is_correct`` (not
+``back``, which has the responses of ``on-policy``), ``group``, ``in_cycle`` (``on-policy`` and ``teacher``: whether the
+state's token lies in the repeating end of its response), `level` ``True`` or ``False`` or the name of a group. Metrics
+are those of the catalogue, and by ``is_correct`` and ``group``, on ``on-policy`` and ``teacher``, those of the summary
+with `aggregation` ``rollout mean``, and ``state mean`` of stopping; ``accuracy`` by group alone. Also in
+``strata.csv``::
+
+    step label teacher states by level metric k aggregation value ci_low ci_high
+    n_states n_rollouts n_prompts n_undefined
+
+**Fits** (:func:`fits_table`), one row a (step, states) that got a second pass; each value is followed by its interval,
+``<name>_ci_low`` and ``<name>_ci_high``::
+
+    step label teacher states fitted_temperature reverse_kl_after_temperature reverse_kl explained_share
+    gradient_coherence beyond n_states n_rollouts n_prompts n_undefined
+
+`reverse_kl` is that of the subsample, at temperature 1; `explained_share` is 1 - reverse_kl_after_temperature /
+reverse_kl, NaN where that is below 1e-6 nats: rounding. `beyond` is ``below`` or ``above`` where the best temperature
+lies outside 1/4 to 4 (then the first two and `explained_share` are NaN), else empty. Counts are of the states that
+define `reverse_kl`.
+
+**Baselines** (:func:`baseline_table`), one row a (step, states, metric, baseline) of the overlap ratio and both overlap
+masses, `baseline` one of ``chance``, ``shuffled teacher``, ``other precision``; kept in ``baselines.parquet``::
+
+    step label teacher states metric k baseline value ci_low ci_high n_states n_prompts
 """
 
 from opd_diag.tables.assembled import Tables, assemble, from_rows
+from opd_diag.tables.averages import average_table
+from opd_diag.tables.baselines import baseline_table, save_baselines
 from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, METRIC_NAMES, Metric
 from opd_diag.tables.concentration import concentration_table
 from opd_diag.tables.coverage import save_coverage
 from opd_diag.tables.depth import depth_table
+from opd_diag.tables.fits import fits_table
 from opd_diag.tables.split import split_table
 from opd_diag.tables.states import measure, rollout_table
+from opd_diag.tables.stops import save_stops, stop_table
 from opd_diag.tables.stored import load_tables, save_states
+from opd_diag.tables.strata import strata_table
 from opd_diag.tables.summary import difference_table, summarize
 
 __all__ = [
@@ -86,15 +148,22 @@ __all__ = [
     "Metric",
     "Tables",
     "assemble",
+    "average_table",
+    "baseline_table",
     "concentration_table",
     "depth_table",
     "difference_table",
+    "fits_table",
     "from_rows",
     "load_tables",
     "measure",
     "rollout_table",
+    "save_baselines",
     "save_coverage",
     "save_states",
+    "save_stops",
     "split_table",
+    "stop_table",
+    "strata_table",
     "summarize",
 ]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
+from opd_diag.records.fits import Fits
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
+from opd_diag.records.vocabulary import Token
+from opd_diag.tables.averages import AVERAGE_COLUMNS, average_table
+from opd_diag.tables.baselines import baseline_rows, baseline_table
 from opd_diag.tables.concentration import CONCENTRATION_COLUMNS, concentration_table
 from opd_diag.tables.coverage import coverage_rows
 from opd_diag.tables.depth import depth_table
+from opd_diag.tables.fits import FIT_COLUMNS, FitsByPart, fits_by_part, fits_table
 from opd_diag.tables.floors import with_floors
 from opd_diag.tables.split import SPLIT_COLUMNS, split_table
 from opd_diag.tables.states import measure, rollout_table
+from opd_diag.tables.stops import stop_rows, stop_table
+from opd_diag.tables.strata import strata_rows, strata_table
 from opd_diag.tables.summary import difference_table, summarize
 
 
@@ -30,11 +37,11 @@ class Tables:
     differences: pd.DataFrame
     coverage: pd.DataFrame = field(default_factory=lambda: coverage_rows(None))
     split: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SPLIT_COLUMNS))
-    stops: pd.DataFrame = field(default_factory=pd.DataFrame)
-    strata: pd.DataFrame = field(default_factory=pd.DataFrame)
-    averages: pd.DataFrame = field(default_factory=pd.DataFrame)
-    baselines: pd.DataFrame = field(default_factory=pd.DataFrame)
-    fits: pd.DataFrame = field(default_factory=pd.DataFrame)
+    stops: pd.DataFrame = field(default_factory=lambda: stop_rows(None))
+    strata: pd.DataFrame = field(default_factory=lambda: strata_rows(None))
+    averages: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=AVERAGE_COLUMNS))
+    baselines: pd.DataFrame = field(default_factory=lambda: baseline_rows(None))
+    fits: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=FIT_COLUMNS))
 
 
 def assemble(
@@ -43,6 +50,8 @@ def assemble(
     k: int,
     coverage: pd.DataFrame | None = None,
     floors: Mapping[str, float] | None = None,
+    tokens: Mapping[int, Token] | None = None,
+    fits: Iterable[Fits] = (),
 ) -> Tables:
     """Make all tables of a run.
 
@@ -56,16 +65,29 @@ def assemble(
         Which of the teacher's states are near a checkpoint's own, one row a state looked at; None: not looked at.
     floors
         Precision floor of each metric (:mod:`opd_diag.tables.floors`); None: not measured.
+    tokens
+        What ids look like, to find where responses give their answers; None: not looked for.
+    fits
+        What a second pass left of some checkpoints and state sets.
     """
-    states, rollouts, curves = [], [], []
+    states, rollouts, curves, baselines, stops = [], [], [], [], [stop_rows(None)]
     for scores, of in scored:
         states.append(measure(scores, of, k=min(k, scores.k_kept)))
         rollouts.append(rollout_table(states[-1], of))
         curves.append(concentration_table(scores, of))
+        stops.append(stop_table(scores, of, tokens))
+        baselines.append(baseline_table([(scores, of)], k=k, floors=floors))
     concentration = pd.concat(curves, ignore_index=True)[CONCENTRATION_COLUMNS]
-    return from_rows(
-        pd.concat(states, ignore_index=True), pd.concat(rollouts, ignore_index=True), concentration, coverage, floors
+    tables = from_rows(
+        pd.concat(states, ignore_index=True),
+        pd.concat(rollouts, ignore_index=True),
+        concentration,
+        coverage,
+        floors,
+        pd.concat([of for of in stops if len(of)] or stops[:1], ignore_index=True),
+        fits_by_part(fits),
     )
+    return replace(tables, baselines=pd.concat(baselines, ignore_index=True))
 
 
 def from_rows(
@@ -74,16 +96,22 @@ def from_rows(
     concentration: pd.DataFrame,
     coverage: pd.DataFrame | None = None,
     floors: Mapping[str, float] | None = None,
+    stops: pd.DataFrame | None = None,
+    fits: FitsByPart | None = None,
 ) -> Tables:
-    """Derive summary, depth, differences and split from the rows."""
-    near = coverage_rows(coverage)
+    """Derive summary, depth, differences, split, strata and averages from the rows."""
+    near, stopping = coverage_rows(coverage), stop_rows(stops)
     return Tables(
         states=states,
         rollouts=rollouts,
-        summary=with_floors(summarize(states, rollouts, near), floors, concentration),
+        summary=with_floors(summarize(states, rollouts, near, stopping, fits), floors, concentration),
         concentration=concentration,
         depth=depth_table(states),
-        differences=difference_table(states, rollouts, coverage=near),
+        differences=difference_table(states, rollouts, coverage=near, stops=stopping, fits=fits),
         coverage=near,
         split=split_table(states),
+        stops=stopping,
+        strata=strata_table(states, rollouts, stopping),
+        averages=average_table(states),
+        fits=fits_table(concentration, fits or {}),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from opd_diag import stats
@@ -34,12 +35,11 @@ def depth_table(states: pd.DataFrame, edges: Sequence[int] | None = None) -> pd.
         Columns as in :mod:`opd_diag.tables`. Deep bins hold only the rollouts that reach them, so a trend over depth
         compares different rollouts; `n_rollouts` shows how many are left.
     """
-    bins = np.asarray(edges if edges is not None else _depth_edges(int(states["position"].max())))
-    binned = states.assign(depth=np.searchsorted(bins, states["position"].to_numpy(), side="right") - 1)
+    bins, numbers = binned(states, edges)
     rows: list[dict[str, Any]] = []
-    for identity, group in groups_of(binned, [*IDENTITY, "depth"]):
+    for identity, group in groups_of(states.assign(depth=numbers), [*IDENTITY, "depth"]):
         low = int(identity.pop("depth"))
-        if not 0 <= low < len(bins) - 1:
+        if low < 0:
             continue
         values, prompts, weights = sample_of(group)
         estimates = stats.clustered_means(values, prompts, weights=weights)
@@ -55,6 +55,15 @@ def depth_table(states: pd.DataFrame, edges: Sequence[int] | None = None) -> pd.
         key=lambda column: column.map(order) if column.name == "label" else column,
         ignore_index=True,
     )
+
+
+def binned(
+    states: pd.DataFrame, edges: Sequence[int] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Give the edges of the bins and the number of each state's bin, -1 outside of all."""
+    bins = np.asarray(edges if edges is not None else _depth_edges(int(states["position"].max())))
+    numbers = np.searchsorted(bins, states["position"].to_numpy(), side="right") - 1
+    return bins, np.where(numbers < len(bins) - 1, numbers, -1)
 
 
 def _depth_edges(last: int) -> list[int]:

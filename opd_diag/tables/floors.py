@@ -118,7 +118,7 @@ def aligned_number(metric: str) -> float:
 def _within(row: Mapping[Any, Any], floors: Mapping[str, float], concentration: pd.DataFrame | None) -> Any:
     metric, value = str(row["metric"]), float(row["value"])
     floor, aligned = floors.get(metric, math.nan), aligned_number(metric)
-    if math.isnan(floor):
+    if math.isnan(floor) or (metric in BY_NAME and BY_NAME[metric].of_one_model):
         return pd.NA
     if metric in BY_NAME and BY_NAME[metric].aligned == "student_topk_mass":
         aligned = _topk_mass(row, concentration)

@@ -1,4 +1,4 @@
-"""What is known of the responses of a state set as a whole: how they end, how varied they are, where they go."""
+"""What is known of the responses of a state set as a whole: how they end and vary, where they go, what they earn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.tables.diversity import DIVERSITY, Scale, diversity_differences, diversity_rows, scale_of
+from opd_diag.tables.repetition import REPETITION
+from opd_diag.tables.rewards import REWARD_METRICS, reward_differences, reward_rows
 from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of
+from opd_diag.tables.stops import STOP_METRICS, STOP_SETS, stop_differences, stop_rows, stop_summary
 
 OUTCOMES = ("accuracy", "truncation_rate", "response_length")
 """What is known of a rollout as a whole; averaged over rollouts."""
@@ -19,13 +22,13 @@ OUTCOMES = ("accuracy", "truncation_rate", "response_length")
 COVERAGE = "teacher_state_coverage"
 """Share of the teacher's states that are near one of the checkpoint's own; averaged over those states."""
 
-RESPONSE_METRICS = (*OUTCOMES, *DIVERSITY, COVERAGE)
-"""All of them, in the order of their rows."""
+RESPONSE_METRICS = (*OUTCOMES, *DIVERSITY, COVERAGE, *REWARD_METRICS, *REPETITION, *STOP_METRICS)
+"""All of them. Those of `STOP_METRICS` depend on the checkpoint at the teacher's states too."""
 
 OWN_STATES = "on-policy"
 """The state set whose rollouts the scoring checkpoint wrote itself."""
 
-RESPONSE_SETS = (OWN_STATES, "teacher")
+RESPONSE_SETS = STOP_SETS
 """State sets whose responses are described; those of the others are the first checkpoint's, or again its own."""
 
 
@@ -35,37 +38,57 @@ class Responses:
 
     rollouts: pd.DataFrame
     coverage: pd.DataFrame
+    stops: pd.DataFrame
     scale: Scale
     """At which the variety of all sets of the run is compared."""
 
     @classmethod
-    def of(cls, states: pd.DataFrame, rollouts: pd.DataFrame, coverage: pd.DataFrame) -> Responses:
+    def of(
+        cls, states: pd.DataFrame, rollouts: pd.DataFrame, coverage: pd.DataFrame, stops: pd.DataFrame | None = None
+    ) -> Responses:
         """Bring the tables of a run together."""
         described = states[states["states"].isin(RESPONSE_SETS)]
-        return cls(rollouts, coverage, scale_of([of for _, of in groups_of(described, ["label", "states"])]))
+        scale = scale_of([of for _, of in groups_of(described, ["label", "states"])])
+        return cls(rollouts, coverage, stop_rows(stops), scale)
 
     def rows(self, states: pd.DataFrame) -> list[dict[str, Any]]:
         """Give the summary's rows about the responses of one (checkpoint, state set), without what names it."""
         label, state_set = states["label"].iloc[0], states["states"].iloc[0]
         if state_set not in RESPONSE_SETS:
             return []
-        rows = _outcome_rows(rows_of(self.rollouts, label, state_set))
+        rollouts, stops = rows_of(self.rollouts, label, state_set), rows_of(self.stops, label, state_set)
+        rows = _rollout_rows(rollouts, OUTCOMES)
         rows += [_diversity_row(row) for row in diversity_rows(states, self.scale)]
         near = self.coverage[self.coverage["label"] == label]
-        return [*rows, _coverage_row(near)] if state_set == OWN_STATES and len(near) else rows
+        rows += [_coverage_row(near)] if state_set == OWN_STATES and len(near) else []
+        rows += reward_rows(states, rollouts) if state_set == OWN_STATES else []
+        rows += _rollout_rows(rollouts, REPETITION)
+        return [*rows, *stop_summary(stops)] if len(stops) else rows
 
     def differences(self, earlier: pd.DataFrame, later: pd.DataFrame) -> dict[str, stats.Estimate]:
-        """Give, by quantity, how one checkpoint's own responses differ from an earlier one's, paired by prompt."""
+        """Give, by quantity, how the responses of one state set differ from an earlier checkpoint's, by prompt.
+
+        The teacher's responses do not change; how ready each checkpoint is to stop in them does.
+        """
+        labels, state_set = (earlier["label"].iloc[0], later["label"].iloc[0]), earlier["states"].iloc[0]
+        found = self._own_differences(earlier, later) if state_set == OWN_STATES else {}
+        stops = [rows_of(self.stops, label, state_set) for label in labels]
+        return found | stop_differences(*stops) if all(map(len, stops)) else found
+
+    def _own_differences(self, earlier: pd.DataFrame, later: pd.DataFrame) -> dict[str, stats.Estimate]:
         labels = earlier["label"].iloc[0], later["label"].iloc[0]
-        before, after = (_outcomes(rows_of(self.rollouts, label, OWN_STATES)) for label in labels)
-        found = _paired(before, after, OUTCOMES) | diversity_differences(earlier, later, self.scale)
+        before, after = (rows_of(self.rollouts, label, OWN_STATES) for label in labels)
+        found = _paired(outcomes_of(before), outcomes_of(after), OUTCOMES)
+        found |= diversity_differences(earlier, later, self.scale)
         near, nearer = (self.coverage[self.coverage["label"] == label] for label in labels)
-        return found if near.empty or nearer.empty else found | _paired(_shares(near), _shares(nearer), [COVERAGE])
+        found |= {} if near.empty or nearer.empty else _paired(_shares(near), _shares(nearer), [COVERAGE])
+        found |= reward_differences((earlier, before), (later, after))
+        return found | _paired(outcomes_of(before), outcomes_of(after), REPETITION)
 
 
-def _outcome_rows(rollouts: pd.DataFrame) -> list[dict[str, Any]]:
-    outcomes = _outcomes(rollouts)
-    estimates = stats.clustered_means(outcomes[list(OUTCOMES)].to_numpy(float), outcomes["prompt_index"].to_numpy())
+def _rollout_rows(rollouts: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+    outcomes = outcomes_of(rollouts)
+    estimates = stats.clustered_means(outcomes[list(names)].to_numpy(float), outcomes["prompt_index"].to_numpy())
     return [
         estimate_columns(estimate)
         | {
@@ -76,7 +99,7 @@ def _outcome_rows(rollouts: pd.DataFrame) -> list[dict[str, Any]]:
             "n_rollouts": estimate.n,
             "n_undefined": estimate.n_undefined,
         }
-        for name, estimate in zip(OUTCOMES, estimates, strict=True)
+        for name, estimate in zip(names, estimates, strict=True)
     ]
 
 
@@ -95,9 +118,10 @@ def _coverage_row(near: pd.DataFrame) -> dict[str, Any]:
     return estimate_columns(estimate) | about | counts
 
 
-def _outcomes(rollouts: pd.DataFrame) -> pd.DataFrame:
-    """Give the outcome columns as floats, NaN where unknown."""
+def outcomes_of(rollouts: pd.DataFrame) -> pd.DataFrame:
+    """Give what is averaged over rollouts as floats, NaN where unknown."""
     return rollouts.assign(
+        repetition_rate=rollouts["is_repeating"].astype("Float64").to_numpy(float, na_value=np.nan),
         accuracy=rollouts["is_correct"].astype("Float64").to_numpy(float, na_value=np.nan),
         truncation_rate=np.where(
             rollouts["stop_reason"] == "unknown", np.nan, (rollouts["stop_reason"] == "length").astype(float)

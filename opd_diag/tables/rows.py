@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from opd_diag import stats
 from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES
+
+Sample = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
+"""(N, metrics) numbers, the (N,) prompts they come from, and (N, metrics) what each counts."""
 
 
 def groups_of(table: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -23,13 +27,14 @@ def rows_of(table: pd.DataFrame, label: str, state_set: str) -> pd.DataFrame:
     return table[(table["label"] == label) & (table["states"] == state_set)]
 
 
-def rollout_ids(states: pd.DataFrame) -> np.ndarray:
+def rollout_ids(states: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Give each state the number of its rollout."""
     width = int(states["rollout_index"].max()) + 1 if len(states) else 1
-    return states["prompt_index"].to_numpy() * width + states["rollout_index"].to_numpy()
+    numbers: npt.NDArray[np.int64] = states["prompt_index"].to_numpy() * width + states["rollout_index"].to_numpy()
+    return numbers
 
 
-def sample_of(states: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sample_of(states: pd.DataFrame) -> Sample:
     """Give the metrics of some states, (N, metrics), the prompt of each state, and what each value counts.
 
     Metrics that are ratios of sums are weighted by the column they name; every other value counts 1. The three are
@@ -44,10 +49,15 @@ def sample_of(states: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def estimate_columns(estimate: stats.Estimate) -> dict[str, Any]:
-    """Give the columns that an estimate fills in every table."""
+    """Give the columns that an estimate fills in tables; each table keeps those of its schema."""
     return {
         "value": estimate.value,
         "ci_low": estimate.ci_low,
         "ci_high": estimate.ci_high,
         "n_prompts": estimate.n_clusters,
+        "n_effective": estimate.n_effective,
+        "approximate": estimate.is_approximate,
+        "p_value": estimate.p_value,
+        "standard_error": estimate.standard_error,
+        "degrees_of_freedom": estimate.degrees_of_freedom,
     }

@@ -10,6 +10,7 @@ import pandas as pd
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES, WEIGHTS, Metric, Values
+from opd_diag.tables.repetition import REPETITION_COLUMNS, repetition_columns
 from opd_diag.tables.rows import sample_of
 
 IDENTITY = ["step", "label", "teacher", "states"]
@@ -54,7 +55,7 @@ def measure(scores: Scores, rollouts: Sequence[Rollout], *, k: int = 16) -> pd.D
             "rollout_index": np.array([r.rollout_index for r in rollouts], dtype=np.int64)[rows],
             "position": scores.position[scored].astype(np.int64),
             "sampled_id": scores.sampled_ids[scored].astype(np.int64),
-            **{name: function(scores)[scored] for name, function in WEIGHTS.items()},
+            **{name: function(scores, k)[scored] for name, function in WEIGHTS.items()},
         }
     )
     own = np.array([sampled_by_scorer(scores, r) for r in rollouts])[rows]
@@ -97,10 +98,11 @@ def rollout_table(states: pd.DataFrame, rollouts: Sequence[Rollout]) -> pd.DataF
             "stop_reason": [r.stop_reason for r in rollouts],
             "is_correct": pd.array([r.is_correct for r in rollouts], dtype="boolean"),
             "reward": pd.array([r.reward for r in rollouts], dtype="Float64"),
+            **repetition_columns(rollouts),
         }
     )
     merged = table.merge(facts, on=["prompt_index", "rollout_index"], how="left", validate="one_to_one")
-    return merged[[*keys, "n_states", "stop_reason", "is_correct", "reward", *METRIC_NAMES]]
+    return merged[[*keys, "n_states", "stop_reason", "is_correct", "reward", *REPETITION_COLUMNS, *METRIC_NAMES]]
 
 
 def _means(states: pd.DataFrame, groups: np.ndarray, index: pd.Index) -> pd.DataFrame:

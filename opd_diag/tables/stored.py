@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,12 @@ from opd_diag.errors import RolloutsError, StoreError
 from opd_diag.records.files import replaced_whole
 from opd_diag.records.rollout import Rollout, load_rollouts
 from opd_diag.tables.assembled import Tables, from_rows
+from opd_diag.tables.baselines import load_baselines
 from opd_diag.tables.catalogue import METRIC_NAMES, WEIGHTS
 from opd_diag.tables.coverage import load_coverage, slug_of
+from opd_diag.tables.fits import load_fits
 from opd_diag.tables.states import rollout_table
+from opd_diag.tables.stops import load_stops
 
 SHARED_ROLLOUTS = ("start", "teacher")
 """State sets whose rollouts are one file for all checkpoints, named after the set; the others are the checkpoint's."""
@@ -56,7 +60,10 @@ def load_tables(out_dir: Path, concentration: pd.DataFrame, floors: Mapping[str,
     # files of an earlier report that scored more may still lie there
     both = {"on-policy", "teacher"} <= {*concentration["states"]}
     coverage = load_coverage(out_dir, concentration) if both else None
-    return from_rows(_stacked(states), _stacked(rollouts), concentration, coverage, floors)
+    stops = load_stops(out_dir, concentration)
+    fits = load_fits(out_dir, concentration)
+    tables = from_rows(_stacked(states), _stacked(rollouts), concentration, coverage, floors, stops, fits)
+    return replace(tables, baselines=load_baselines(out_dir))
 
 
 def _states(path: Path) -> pd.DataFrame:

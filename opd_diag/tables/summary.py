@@ -9,25 +9,33 @@ import numpy as np
 import pandas as pd
 
 from opd_diag import stats
-from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
+from opd_diag.tables.averages import AVERAGES, samples_of
+from opd_diag.tables.bands import with_bands
+from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, METRIC_NAMES
 from opd_diag.tables.coverage import coverage_rows
+from opd_diag.tables.fits import FitsByPart, fit_differences, fit_rows
 from opd_diag.tables.floors import FLOOR_COLUMNS, with_floors
-from opd_diag.tables.responses import OWN_STATES, Responses
+from opd_diag.tables.responses import Responses
 from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of, sample_of
 from opd_diag.tables.states import IDENTITY
 
 SUMMARY_COLUMNS = [
-    *IDENTITY, "metric", "k", "aggregation", "value", "ci_low", "ci_high", "bound_low", "bound_high",
-    "n_states", "n_rollouts", "n_prompts", "n_undefined", *FLOOR_COLUMNS,
+    *IDENTITY, "metric", "k", "aggregation", "value", "ci_low", "ci_high", "approximate", "band_low",
+    "band_high", "bound_low", "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined", "n_effective",
+    *FLOOR_COLUMNS,
 ]  # fmt: skip
 DIFFERENCE_COLUMNS = [
     "from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k",
-    "value", "ci_low", "ci_high", "n_prompts",
+    "value", "ci_low", "ci_high", "approximate", "p_value", "p_adjusted", "depends_on_average", "n_states", "n_prompts",
 ]  # fmt: skip
 
 
 def summarize(
-    states: pd.DataFrame, rollouts: pd.DataFrame | None = None, coverage: pd.DataFrame | None = None
+    states: pd.DataFrame,
+    rollouts: pd.DataFrame | None = None,
+    coverage: pd.DataFrame | None = None,
+    stops: pd.DataFrame | None = None,
+    fits: FitsByPart | None = None,
 ) -> pd.DataFrame:
     """Average every metric over the states of each (step, state set).
 
@@ -40,6 +48,10 @@ def summarize(
         they are.
     coverage
         Which of the teacher's states are near a checkpoint's own; adds the share of them.
+    stops
+        From :func:`~opd_diag.tables.stop_table`; adds, with `rollouts`, how ready both models are to stop.
+    fits
+        What a second pass left, by (label, state set); adds temperature fit and gradient coherence.
 
     Returns
     -------
@@ -48,14 +60,16 @@ def summarize(
         them where the catalogue says so; outcomes are rollout means; intervals are 95 %, clustered by prompt. Floors
         are NaN: they come from models (:mod:`opd_diag.tables.floors`).
     """
-    responses = None if rollouts is None else Responses.of(states, rollouts, coverage_rows(coverage))
+    responses = None if rollouts is None else Responses.of(states, rollouts, coverage_rows(coverage), stops)
     rows: list[dict[str, Any]] = []
     for identity, group in groups_of(states, IDENTITY):
         rows += [identity | row for row in _metric_rows(group)]
         if responses is not None:
             rows += [identity | row for row in responses.rows(group)]
-    table = with_floors(pd.DataFrame(rows).assign(bound_low=np.nan, bound_high=np.nan), None)
-    return table[SUMMARY_COLUMNS].astype({"step": "Int64", "k": "Int64"})
+        rows += [identity | row for row in fit_rows((fits or {}).get((identity["label"], identity["states"])))]
+    banded = with_bands(pd.DataFrame(rows), states, ["states"], ["label"])
+    table = with_floors(banded.assign(bound_low=np.nan, bound_high=np.nan), None)
+    return table[SUMMARY_COLUMNS].astype({"step": "Int64", "k": "Int64", "approximate": bool})
 
 
 def difference_table(
@@ -63,6 +77,8 @@ def difference_table(
     rollouts: pd.DataFrame,
     pairs: Sequence[tuple[str, str]] | None = None,
     coverage: pd.DataFrame | None = None,
+    stops: pd.DataFrame | None = None,
+    fits: FitsByPart | None = None,
 ) -> pd.DataFrame:
     """Difference of every metric between two checkpoints on the same state set, later minus earlier, paired by prompt.
 
@@ -72,14 +88,14 @@ def difference_table(
         From :func:`~opd_diag.tables.measure` and :func:`~opd_diag.tables.rollout_table`.
     pairs
         Labels (earlier, later); default: every checkpoint against the first.
-    coverage
+    coverage, stops, fits
         As :func:`summarize`.
 
     Returns
     -------
     DataFrame
         Columns as in :mod:`opd_diag.tables`; empty where there is one checkpoint. Rows about responses are of
-        ``on-policy`` alone: the teacher's do not change.
+        ``on-policy`` alone, as the teacher's do not change; those about stopping are of ``teacher`` too.
 
     Raises
     ------
@@ -91,19 +107,18 @@ def difference_table(
     unknown = sorted({label for pair in chosen for label in pair} - set(labels))
     if unknown:
         raise ValueError(f"No checkpoint {', '.join(unknown)}; there are {', '.join(labels)}.")
-    responses = Responses.of(states, rollouts, coverage_rows(coverage))
+    responses = Responses.of(states, rollouts, coverage_rows(coverage), stops)
     rows: list[dict[str, Any]] = []
     for first, second in chosen:
         for state_set in dict.fromkeys(states["states"]):
             earlier, later = rows_of(states, first, state_set), rows_of(states, second, state_set)
             if len(earlier) and len(later):
-                found = _differences(earlier, later)
-                if state_set == OWN_STATES:
-                    found |= responses.differences(earlier, later)
+                found = _differences(earlier, later) | _plain(responses.differences(earlier, later))
+                found |= _plain(fit_differences(*((fits or {}).get((label, state_set)) for label in (first, second))))
                 rows += _difference_rows(earlier, later, found)
-    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS).astype(
-        {"from_step": "Int64", "to_step": "Int64", "k": "Int64"}
-    )
+    types = {name: "Int64" for name in ("from_step", "to_step", "k", "n_states")}
+    types |= {"approximate": "bool", "depends_on_average": "boolean"}
+    return _adjusted(pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS).astype(types))
 
 
 def _metric_rows(group: pd.DataFrame) -> list[dict[str, Any]]:
@@ -123,19 +138,39 @@ def _metric_rows(group: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _differences(earlier: pd.DataFrame, later: pd.DataFrame) -> dict[str, stats.Estimate]:
-    estimates = stats.clustered_contrasts([sample_of(earlier), sample_of(later)], (-1.0, 1.0))
-    return dict(zip(METRIC_NAMES, estimates, strict=True))
+Found = dict[str, tuple[stats.Estimate, dict[str, Any]]]
+"""By metric: its difference, and the columns that not every difference has."""
 
 
-def _difference_rows(
-    earlier: pd.DataFrame, later: pd.DataFrame, estimates: dict[str, stats.Estimate]
-) -> list[dict[str, Any]]:
+def _differences(earlier: pd.DataFrame, later: pd.DataFrame) -> Found:
+    before, after = samples_of(earlier), samples_of(later)
+    by_average = stats.contrasts_in_ways([[before[of], after[of]] for of in AVERAGES], (-1.0, 1.0))
+    tokens = [of.estimates[AVERAGES.index("token")] for of in by_average]
+    return {
+        name: (token, {"depends_on_average": of.conclusions_differ, "n_states": token.n})
+        for name, token, of in zip(METRIC_NAMES, tokens, by_average, strict=True)
+    }
+
+
+def _plain(estimates: dict[str, stats.Estimate]) -> Found:
+    return {name: (estimate, {"depends_on_average": None, "n_states": None}) for name, estimate in estimates.items()}
+
+
+def _difference_rows(earlier: pd.DataFrame, later: pd.DataFrame, found: Found) -> list[dict[str, Any]]:
     first, second = earlier.iloc[0], later.iloc[0]
     pair = {"from_step": first["step"], "from_label": first["label"], "to_step": second["step"]}
     pair |= {name: second[name] for name in ("teacher", "states")} | {"to_label": second["label"]}
-    depends = {name: name in BY_NAME and BY_NAME[name].depends_on_k for name in estimates}
+    depends = {name: name in BY_NAME and BY_NAME[name].depends_on_k for name in found}
     return [
-        pair | estimate_columns(e) | {"metric": name, "k": second["k"] if depends[name] else pd.NA}
-        for name, e in estimates.items()
+        pair | estimate_columns(e) | more | {"metric": name, "k": second["k"] if depends[name] else pd.NA}
+        for name, (e, more) in found.items()
     ]
+
+
+def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    """Adjust the p-values of the primary metrics over the state sets of each pair of checkpoints; NaN elsewhere."""
+    p_values, adjusted = table["p_value"].to_numpy(float), np.full(len(table), np.nan)
+    pairs = table["metric"].isin([m.name for m in CATALOGUE if m.primary]).to_numpy()
+    for rows in table[pairs].groupby(["from_label", "to_label"], sort=False).groups.values():
+        adjusted[rows] = stats.holm(p_values[rows])
+    return table.assign(p_adjusted=adjusted)

@@ -53,6 +53,13 @@ class TestOfTheTeacher:
         for state, (row, position) in zip(found, PLACES, strict=True):
             np.testing.assert_allclose(state.numpy(), alone(teacher, rollouts[row], position), atol=1e-5)
 
+    @pytest.mark.parametrize("family", ["qwen3", "lfm2"])
+    def test_without_places_there_are_no_states_and_nothing_is_run(self, forwarded, family):
+        teacher = wrapped(family, seed=2)
+        found = teacher_hidden(teacher, random_rollouts(RAGGED), [])
+        assert (found.shape, found.dtype) == ((0, teacher.head.weight.shape[1]), torch.float32)
+        assert forwarded == []
+
     def test_rollouts_that_are_not_named_are_not_run(self, forwarded):
         teacher, rollouts = wrapped("llama", seed=2), random_rollouts(RAGGED)
         assert teacher.takes_packs

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from opd_diag import tokenization
 from opd_diag.errors import CheckpointError, InputError, MissingExtra
 from opd_diag.inference import check_head, load_model, wrap_model
-from opd_diag.inference.loading import resolve_device
+from opd_diag.inference.loading import resolve_device, stored_stop_ids
 
 IDS = torch.randint(0, V, (2, 90), generator=torch.Generator().manual_seed(0))
 
@@ -115,9 +115,15 @@ class TestFullWeights:
         for ids, wanted in ((7, (7,)), ([9, 3, 9], (3, 9))):
             hf.generation_config.eos_token_id = ids
             assert load_model(checkpoint(save(tmp_path, hf))).stop_ids == wanted
+            assert stored_stop_ids(checkpoint(tmp_path)) == wanted
+        adapter = checkpoint(tmp_path / "adapter", base=tmp_path)
+        assert stored_stop_ids(adapter) == (3, 9)
         (tmp_path / "generation_config.json").unlink()
         assert load_model(checkpoint(tmp_path)).stop_ids == (2,)  # of the config
+        assert stored_stop_ids(checkpoint(tmp_path)) == stored_stop_ids(adapter) == (2,)
         assert load_model(checkpoint(change_config(tmp_path, eos_token_id=None))).stop_ids == ()
+        assert stored_stop_ids(checkpoint(tmp_path)) == ()
+        assert stored_stop_ids(checkpoint(tmp_path / "nothing")) is None
         assert wrap_model(hf, name="m", stop_ids=(5, 4, 5)).stop_ids == (4, 5)
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

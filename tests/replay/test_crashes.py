@@ -132,7 +132,7 @@ def test_an_undisturbed_run_writes_what_the_crashes_need(small_run):
     """Shards of sampling and of scoring, every part, every file of the report; and no shard is left."""
     whole, writes = written(*small_run)
     assert not [name for name in whole if ".shards" in name]
-    for kind in (".shards/", "rollouts/", "scores/", ".checks/", "coverage/", "states/", "figures/"):
+    for kind in (".shards/", "rollouts/", "scores/", ".checks/", "coverage/", "states/", "fits/", "figures/"):
         assert sum(name.startswith(kind) for name in writes) > 1, kind
     shards = [Path(name).suffix for name in writes if name.startswith(".shards/")]
     assert shards.count(".jsonl") >= 6

@@ -51,12 +51,14 @@ def test_every_part_is_noted_and_nothing_else(tiny_run, tmp_path):
     sets = ("on-policy", "start", "teacher")
     assert set(keys(tmp_path / "out")) == {
         "rollouts/teacher.jsonl", "rollouts/start.jsonl", ".checks/teacher.json",
+        "selftest.json", ".checks/selftests/step-000000.json",
         *(f"rollouts/step-0000{s}.jsonl" for s in ("00", "30")), *(f".checks/step-0000{s}.json" for s in ("00", "30")),
         *(f"coverage/step-0000{s}.parquet" for s in ("00", "30")),
         *(f".checks/precision/{model}.json" for model in ("step-000000", "teacher")),
         *(f"scores/step-0000{s}.{states}.safetensors" for s in ("00", "30") for states in sets),
+        *(f"fits/step-0000{s}.{states}.safetensors" for s in ("00", "30") for states in sets),
     }  # fmt: skip
-    assert len(set(keys(tmp_path / "out").values())) == 17
+    assert len(set(keys(tmp_path / "out").values())) == 24
 
 
 def test_where_results_are_shared_is_in_no_key(tiny_run, tmp_path):

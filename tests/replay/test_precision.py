@@ -102,6 +102,9 @@ class TestDistances:
         gap = (metrics.entropy(p) - metrics.entropy(q)).abs().mean().item()
         for name in ("entropy_gap", "student_entropy", "teacher_entropy"):
             assert found[name] == pytest.approx(gap, rel=1e-5)
+        own = [np.sort(np.exp(x.double().numpy()), axis=-1)[:, -16:].sum(-1) for x in (p, q)]
+        for name in ("student_topk_mass", "teacher_topk_mass"):
+            assert found[name] == pytest.approx(np.abs(own[0] - own[1]).mean(), rel=1e-5)
         shared = metrics.overlap_ratio(scores_ids(scores.student_topk_ids), scores_ids(scores.teacher_topk_ids))
         assert found["overlap_ratio"] == pytest.approx(1 - shared.mean().item())
 
@@ -125,7 +128,13 @@ class TestDistances:
         found = distances(pair[2], 16)
         for metric in precision.CATALOGUE:
             undefined = isinstance(metric.aligned, float) and math.isnan(metric.aligned)
-            assert math.isnan(found[metric.name]) == undefined
+            assert math.isnan(found[metric.name]) == (undefined or "floor" in metric.exempt)
+
+    def test_indicators_have_none(self, pair):
+        found = distances(pair[2], 16)
+        rates = [m.name for m in precision.CATALOGUE if m.name.endswith("_rate")]
+        assert len(rates) == 5
+        assert all(math.isnan(found[name]) for name in rates)
 
 
 def scores_ids(ids):

@@ -164,13 +164,14 @@ def test_progress_counts_to_the_end(tiny_run, tmp_path):
     told = []
     replayed(tiny_run, tmp_path / "out", lambda *what: told.append(what), checkpoints="10")
     whats = list(dict.fromkeys(what for what, _, _ in told))
+    tests = [f"self-tests, {what}, tokens" for what in ("first pass", "second pass", "as its own teacher")]
+    floor = [f"precision floor, {what}, tokens" for what in ("batch shapes", "precisions")]
+    scored = {s: [f"scoring {s} states, tokens", f"fits on {s} states"] for s in ("on-policy", "start", "teacher")}
     assert whats == [
-        "teacher: sampling responses", "step 0: sampling responses", "step 0: scoring on-policy states, tokens",
-        "step 0: scoring teacher states, tokens", "step 0: precision floor, batch shapes, tokens",
-        "step 0: precision floor, precisions, tokens", "teacher: precision floor, batch shapes, tokens",
-        "teacher: precision floor, precisions, tokens", "step 10: sampling responses",
-        "step 10: scoring on-policy states, tokens", "step 10: scoring start states, tokens",
-        "step 10: scoring teacher states, tokens",
+        "teacher: sampling responses", "step 0: sampling responses",
+        *(f"step 0: {what}" for what in (*tests, *floor)), *(f"teacher: {what}" for what in floor),
+        *(f"step 0: {what}" for what in (*scored["on-policy"], *scored["teacher"])),
+        "step 10: sampling responses", *(f"step 10: {what}" for s in scored for what in scored[s]),
     ]  # fmt: skip
     last = {what: (done, total) for what, done, total in told}
     assert all(done == total > 0 for done, total in last.values())

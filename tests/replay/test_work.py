@@ -87,11 +87,15 @@ def test_the_teacher_runs_once_where_checkpoints_share_states(tiny_run):
     plan = planned(tiny_run)
     fewer = planned(tiny_run, checkpoints="20,30")
     works = [planned_work(p, Lengths(p, 1.0)) for p in (plan, fewer)]
-    one_pass = Lengths(plan, 1.0).teacher_prompts + Lengths(plan, 1.0).response("step 10")
-    # one more checkpoint: one pass over its own states, and coverage, which looks at all of so few twice
-    assert works[0].teacher_tokens - works[1].teacher_tokens == pytest.approx(3 * one_pass)
-    # the student: three sets, sampling and its checks
-    assert 4 * one_pass <= works[0].student_tokens - works[1].student_tokens < 5 * one_pass
+    lengths = Lengths(plan, 1.0)
+    prompts, responses = lengths.teacher_prompts, lengths.response("step 10")
+    one_pass, second = prompts + responses, prompts + responses / 2
+    # one more checkpoint: one pass over its own states, a second one over one of two responses a prompt, and coverage,
+    # which looks at all of so few twice
+    assert works[0].teacher_tokens - works[1].teacher_tokens == pytest.approx(3 * one_pass + second)
+    # the student: three sets, each twice, sampling and its checks
+    more = works[0].student_tokens - works[1].student_tokens
+    assert 4 * one_pass + 3 * second <= more < 5 * one_pass + 3 * second
 
 
 def test_what_each_set_is(tiny_run):

@@ -1,13 +1,69 @@
-"""Pairs of distributions to hold the catalogue's laws against, what can be changed about one, and plain formulas."""
+"""Pairs of distributions to hold the catalogue's laws against, and what can be changed about one."""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
+from hypothesis import strategies as st
+
+from .conftest import scores_from
 
 N, V, K = 60, 400, 16
 """States, vocabulary, tokens compared."""
+
+SHARPENED = 12.0
+"""How many times sharper a state is made, so that its top-k hold all but 1e-7 of the probability."""
+
+
+def distributions(seed=0, scale=2.5, distance=1.5):
+    """Two models that resemble each other, as (N, V) log-probabilities."""
+    generator = torch.Generator().manual_seed(seed)
+    first = scale * torch.randn(N, V, generator=generator, dtype=torch.float64)
+    second = first + distance * torch.randn(N, V, generator=generator, dtype=torch.float64)
+    return first.log_softmax(-1).float(), second.log_softmax(-1).float()
+
+
+class Drawn(NamedTuple):
+    """A pair of models that hypothesis drew: ordinary states and those where one or both are sharp."""
+
+    student: torch.Tensor
+    teacher: torch.Tensor
+    sampled: torch.Tensor
+    """The student's second best at every state."""
+
+    @property
+    def scores(self):
+        return scored(self.student, self.teacher, self.sampled)
+
+
+@lru_cache(maxsize=64)
+def drawn_pair(seed, scale, distance):
+    """Draw the pair; a quarter of the states each: both ordinary, both sharp, the student sharp, the teacher sharp."""
+    generator = torch.Generator().manual_seed(seed)
+    first = scale * torch.randn(N, V // 4, generator=generator, dtype=torch.float64)
+    second = first + distance * torch.randn(N, V // 4, generator=generator, dtype=torch.float64)
+    sharp = torch.arange(N).remainder(4)
+    first[(sharp == 1) | (sharp == 2)] *= SHARPENED
+    second[(sharp == 1) | (sharp == 3)] *= SHARPENED
+    student, teacher = first.log_softmax(-1).float(), second.log_softmax(-1).float()
+    return Drawn(student, teacher, top_first(student)[:, 1])
+
+
+PAIRS = st.builds(
+    drawn_pair,
+    seed=st.integers(0, 10_000),
+    scale=st.floats(1.2, 2.5).map(lambda x: round(x, 2)),
+    distance=st.floats(0.5, 2.0).map(lambda x: round(x, 2)),
+)
+"""Pairs to hold a law against."""
+
+
+def scored(student, teacher, sampled):
+    """Scores without stop tokens."""
+    return scores_from(student, teacher, sampled)
 
 
 def extremes():
@@ -31,14 +87,6 @@ def extremes():
     }
 
 
-def distributions(seed=0, scale=2.5, distance=1.5):
-    """Two models that resemble each other, as (N, V) log-probabilities."""
-    generator = torch.Generator().manual_seed(seed)
-    first = scale * torch.randn(N, V, generator=generator, dtype=torch.float64)
-    second = first + distance * torch.randn(N, V, generator=generator, dtype=torch.float64)
-    return first.log_softmax(-1).float(), second.log_softmax(-1).float()
-
-
 def top_first(logprobs):
     """Ids best first, all of them."""
     return logprobs.argsort(dim=-1, descending=True)
@@ -57,13 +105,25 @@ def other_topk_ids(logprobs):
 
 
 def other_topk_probabilities(logprobs):
-    """Flatten the probabilities of the K best tokens towards their mean; ids, order and tail stay."""
+    """Spread the mass of the K best tokens among them as at twice the temperature; ids, order and tail stay."""
     ids = top_first(logprobs)[:, :K]
-    p = logprobs.gather(-1, ids).exp()
-    return logprobs.scatter(-1, ids, (0.4 * p + 0.6 * p.mean(-1, keepdim=True)).log())
+    inside = logprobs.gather(-1, ids).double()
+    flatter = (inside / 2).log_softmax(-1) + inside.logsumexp(-1, keepdim=True)
+    return logprobs.scatter(-1, ids, flatter.float())
+
+
+def other_sharpness(logprobs):
+    """Half of the temperature: ids and order stay, every probability changes."""
+    return (2 * logprobs.double()).log_softmax(-1).float()
 
 
 def other_tail(logprobs):
+    """Give the tokens outside the 32 best each other's probabilities; the best keep ids and probabilities."""
+    ids = top_first(logprobs)[:, 32:]
+    return logprobs.scatter(-1, ids, logprobs.gather(-1, ids.flip(-1)))
+
+
+def flat_tail(logprobs):
     """Spread the probability outside the 32 best tokens evenly; the best keep ids and probabilities."""
     ids = top_first(logprobs)[:, 32:]
     tail = logprobs.gather(-1, ids).exp()
@@ -71,39 +131,9 @@ def other_tail(logprobs):
 
 
 PERTURBATIONS = {
-    "topk ids": other_topk_ids,
-    "topk probabilities": other_topk_probabilities,
-    "whole distributions": other_tail,
+    "topk ids": (other_topk_ids,),
+    "topk probabilities": (other_topk_probabilities, other_sharpness),
+    "crossed probabilities": (other_tail, flat_tail),
+    "whole distributions": (other_tail, flat_tail),
 }
-
-
-def formulas(p, q, sampled):
-    """Every metric at one state by its `formula`, from two whole distributions of plain floats."""
-    ids = range(len(p))
-    tops = [sorted(ids, key=lambda v: (-x[v], v))[:K] for x in (p, q)]
-    shared = set(tops[0]) & set(tops[1])
-    p_shared, q_shared = sum(p[v] for v in shared), sum(q[v] for v in shared)
-    inside = [p[v] / p_shared * math.log((q[v] / q_shared) / (p[v] / p_shared)) for v in shared]
-    entropies = [-sum(x[v] * math.log(x[v]) for v in ids) for x in (p, q)]
-    kl = sum(p[v] * math.log(p[v] / q[v]) for v in ids)
-    pushes = [(p[v] * (math.log(p[v] / q[v]) - kl)) ** 2 for v in ids]
-    only = [set(top) - shared for top in tops]
-    on = [sum(pushes[v] for v in of) / sum(pushes) for of in (shared, *only, set(ids) - shared - only[0] - only[1])]
-    return {
-        "overlap_ratio": len(shared) / K,
-        "student_overlap_mass": p_shared,
-        "teacher_overlap_mass": q_shared,
-        "overlap_token_advantage": sum(inside) / len(shared) if shared else math.nan,
-        "entropy_gap": abs(entropies[1] - entropies[0]),
-        "entropy_difference": entropies[0] - entropies[1],
-        "student_entropy": entropies[0],
-        "teacher_entropy": entropies[1],
-        "reverse_kl": kl,
-        "forward_kl": sum(q[v] * math.log(q[v] / p[v]) for v in ids),
-        "sampled_reverse_kl": math.log(p[sampled]) - math.log(q[sampled]),
-        "top1_agreement": float(tops[0][0] == tops[1][0]),
-        "shared_gradient_ratio": on[0],
-        "student_only_gradient_ratio": on[1],
-        "teacher_only_gradient_ratio": on[2],
-        "other_gradient_ratio": on[3],
-    }
+"""What changes each thing a metric may depend on; sampled tokens are changed in the scores."""

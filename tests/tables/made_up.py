@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import t as student_t
+from student_intervals import defined_clusters, influences_of, interval_of
 
 from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.scores import Scores
 
 from .conftest import scores_from
+from .formulas import formulas
 
 VOCABULARY = 40
+WEIGHTED_BY = {"gradient_ratio": "gradient_squared_norm", "thunlp_overlap_token_advantage": "shared_tokens"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def of_distributions(
     return Scored(scores, list(rollouts), student.exp().numpy(), teacher.exp().numpy())
 
 
-def a_run(steps=(10, 20), prompts=4, *, on_start=True, on_teacher=False, back=False):
+def a_run(steps=(10, 20), prompts=6, *, on_start=True, on_teacher=False, back=False):
     """State sets of some checkpoints: two rollouts a prompt, lengths differ, some are cut."""
     parts, start = [], None
     teachers = [
@@ -151,13 +153,13 @@ def naive_gradient_ratios(p, q, k):
     return {f"{kind}_gradient_ratio": pushes[of].sum() / pushes.sum() for kind, of in kinds.items()}
 
 
-def naive_metrics(p, q, sampled_id, k):
-    """Every metric of the catalogue at one state, from the whole distributions."""
+def naive_metrics(p, q, sampled_id, k, kept=32):
+    """Every metric of the catalogue at one state, from the whole distributions; the first ones again with numpy."""
     shared = shared_at(p, q, k)
     entropy_p, entropy_q = -(p * np.log(p)).sum(), -(q * np.log(q)).sum()
     bar_p, bar_q = p[shared] / p[shared].sum(), q[shared] / q[shared].sum()
     advantage = (bar_p * np.log(bar_q / bar_p)).sum() / len(shared) if shared else np.nan
-    return {
+    return formulas(p.tolist(), q.tolist(), int(sampled_id), k, kept) | {
         "overlap_ratio": len(shared) / k,
         "student_overlap_mass": p[shared].sum(),
         "teacher_overlap_mass": q[shared].sum(),
@@ -176,21 +178,14 @@ def naive_metrics(p, q, sampled_id, k):
 
 def weights_of(states, metric):
     """What each state counts in a mean of `metric`."""
-    return states["gradient_squared_norm"] if metric.endswith("gradient_ratio") else np.ones(len(states))
+    column = WEIGHTED_BY.get("gradient_ratio" if metric.endswith("gradient_ratio") else metric)
+    return np.ones(len(states)) if column is None else states[column]
 
 
 def naive_mean(values, clusters, weights=None):
-    """Weighted mean and its CR1/t interval clustered by prompt, term by term; NaN is left out."""
-    counts = np.ones(len(values)) if weights is None else weights
-    rows = [(v, c, w) for v, c, w in zip(values, clusters, counts, strict=True) if not np.isnan(v)]
-    if not rows:
+    """Weighted mean and its interval clustered by prompt, term by term and with matrices; NaN is left out."""
+    values, clusters = list(values), list(clusters)
+    names = defined_clusters(values, clusters)
+    if not names:
         return np.nan, np.nan, np.nan
-    size = sum(w for _, _, w in rows)
-    mean = sum(w * v for v, _, w in rows) / size
-    names = sorted({c for _, c, _ in rows})
-    if len(names) == 1:
-        return mean, np.nan, np.nan
-    total = sum(sum(w * (v - mean) for v, c, w in rows if c == name) ** 2 for name in names)
-    error = np.sqrt(len(names) / (len(names) - 1) * total) / size
-    half = error * student_t.ppf(0.975, len(names) - 1)
-    return mean, mean - half, mean + half
+    return interval_of(*influences_of(values, clusters, names, weights))

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from opd_diag.tables import METRIC_NAMES
+from opd_diag.tables import BY_NAME, METRIC_NAMES
 from opd_diag.tables.states import IDENTITY
 
-from .made_up import naive_gradient, naive_metrics, of_distributions, rollout
+from .made_up import naive_gradient, naive_metrics, of_distributions, rollout, shared_at
 
 V, T, K = 3, 3, 2
 """Tokens, length of every rollout, tokens compared."""
@@ -20,22 +20,28 @@ FIRST = np.array([[5, 2, 1], [1, 4, 3], [2, 1, 5]]) / 8
 """The first student: the next token given the one before, in eighths."""
 LATER = np.array([[1, 3, 4], [3, 4, 1], [5, 2, 1]]) / 8
 TEACHER = np.array([[0.15, 0.25, 0.6], [0.2, 0.45, 0.35], [0.1, 0.6, 0.3]])
-SAMPLED = "sampled_reverse_kl"
-"""Undefined at most states, as it must be."""
-EXACT_METRICS = [name for name in METRIC_NAMES if name != SAMPLED]
+SAMPLED = ["sampled_reverse_kl", "near_zero_advantage_rate", "signal_to_noise"]
+"""They depend on the sampled token, and so on more than the state."""
+EXACT_METRICS = [name for name in METRIC_NAMES if name not in SAMPLED]
 
 
 def values_of(student):
     """(V, metrics) every metric at the state after each token, by formulas that share no code with the package."""
-    rows = [naive_metrics(student[v], TEACHER[v], 0, K) for v in range(V)]
+    rows = [naive_metrics(student[v], TEACHER[v], 0, K, kept=K) for v in range(V)]
     return np.array([[row[name] for name in EXACT_METRICS] for row in rows])
 
 
 def counts_of(student):
-    """(V, metrics) what the state after each token counts: 1, or the squared length of its gradient."""
-    lengths = np.array([naive_gradient(student[v], TEACHER[v]).sum() for v in range(V)])
-    ratios = np.array([name.endswith("gradient_ratio") for name in EXACT_METRICS])
-    return np.where(ratios, lengths[:, None], 1.0)
+    """(V, metrics) what the state after each token counts: 1, or as much as the column that the metric names."""
+    columns = weight_columns(student)
+    return np.stack([columns.get(BY_NAME[name].weight, np.ones(V)) for name in EXACT_METRICS], axis=1)
+
+
+def weight_columns(student):
+    """(V,) each column that means are weighted by: squared length of the gradient, tokens both top-k share."""
+    lengths = [naive_gradient(student[v], TEACHER[v]).sum() for v in range(V)]
+    counts = [float(len(shared_at(student[v], TEACHER[v], K))) for v in range(V)]
+    return {"gradient_squared_norm": np.array(lengths), "shared_tokens": np.array(counts)}
 
 
 def exact_mean(student, visited_by, starts=tuple(range(V))):
@@ -116,6 +122,7 @@ def chain_table(student, tokens, *, step, states):
     identity = dict(zip(IDENTITY, (step, f"step {step}", "big", states), strict=True))
     table = pd.DataFrame(values, columns=EXACT_METRICS).assign(**identity, k=K)
     table[SAMPLED] = np.nan
-    table["gradient_squared_norm"] = counts_of(student)[tokens[:, :, :-1].ravel(), -1]
+    for name, column in weight_columns(student).items():
+        table[name] = column[tokens[:, :, :-1].ravel()]
     table["prompt_index"] = np.repeat(np.arange(prompts), rollouts * length)
     return table

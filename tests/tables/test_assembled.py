@@ -29,8 +29,8 @@ def test_derived_tables_follow_from_the_rows_alone():
     parts, near = a_run(on_teacher=True, back=True), coverage()
     tables = assemble((s.pair for s in parts), k=8, coverage=near)
     rollouts = pd.concat([rollout_table(measure(*s.pair, k=8), s.rollouts) for s in parts], ignore_index=True)
-    again = from_rows(tables.states, rollouts, tables.concentration, near)
-    for name in ("summary", "depth", "differences", "rollouts", "coverage", "split"):
+    again = from_rows(tables.states, rollouts, tables.concentration, near, stops=tables.stops)
+    for name in ("summary", "depth", "differences", "rollouts", "coverage", "split", "stops", "strata"):
         assert len(getattr(again, name)) > 0, name
         pd.testing.assert_frame_equal(getattr(again, name), getattr(tables, name))
 

@@ -28,7 +28,16 @@ def naive_curve(p, q, k):
 
 
 def test_against_whole_distributions():
-    made = scored([rollout(0, 0, 3), rollout(0, 1, 2, stop_reason="length"), rollout(4, 0, 5), rollout(2, 0, 1)])
+    made = scored(
+        [
+            rollout(0, 0, 3),
+            rollout(0, 1, 2, stop_reason="length"),
+            rollout(4, 0, 5),
+            rollout(2, 0, 1),
+            rollout(3, 0, 2),
+            rollout(6, 0, 4),
+        ]
+    )
     table = concentration_table(*made.pair)
     assert list(table.columns) == COLUMNS
     assert list(table["k"]) == [1, 2, 4, 8, 16, 32]
@@ -40,7 +49,7 @@ def test_against_whole_distributions():
             expected = naive_mean([c[name] for c in curves], clusters)
             found = [row[name], row[f"{name}_ci_low"], row[f"{name}_ci_high"]]
             assert found == pytest.approx(expected, abs=1e-6), (row["k"], name)
-        assert (row["n_states"], row["n_rollouts"], row["n_prompts"]) == (11, 4, 3)
+        assert (row["n_states"], row["n_rollouts"], row["n_prompts"]) == (17, 6, 5)
         assert (row["step"], row["label"], row["teacher"], row["states"]) == (10, "step 10", "big", "on-policy")
 
 

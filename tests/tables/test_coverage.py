@@ -16,7 +16,7 @@ from .test_summary import naive_difference, numbers, one
 NAN = float("nan")
 
 
-def coverage(labels=("step 10", "step 20"), steps=(10, 20), prompts=4, dtype=float):
+def coverage(labels=("step 10", "step 20"), steps=(10, 20), prompts=6, dtype=float):
     """Six states a prompt and checkpoint; the share that is covered falls, and some are undefined."""
     rng, tables = np.random.default_rng(0), []
     for i, (label, step) in enumerate(zip(labels, steps, strict=True)):
@@ -57,7 +57,7 @@ def test_summary_is_the_mean_over_the_teachers_states(tables):
         known = near[near["is_covered"].notna()]
         assert (row["n_states"], row["n_undefined"]) == (len(known), len(near) - len(known))
         assert row["n_rollouts"] == known.groupby(["prompt_index", "rollout_index"]).ngroups
-        assert row["n_prompts"] == 4
+        assert row["n_prompts"] == 6
         assert row["n_undefined"] > 0
 
 
@@ -79,7 +79,7 @@ def test_undefined_everywhere_is_nan_and_counted():
     tables = assemble((s.pair for s in a_run()), k=8, coverage=nowhere)
     row = one(tables.summary, metric="teacher_state_coverage", label="step 10")
     assert np.isnan(numbers(row)).all()
-    assert (row["n_states"], row["n_rollouts"], row["n_prompts"], row["n_undefined"]) == (0, 0, 0, 24)
+    assert (row["n_states"], row["n_rollouts"], row["n_prompts"], row["n_undefined"]) == (0, 0, 0, 36)
     assert np.isnan(one(tables.differences, metric="teacher_state_coverage")["value"])
 
 

@@ -215,7 +215,7 @@ def test_too_short_responses_are_undefined_and_counted(texts):
 
 
 def test_no_interval_where_a_prompt_holds_most_of_it():
-    texts = {(0, 0): [1, 2, 3, 4] * 15, (1, 0): [1, 2, 3], (2, 0): [4, 1]}
+    texts = {(0, 0): [1, 2, 3, 4] * 15, (1, 0): [1, 2, 3], **{(p, 0): [4, 1, 2] for p in range(2, 6)}}
     for metric, row in measured(texts, scale_of([responses(texts)])).items():
         estimate = row["estimate"]
         assert math.isfinite(estimate.value), metric

@@ -12,7 +12,7 @@ from opd_diag.tables.floors import aligned_number, floors_of, is_near, is_small,
 
 FLOORS = {
     "overlap_ratio": 0.01, "student_overlap_mass": 0.001, "reverse_kl": 1e-3, "entropy_difference": 0.01,
-    "student_entropy": 0.05, "top1_agreement": math.nan,
+    "student_entropy": 0.05, "student_topk_mass": 0.01, "top1_agreement": math.nan,
 }  # fmt: skip
 CURVE = pd.DataFrame(
     {"label": ["a", "a", "b"], "states": "start", "k": [8, 16, 16], "student_topk_mass": [0.9, 0.97, 0.5]}
@@ -43,6 +43,7 @@ def marked(metric, value, **about):
         pytest.param("entropy_difference", -0.015, True, id="a signed one near 0"),
         pytest.param("entropy_difference", -0.025, False, id="a signed one beyond"),
         pytest.param("student_entropy", 0.0, None, id="an entropy of one model"),
+        pytest.param("student_topk_mass", 0.97, None, id="a mass of one model"),
         pytest.param("top1_agreement", 1.0, None, id="no floor"),
         pytest.param("accuracy", 1.0, None, id="a fact on responses"),
         pytest.param("reverse_kl", math.nan, None, id="no value"),

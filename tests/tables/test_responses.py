@@ -8,12 +8,21 @@ import pytest
 
 from opd_diag.tables import METRIC_NAMES, assemble, concentration_table, measure
 from opd_diag.tables.diversity import DIVERSITY, diversity_differences, diversity_rows, scale_of
-from opd_diag.tables.responses import OUTCOMES
+from opd_diag.tables.repetition import REPETITION
+from opd_diag.tables.responses import COVERAGE, OUTCOMES, RESPONSE_METRICS
+from opd_diag.tables.rewards import REWARD_METRICS
+from opd_diag.tables.stops import STOP_METRICS
 
 from .made_up import a_run, rollout, scored
 from .test_summary import naive_mean, numbers, one
 
-ABOUT = (*OUTCOMES, *DIVERSITY)
+SAME_RESPONSES = (*OUTCOMES, *DIVERSITY, *REPETITION)
+"""What follows from the responses alone."""
+
+ABOUT = {
+    "on-policy": [m for m in RESPONSE_METRICS if m != COVERAGE],
+    "teacher": [m for m in RESPONSE_METRICS if m != COVERAGE and m not in REWARD_METRICS],
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +39,26 @@ def test_rows_of_own_and_of_the_teachers_responses_alone(tables):
     for label in ("step 10", "step 20", "step 30"):
         for state_set in ("on-policy", "start", "teacher", "back"):
             names = list(summary[(summary["label"] == label) & (summary["states"] == state_set)]["metric"])
-            expected = [*METRIC_NAMES, *(ABOUT if state_set in ("on-policy", "teacher") else ())]
+            expected = [*METRIC_NAMES, *ABOUT.get(state_set, ())]
             assert names == expected, (label, state_set)
-    assert set(summary[summary["metric"].isin(DIVERSITY)]["aggregation"]) == {"pooled"}
-    assert set(summary[summary["metric"].isin(OUTCOMES)]["aggregation"]) == {"rollout mean"}
-    assert summary[summary["metric"].isin(ABOUT)]["k"].isna().all()
+    for names, aggregation in (
+        ((*DIVERSITY, *REWARD_METRICS), "pooled"),
+        ((*OUTCOMES, *REPETITION), "rollout mean"),
+        (STOP_METRICS, "state mean"),
+    ):
+        assert set(summary[summary["metric"].isin(names)]["aggregation"]) == {aggregation}
+    assert summary[summary["metric"].isin(RESPONSE_METRICS)]["k"].isna().all()
 
 
 def test_the_teachers_rows_are_the_same_for_every_checkpoint(tables):
-    of = tables.summary[(tables.summary["states"] == "teacher") & tables.summary["metric"].isin(ABOUT)]
+    of = tables.summary[(tables.summary["states"] == "teacher") & tables.summary["metric"].isin(SAME_RESPONSES)]
     columns = ["metric", "value", "ci_low", "ci_high", "n_states", "n_rollouts", "n_prompts", "n_undefined"]
     first = of[of["label"] == "step 10"][columns].reset_index(drop=True)
-    assert first["value"].notna().all()
+    assert set(first["metric"]) == set(SAME_RESPONSES)
+    told = first["metric"] != "compression_ratio"  # these rollouts have no text
+    assert (first["value"].notna() == told).all()
+    stopping = tables.summary[(tables.summary["states"] == "teacher") & tables.summary["metric"].isin(STOP_METRICS)]
+    assert stopping.groupby("metric")["value"].nunique()["student_stop_probability_at_stops"] == 3
     for label in ("step 20", "step 30"):
         pd.testing.assert_frame_equal(of[of["label"] == label][columns].reset_index(drop=True), first)
     rollouts = tables.rollouts[(tables.rollouts["label"] == "step 30") & (tables.rollouts["states"] == "teacher")]
@@ -66,10 +83,13 @@ def test_variety_is_compared_at_one_size_for_all_sets(tables):
             assert (row["n_rollouts"], row["n_prompts"]) == (expected["n_rollouts"], 8)
 
 
-def test_differences_are_of_own_responses_alone(tables):
-    of = tables.differences[tables.differences["metric"].isin(ABOUT)]
-    assert set(of["states"]) == {"on-policy"}
-    assert len(of) == 2 * len(ABOUT)
+def test_differences_are_of_own_responses_but_for_stopping(tables):
+    of = tables.differences[tables.differences["metric"].isin(RESPONSE_METRICS)]
+    assert list(of[of["to_label"] == "step 30"][["states", "metric"]].itertuples(index=False, name=None)) == [
+        *(("on-policy", metric) for metric in ABOUT["on-policy"]),
+        *(("teacher", metric) for metric in STOP_METRICS),
+    ]
+    of = of[of["states"] == "on-policy"]
     scale = scale_of([states_of(tables, f"step {s}", of) for s in (10, 20, 30) for of in ("on-policy", "teacher")])
     pair = [states_of(tables, label, "on-policy") for label in ("step 10", "step 30")]
     for metric, estimate in diversity_differences(*pair, scale).items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from opd_diag import stats
-from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
+from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES, WEIGHTS
 from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of, sample_of
 
 TABLE = pd.DataFrame(
@@ -40,14 +41,16 @@ def test_rollouts_are_told_apart_by_both_numbers():
 
 
 def test_columns_of_an_estimate():
-    assert estimate_columns(stats.Estimate(1.0, 0.5, 1.5, 0.2, 30, 4, 2)) == {
-        "value": 1.0, "ci_low": 0.5, "ci_high": 1.5, "n_prompts": 4,
-    }  # fmt: skip
+    found = estimate_columns(stats.clustered_mean([0.0, 1.0, 1.0, 2.0, 3.0, 5.0], range(6)))
+    assert (found["value"], found["n_prompts"], found["n_effective"]) == (2.0, 6, pytest.approx(6))
+    assert 0.1 < found["ci_low"] < 0.2 < 3.8 < found["ci_high"] < 3.9
+    assert found["p_value"] == pytest.approx(0.04086, abs=1e-4)
+    assert (found["approximate"], found["degrees_of_freedom"]) == (True, pytest.approx(5))
 
 
 def test_only_ratios_of_sums_have_weights():
     table = pd.DataFrame(np.arange(2.0 * len(METRIC_NAMES)).reshape(2, -1), columns=list(METRIC_NAMES))
-    values, prompts, weights = sample_of(table.assign(prompt_index=[3, 5], gradient_squared_norm=[0.25, 4.0]))
+    values, prompts, weights = sample_of(table.assign(prompt_index=[3, 5], **{key: [0.25, 4.0] for key in WEIGHTS}))
     assert np.array_equal(values, table.to_numpy())
     assert prompts.tolist() == [3, 5]
     for i, name in enumerate(METRIC_NAMES):

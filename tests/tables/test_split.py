@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opd_diag.tables import METRIC_NAMES, assemble, difference_table, split_table
+from opd_diag.tables import BY_NAME, METRIC_NAMES, assemble, difference_table, split_table
 from opd_diag.tables.split import PARTS, SPLIT_COLUMNS
 
 from .made_up import a_run, rollout, scored
@@ -14,7 +14,6 @@ from .tabular_chain import (
     EXACT_METRICS,
     FIRST,
     LATER,
-    SAMPLED,
     TEACHER,
     K,
     T,
@@ -29,6 +28,8 @@ from .tabular_chain import (
     values_of,
 )
 
+UNDEFINED_ELSEWHERE = ["sampled_reverse_kl", "near_zero_advantage_rate"]
+"""They exist only on states that the scoring checkpoint sampled itself."""
 HOTTER = FIRST**0.5 / (FIRST**0.5).sum(1, keepdims=True)
 """The first student's policy at temperature 2."""
 
@@ -191,16 +192,13 @@ def test_columns_rows_and_sums(back):
     assert (split["from_label"] == "step 10").all()
     assert set(split["teacher"]) == {"big"}
     k_known = split[split["k"].notna()]
-    assert set(k_known["metric"]) == {
-        "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage",
-        *(name for name in METRIC_NAMES if name.endswith("gradient_ratio")),
-    }  # fmt: skip
+    assert set(k_known["metric"]) == {name for name in METRIC_NAMES if BY_NAME[name].depends_on_k}
     assert set(k_known["k"]) == {8}
     split = split[split["orders"] == split["orders"].max()]
     wide = split.pivot_table("value", ["label", "metric"], "part", dropna=False)
     whole, parts_together = wide["on_policy_change"], wide["policy_change"] + wide["state_change"]
     pd.testing.assert_series_equal(whole, parts_together, check_names=False, atol=1e-12)
-    assert whole.notna().sum() == 2 * (len(METRIC_NAMES) - 1)
+    assert whole.notna().sum() == 2 * (len(METRIC_NAMES) - len(UNDEFINED_ELSEWHERE))
     assert (wide["policy_change"].abs() > 1e-3).any()
 
 
@@ -239,21 +237,21 @@ def test_all_parts_rest_on_the_prompts_that_every_sample_defines():
         assert hole.any()
         states.loc[hole, "reverse_kl"] = np.nan
     rows = by_part(split_table(states)).xs("reverse_kl", level="metric")
-    assert (rows["n_prompts"] == 2).all()
+    assert (rows["n_prompts"] == 4).all()
     assert rows["value"]["on_policy_change"] == pytest.approx(
         rows["value"]["policy_change"] + rows["value"]["state_change"], abs=1e-12
     )
-    kept = states["prompt_index"].isin([0, 2])
+    kept = states["prompt_index"].isin([0, 2, 4, 5])
     alone = by_part(split_table(states[kept])).xs("reverse_kl", level="metric")
     pd.testing.assert_frame_equal(rows, alone)
     others = by_part(split_table(states)).xs("forward_kl", level="metric")
-    assert (others["n_prompts"] == 4).all()
+    assert (others["n_prompts"] == 6).all()
 
 
-def test_a_sampled_metric_cannot_be_split():
+def test_metrics_of_own_samples_cannot_be_split():
     split = assemble((s.pair for s in a_run(steps=(10, 20))), k=8).split
-    rows = split[split["metric"] == SAMPLED]
-    assert len(rows) == 3
+    rows = split[split["metric"].isin(UNDEFINED_ELSEWHERE)]
+    assert len(rows) == 3 * len(UNDEFINED_ELSEWHERE)
     assert rows[["value", "ci_low", "ci_high"]].isna().all(axis=None)
     assert (rows["n_prompts"] == 0).all()
 

@@ -16,18 +16,24 @@ from opd_diag.tables.states import sampled_by_scorer
 from .made_up import naive_gradient, naive_metrics, of_distributions, rollout, scored, weights_of
 
 METRICS = [
-    "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage", "entropy_gap",
-    "entropy_difference", "student_entropy", "teacher_entropy", "reverse_kl", "forward_kl", "sampled_reverse_kl",
-    "top1_agreement", "shared_gradient_ratio", "student_only_gradient_ratio", "teacher_only_gradient_ratio",
-    "other_gradient_ratio",
+    "overlap_ratio", "rank_biased_overlap", "top1_agreement", "student_overlap_mass", "teacher_overlap_mass",
+    "student_topk_mass", "teacher_topk_mass", "student_overlap_mass_ratio", "teacher_overlap_mass_ratio",
+    "teachable_mass", "entropy_gap", "entropy_difference", "student_entropy", "teacher_entropy", "reverse_kl",
+    "forward_kl", "jensen_shannon", "common_mass", "bhattacharyya_coefficient", "topk_reverse_kl",
+    "raw_topk_reverse_kl", "negative_topk_kl_rate", "thunlp_topk_reverse_kl", "verl_topk_forward_kl",
+    "verl_negative_rate", "verl_clamped_rate", "trl_topk_reverse_kl", "trl_topk_forward_kl",
+    "trl_topk_jensen_shannon", "trl_clamped_rate", "overlap_token_advantage", "thunlp_overlap_token_advantage",
+    "verl_overlap_token_advantage", "probe_overlap_token_advantage", "shared_gradient_ratio",
+    "student_only_gradient_ratio", "teacher_only_gradient_ratio", "other_gradient_ratio", "signal_to_noise",
+    "sampled_reverse_kl", "near_zero_advantage_rate",
 ]  # fmt: skip
 STATE_COLUMNS = [
     "step", "label", "teacher", "states", "k", "prompt_index", "prompt_id", "group", "rollout_index", "position",
-    "sampled_id", "gradient_squared_norm", *METRICS,
+    "sampled_id", "gradient_squared_norm", "shared_tokens", *METRICS,
 ]  # fmt: skip
 ROLLOUT_COLUMNS = [
     "step", "label", "teacher", "states", "k", "prompt_index", "prompt_id", "group", "rollout_index", "n_states",
-    "stop_reason", "is_correct", "reward", *METRICS,
+    "stop_reason", "is_correct", "reward", "compression_ratio", "cycle_ratio", "cycle_start", "is_repeating", *METRICS,
 ]  # fmt: skip
 
 
@@ -146,8 +152,10 @@ def test_sampled_quantities_exist_only_where_the_scorer_sampled(source, student,
     made = scored([mine, other], student=student, student_temperature=student_temperature)
     assert sampled_by_scorer(made.scores, mine) is own
     table = measure(*made.pair)
-    assert table["sampled_reverse_kl"].notna().tolist() == [own] * 3 + [False] * 2
-    assert table[[m for m in METRICS if m != "sampled_reverse_kl"]].notna().all(axis=None)
+    of_the_sampled = ["sampled_reverse_kl", "near_zero_advantage_rate"]
+    for name in of_the_sampled:
+        assert table[name].notna().tolist() == [own] * 3 + [False] * 2
+    assert table[[m for m in METRICS if m not in of_the_sampled]].notna().all(axis=None)
 
 
 def test_rollout_rows_are_means_over_their_defined_states(made):

@@ -11,7 +11,7 @@ import pytest
 from opd_diag.errors import StoreError
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import save_rollouts
-from opd_diag.tables import assemble, load_tables, save_states
+from opd_diag.tables import assemble, load_tables, save_states, save_stops
 
 from .made_up import a_run
 from .test_coverage import coverage, write_all
@@ -20,6 +20,7 @@ from .test_coverage import coverage, write_all
 def stored(out_dir, parts, near=None):
     tables = assemble((s.pair for s in parts), k=8, coverage=near)
     save_states(out_dir, tables.states)
+    save_stops(out_dir, tables.stops)
     write_all(out_dir, tables.coverage)
     for i, part in enumerate(parts):
         about = part.scores.provenance
@@ -47,7 +48,7 @@ def test_round_trip_keeps_every_number_and_the_order(tmp_path, steps):
     tables = stored(tmp_path, a_run(steps=steps, on_teacher=True, back=True), near)
     assert set(tables.states["states"]) == {"on-policy", "start", "teacher", "back"}
     again = load_tables(tmp_path, as_json_has_it(tables.concentration))
-    for name in ("states", "rollouts", "summary", "depth", "differences", "coverage", "split"):
+    for name in ("states", "rollouts", "summary", "depth", "differences", "coverage", "split", "stops", "strata"):
         before, after = getattr(tables, name), getattr(again, name)
         assert len(before) > 0
         assert list(before.columns) == list(after.columns), name
@@ -62,6 +63,21 @@ def test_one_file_a_checkpoint_and_state_set(tmp_path):
     assert sorted(os.listdir(tmp_path / "states")) == [
         f"step-0000{step}.{states}.parquet" for step in (10, 20) for states in ("on-policy", "start")
     ]
+
+
+def test_stops_have_files_where_they_are_looked_at(tmp_path):
+    tables = stored(tmp_path, a_run(steps=(10, 20), on_teacher=True, back=True))
+    assert sorted(os.listdir(tmp_path / "stops")) == [
+        f"step-0000{step}.{states}.parquet" for step in (10, 20) for states in ("on-policy", "teacher")
+    ]
+    rows = tmp_path / "stops/step-000020.teacher.parquet"
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StoreError, match=r"step-000020\.teacher\.parquet.*Run report again"):
+        load_tables(tmp_path, as_json_has_it(tables.concentration))
+    rows.unlink()
+    with pytest.raises(StoreError, match=r"step-000020\.teacher\.parquet.*Run report again"):
+        load_tables(tmp_path, as_json_has_it(tables.concentration))
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):

@@ -5,26 +5,30 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t as student_t
+from student_intervals import defined_clusters, influences_of, interval_of
 
-from opd_diag.tables import METRIC_NAMES, assemble, difference_table, measure, rollout_table, summarize
+from opd_diag import stats
+from opd_diag.tables import CATALOGUE, METRIC_NAMES, assemble, difference_table, measure, rollout_table, summarize
 
 from .made_up import a_run, naive_mean, rollout, scored, weights_of
 
 SUMMARY_COLUMNS = [
-    "step", "label", "teacher", "states", "metric", "k", "aggregation", "value", "ci_low", "ci_high", "bound_low",
-    "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined", "floor", "within_floor",
+    "step", "label", "teacher", "states", "metric", "k", "aggregation", "value", "ci_low", "ci_high", "approximate",
+    "band_low", "band_high", "bound_low", "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined",
+    "n_effective", "floor", "within_floor",
 ]  # fmt: skip
 DIFFERENCE_COLUMNS = [
     "from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k", "value", "ci_low", "ci_high",
-    "n_prompts",
+    "approximate", "p_value", "p_adjusted", "depends_on_average", "n_states", "n_prompts",
 ]  # fmt: skip
+MODELS = ("student", "teacher")
 OUTCOMES = ["accuracy", "truncation_rate", "response_length"]
 DIVERSITY = ["distinct_bigram_ratio", "distinct_trigram_ratio", "unigram_entropy"]
-RATIOS_OF_SUMS = {f"{kind}_gradient_ratio" for kind in ("shared", "student_only", "teacher_only", "other")}
-K_METRICS = {
-    "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage", *RATIOS_OF_SUMS,
-}  # fmt: skip
+OTHERS = ["top_advantage_share", "reward_auroc", "compression_ratio", "cycle_ratio", "repetition_rate"]
+OTHERS += [f"{m}_stop_probability_{p}" for p in ("at_stops", "after_answers", "at_truncation") for m in MODELS]
+RATIOS_OF_SUMS = {m.name for m in CATALOGUE if m.weight}
+GRADIENT_RATIOS = [f"{kind}_gradient_ratio" for kind in ("shared", "student_only", "teacher_only", "other")]
+K_METRICS = {m.name for m in CATALOGUE if m.depends_on_k}
 ENDS = ["value", "ci_low", "ci_high"]
 
 
@@ -50,7 +54,7 @@ def test_columns_and_rows(tables):
     assert list(summary.columns) == SUMMARY_COLUMNS
     expected = []
     for label in ("step 10", "step 20"):
-        expected += [(label, "on-policy", m) for m in (*METRIC_NAMES, *OUTCOMES, *DIVERSITY)]
+        expected += [(label, "on-policy", m) for m in (*METRIC_NAMES, *OUTCOMES, *DIVERSITY, *OTHERS)]
         expected += [(label, "start", m) for m in METRIC_NAMES]
     assert list(zip(summary["label"], summary["states"], summary["metric"], strict=True)) == expected
     assert set(summary["teacher"]) == {"big"}
@@ -85,11 +89,11 @@ def test_sampled_quantity_is_undefined_and_counted_where_others_sampled(tables):
 
 
 def test_undefined_states_are_counted():
-    made = scored([rollout(p, 0, 3) for p in range(4)])
+    made = scored([rollout(p, 0, 3) for p in range(6)])
     states = measure(*made.pair, k=4)
     states.loc[[0, 1, 2, 7], "overlap_token_advantage"] = np.nan
     row = one(summarize(states), metric="overlap_token_advantage")
-    assert (row["n_states"], row["n_undefined"], row["n_prompts"], row["n_rollouts"]) == (8, 4, 3, 3)
+    assert (row["n_states"], row["n_undefined"], row["n_prompts"], row["n_rollouts"]) == (14, 4, 5, 5)
     expected = naive_mean(states["overlap_token_advantage"], states["prompt_index"])
     assert numbers(row) == pytest.approx(expected)
 
@@ -102,7 +106,7 @@ def test_k_stands_where_it_matters(tables):
 def test_outcomes_are_means_over_rollouts(tables):
     rollouts = tables.rollouts
     of = rollouts[(rollouts["label"] == "step 20") & (rollouts["states"] == "on-policy")]
-    assert len(of) == 8
+    assert len(of) == 12
     for metric, values in {
         "accuracy": of["is_correct"].astype(float),
         "truncation_rate": (of["stop_reason"] == "length").astype(float),
@@ -111,7 +115,7 @@ def test_outcomes_are_means_over_rollouts(tables):
         row = one(tables.summary, label="step 20", metric=metric)
         assert numbers(row) == pytest.approx(naive_mean(values, of["prompt_index"]))
         assert row["aggregation"] == "rollout mean"
-        assert (row["n_rollouts"], row["n_prompts"], row["n_undefined"]) == (8, 4, 0)
+        assert (row["n_rollouts"], row["n_prompts"], row["n_undefined"]) == (12, 6, 0)
         assert row["n_states"] == of["n_states"].sum()
     assert 0 < one(tables.summary, label="step 20", metric="truncation_rate")["value"] < 1
 
@@ -168,33 +172,22 @@ def test_unknown_steps_keep_the_order_of_the_checkpoints():
 
 
 def naive_difference(first, first_clusters, second, second_clusters, first_weights=None, second_weights=None):
-    """Later minus earlier over the clusters that both have, with the paired CR1/t interval."""
-    sides = []
-    for values, clusters, weights in (
-        (first, first_clusters, first_weights),
-        (second, second_clusters, second_weights),
-    ):
-        counts = np.ones(len(values)) if weights is None else weights
-        sides.append([x for x in zip(values, clusters, counts, strict=True) if not np.isnan(x[0])])
-    shared = sorted(set.intersection(*({c for _, c, _ in side} for side in sides)))
+    """Later minus earlier over the clusters that both have, with the paired interval."""
+    sides = [
+        (list(first), list(first_clusters), first_weights),
+        (list(second), list(second_clusters), second_weights),
+    ]
+    shared = sorted(set.intersection(*(set(defined_clusters(v, c)) for v, c, _ in sides)))
     if not shared:
         return np.nan, np.nan, np.nan
-    a, b = ([x for x in side if x[1] in shared] for side in sides)
-    size_a, size_b = (sum(w for _, _, w in x) for x in (a, b))
-    mean_a, mean_b = (sum(w * v for v, _, w in x) / size for x, size in ((a, size_a), (b, size_b)))
-    parts = [
-        sum(w * (v - mean_b) for v, c, w in b if c == name) / size_b
-        - sum(w * (v - mean_a) for v, c, w in a if c == name) / size_a
-        for name in shared
-    ]
-    half = student_t.ppf(0.975, len(shared) - 1) * np.sqrt(len(shared) / (len(shared) - 1) * sum(d * d for d in parts))
-    return mean_b - mean_a, mean_b - mean_a - half, mean_b - mean_a + half
+    (mean1, moved1, shares1), (mean2, moved2, shares2) = (influences_of(v, c, shared, w) for v, c, w in sides)
+    return interval_of(mean2 - mean1, moved2 - moved1, (shares1 + shares2) / 2)
 
 
 def test_differences_are_paired_by_prompt(tables):
     table = tables.differences
     assert list(table.columns) == DIFFERENCE_COLUMNS
-    assert len(table) == 2 * len(METRIC_NAMES) + len(OUTCOMES) + len(DIVERSITY)
+    assert len(table) == 2 * len(METRIC_NAMES) + len(OUTCOMES) + len(DIVERSITY) + len(OTHERS)
     states = tables.states
     for row in table[table["metric"].isin(METRIC_NAMES)].itertuples():
         assert (row.from_step, row.from_label, row.to_step, row.to_label) == (10, "step 10", 20, "step 20")
@@ -212,7 +205,7 @@ def test_differences_are_paired_by_prompt(tables):
         one(tables.summary, label=n, states="on-policy", metric="reverse_kl")["value"] for n in ("step 10", "step 20")
     ]
     assert own["value"] == pytest.approx(values[1] - values[0])
-    assert own["n_prompts"] == 4
+    assert own["n_prompts"] == 6
 
 
 def test_differences_of_outcomes(tables):
@@ -251,13 +244,41 @@ def test_one_checkpoint_has_no_difference():
 
 def test_states_without_a_gradient_weigh_nothing_and_are_counted():
     """One state in each prompt has no share; its weight must not enter the sums, whatever it is."""
-    made = scored([rollout(p, 0, 3) for p in range(4)])
+    made = scored([rollout(p, 0, 3) for p in range(6)])
     states = measure(*made.pair, k=4)
     plain = one(summarize(states.drop(index=[0, 3, 6, 9])), metric="shared_gradient_ratio")
-    states.loc[[0, 3, 6, 9], sorted(RATIOS_OF_SUMS)] = np.nan
+    states.loc[[0, 3, 6, 9], GRADIENT_RATIOS] = np.nan
     states.loc[[0, 3, 6], "gradient_squared_norm"] = [np.nan, 0.0, 1e6]
     row = one(summarize(states), metric="shared_gradient_ratio")
     assert numbers(row) == pytest.approx(numbers(plain))
-    assert (row["n_states"], row["n_undefined"], row["n_prompts"]) == (8, 4, 4)
-    shares = [one(summarize(states), metric=name)["value"] for name in sorted(RATIOS_OF_SUMS)]
+    assert (row["n_states"], row["n_undefined"], row["n_prompts"]) == (14, 4, 6)
+    shares = [one(summarize(states), metric=name)["value"] for name in GRADIENT_RATIOS]
     assert sum(shares) == pytest.approx(1.0)
+
+
+def test_how_sure_a_value_is_stands_beside_it(tables):
+    states = tables.states
+    of = states[(states["label"] == "step 20") & (states["states"] == "start")]
+    expected = stats.clustered_mean(of["reverse_kl"].to_numpy(), of["prompt_index"].to_numpy())
+    row = one(tables.summary, label="step 20", states="start", metric="reverse_kl")
+    assert row["n_effective"] == pytest.approx(expected.n_effective)
+    assert bool(row["approximate"]) is expected.is_approximate is True
+    assert tables.summary["approximate"].dtype == bool
+
+
+def test_p_values_are_adjusted_over_primary_metrics_and_state_sets():
+    tables = assemble((s.pair for s in a_run(steps=(10, 20, 30), prompts=8)), k=8)
+    primary = {m.name for m in CATALOGUE if m.primary}
+    assert len(primary) > 3
+    table = tables.differences
+    assert set(table.loc[table["p_adjusted"].notna(), "metric"]) == primary
+    for _, of in table[table["metric"].isin(primary)].groupby(["from_label", "to_label"]):
+        assert set(of["states"]) == {"on-policy", "start"}
+        assert of["p_adjusted"].to_numpy() == pytest.approx(stats.holm(of["p_value"]))
+        assert (of["p_adjusted"] > of["p_value"]).any()
+    outside = (table["ci_low"] > 0) | (table["ci_high"] < 0)
+    known = table["p_value"].notna()
+    assert ((table["p_value"] < 0.05) == outside)[known].all()
+    own = table[(table["metric"] == "reverse_kl") & (table["states"] == "on-policy")]
+    assert list(own["n_states"]) == [56, 56]
+    assert table.loc[table["metric"] == "response_length", "n_states"].isna().all()
