@@ -1,4 +1,21 @@
-"""What the numbers mean: each verdict is a rule one can read in ten lines; thresholds stand in one file."""
+"""What the numbers mean: each verdict is a rule one can read in ten lines; thresholds stand in one file.
+
+================== ==========================================================================
+`thresholds.py`    every number that rules hold values against, with where it comes from
+`evidence.py`      reading tables: a change, a row, a baseline
+`established.py`   what of it is established: beyond δ and in order, equivalent, or neither yet
+`inputs.py`        self-tests: which verdict rests on which
+`alignment.py`     own states, the start's, the teacher's
+`false_success.py` whether own states deceive
+`pair.py`          the pair: before training, masses, entropies, any difference at all
+`task.py`          the task: the student's gain, the teacher's lead
+`responses.py`     loops and length, stopping
+`signal.py`        sharpness, few tokens, depth
+`healthy.py`       the conjunction
+`unanswered.py`    what is missing where a question stays open
+`headline.py`      one sentence for a tired reader
+================== ==========================================================================
+"""
 
 from __future__ import annotations
 
@@ -7,13 +24,15 @@ from collections.abc import Sequence
 from opd_diag.records.selftest import SelfTest
 from opd_diag.records.verdict import Verdict
 from opd_diag.tables import Tables
-from opd_diag.verdicts import rules
+from opd_diag.verdicts import pair, responses, signal, task
 from opd_diag.verdicts.alignment import alignment_at_start, alignment_at_teacher, alignment_on_policy
 from opd_diag.verdicts.false_success import false_success
 from opd_diag.verdicts.headline import Headline, headline
+from opd_diag.verdicts.healthy import healthy
+from opd_diag.verdicts.inputs import RESTS_ON, aligned_inputs, believed
 from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds, load_thresholds
 
-__all__ = ["DEFAULTS", "Headline", "Thresholds", "Verdict", "headline", "judge", "load_thresholds"]
+__all__ = ["DEFAULTS", "RESTS_ON", "Headline", "Thresholds", "Verdict", "headline", "judge", "load_thresholds"]
 
 
 def judge(
@@ -36,13 +55,23 @@ def judge(
     selftests
         What the measurement said of itself; a verdict that rests on a failed one is ``unknown``.
     """
-    return [
-        false_success(tables, thresholds, step_zero_known),
+    known = step_zero_known
+    given = [
+        false_success(tables, thresholds, known),
+        responses.degeneration(tables, thresholds),
         alignment_on_policy(tables, thresholds),
-        alignment_at_start(tables, thresholds, step_zero_known),
+        alignment_at_start(tables, thresholds, known),
         alignment_at_teacher(tables, thresholds),
-        rules.accuracy(tables, thresholds),
-        rules.patterns_compatible(tables, thresholds, step_zero_known),
-        rules.shared_mass(tables, thresholds),
-        rules.entropy_gap(tables, thresholds),
+        task.accuracy(tables, thresholds),
+        pair.patterns_compatible(tables, thresholds, known),
+        pair.indistinguishable_teacher(tables, thresholds, known),
+        task.new_capability(tables, thresholds, known),
+        signal.sharpness(tables, thresholds),
+        responses.termination(tables, thresholds),
+        signal.concentrated_signal(tables, thresholds),
+        signal.depth_decay(tables, thresholds),
+        pair.shared_mass(tables, thresholds),
+        pair.entropy_gap(tables, thresholds),
     ]
+    told = [aligned_inputs(selftests), *(believed(verdict, selftests) for verdict in given)]
+    return [healthy(told), *told]

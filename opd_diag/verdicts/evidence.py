@@ -1,16 +1,18 @@
-"""Reading tables for evidence: the change of a metric over the run, and how to say it."""
+"""Reading tables for evidence: what a metric is, how it changed over the run, and how to say it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from opd_diag.stats import kendall_tau
 from opd_diag.stats.rounding import decimals_for, number, with_interval
 from opd_diag.tables import BY_NAME, Tables
-from opd_diag.tables.floors import floors_of, is_small
+from opd_diag.tables.floors import floors_of, is_small, near
+
+OWN, START, TEACHER = "on-policy", "start", "teacher"
 
 
 @dataclass(frozen=True)
@@ -18,18 +20,36 @@ class Change:
     """How a metric changed from the first to the last checkpoint on one state set."""
 
     metric: str
-    first: float
-    last: float
+    values: tuple[float, ...]
+    """Its mean at each checkpoint, in their order."""
     difference: float
     """Last minus first, paired by prompt; NaN with one checkpoint."""
     ci_low: float
     ci_high: float
-    tau: float
-    """Kendall's tau of the checkpoints' means with their order; NaN with fewer than three."""
     n_prompts: int
-    n_checkpoints: int
     floor: float = math.nan
     """Precision floor of the metric; NaN where there is none."""
+    p_adjusted: float = math.nan
+    """p-value adjusted for all primary metrics; NaN for others, and in tables that have none."""
+    depends_on_average: bool = False
+    """Whether token, rollout and prompt averages lead to different conclusions."""
+    approximate: bool = False
+    """Whether the interval may cover less often than it says."""
+
+    @property
+    def first(self) -> float:
+        """Value at the first checkpoint."""
+        return self.values[0] if self.values else math.nan
+
+    @property
+    def last(self) -> float:
+        """Value at the last checkpoint."""
+        return self.values[-1] if self.values else math.nan
+
+    @property
+    def n_checkpoints(self) -> int:
+        """Checkpoints that have a row."""
+        return len(self.values)
 
     @property
     def within_floor(self) -> bool:
@@ -39,11 +59,7 @@ class Change:
     @property
     def path(self) -> str:
         """Say where it went: name, first and last value, rounded by the interval."""
-        name = BY_NAME[self.metric].title if self.metric in BY_NAME else self.metric.replace("_", " ")
-        name = name[0].lower() + name[1:]
-        if math.isnan(self.difference):
-            return f"{name} {self._said(self.last)}"
-        return f"{name} {self.ends}"
+        return f"{called(self.metric)} {self._said(self.last) if math.isnan(self.difference) else self.ends}"
 
     @property
     def ends(self) -> str:
@@ -64,40 +80,29 @@ class Change:
         """Whether there is nothing to compare, or fewer than `prompts` prompts to tell."""
         return self.n_prompts < prompts or self.n_checkpoints < 2
 
-    def direction(self, least: float, order: float) -> int:
-        """Give 1 for a rise, -1 for a fall, 0 where neither is established.
-
-        A change counts when it is at least `least` and more than rounding can do, its interval excludes 0, and from
-        three checkpoints on the order of the means goes the same way with a tau of at least `order`.
-        """
-        if self.within_floor:
-            return 0
-        if math.isnan(self.ci_low) or abs(self.difference) < least or self.ci_low <= 0 <= self.ci_high:
-            return 0
-        sign = 1 if self.difference > 0 else -1
-        return 0 if not math.isnan(self.tau) and sign * self.tau < order else sign
-
 
 def change(tables: Tables, metric: str, states: str) -> Change:
     """Read the change of `metric` on `states` between the first and the last checkpoint."""
-    rows = tables.summary[(tables.summary["metric"] == metric) & (tables.summary["states"] == states)]
-    values = rows["value"].to_numpy(float)
-    labels = list(rows["label"])
-    difference, low, high, prompts = math.nan, math.nan, math.nan, int(rows["n_prompts"].max()) if len(rows) else 0
+    rows = rows_of(tables, metric, states)
+    labels, prompts = list(rows["label"]), int(rows["n_prompts"].max()) if len(rows) else 0
+    difference = low = high = adjusted = math.nan
+    depends = approximate = False
     row = _difference(tables.differences, metric, states, labels[0], labels[-1]) if len(labels) > 1 else None
     if row is not None:
         difference, low, high, prompts = row["value"], row["ci_low"], row["ci_high"], int(row["n_prompts"])
+        adjusted = _number(row.get("p_adjusted"))
+        depends, approximate = (_number(row.get(name)) == 1 for name in ("depends_on_average", "approximate"))
     return Change(
         metric=metric,
-        first=float(values[0]) if len(values) else math.nan,
-        last=float(values[-1]) if len(values) else math.nan,
+        values=tuple(float(v) for v in rows["value"]),
         difference=float(difference),
         ci_low=float(low),
         ci_high=float(high),
-        tau=kendall_tau(range(len(values)), values),
         n_prompts=prompts,
-        n_checkpoints=len(labels),
         floor=floors_of(rows).get(metric, math.nan),
+        p_adjusted=adjusted,
+        depends_on_average=depends,
+        approximate=approximate,
     )
 
 
@@ -157,7 +162,48 @@ def is_scored(tables: Tables, states: str) -> bool:
     return bool((tables.summary["states"] == states).any())
 
 
-def summary_row(tables: Tables, metric: str, states: str, place: int) -> pd.Series:
-    """Give the summary row of a checkpoint, by its place in the order (0: first, -1: last)."""
-    rows = tables.summary[(tables.summary["metric"] == metric) & (tables.summary["states"] == states)]
+def rows_of(tables: Tables, metric: str, states: str) -> pd.DataFrame:
+    """Give the summary rows of a metric on a state set, in the order of the checkpoints."""
+    return tables.summary[(tables.summary["metric"] == metric) & (tables.summary["states"] == states)]
+
+
+def row_at(tables: Tables, metric: str, states: str, place: int) -> pd.Series | None:
+    """Give the summary row of a checkpoint, by its place in the order (0: first, -1: last).
+
+    None where there is none, or nothing in it is defined: older and partial reports lack some.
+    """
+    rows = rows_of(tables, metric, states)
+    if rows.empty or pd.isna(rows.iloc[place]["value"]):
+        return None
     return rows.iloc[place]
+
+
+def baseline(tables: Tables, metric: str, which: str, label: str) -> pd.Series | None:
+    """Give a baseline of a metric on a checkpoint's own states; None where it was not measured."""
+    table = tables.baselines
+    if table.empty:
+        return None
+    found = table[
+        (table["metric"] == metric)
+        & (table["baseline"] == which)
+        & (table["states"] == OWN)
+        & (table["label"] == label)
+        & table["value"].notna()
+    ]
+    return found.iloc[0] if len(found) else None
+
+
+def said(row: pd.Series) -> str:
+    """Write the value of a row with its interval, rounded by it."""
+    return with_interval(row["value"], row["ci_low"], row["ci_high"], near=near(row))
+
+
+def called(metric: str) -> str:
+    """Name a metric inside a sentence."""
+    name = BY_NAME[metric].title if metric in BY_NAME else metric.replace("_", " ")
+    return name if name[1:2].isupper() else name[0].lower() + name[1:]
+
+
+def _number(value: Any) -> float:
+    """Give a cell as a number; NaN where it is missing."""
+    return math.nan if value is None or pd.isna(value) else float(value)

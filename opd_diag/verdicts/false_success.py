@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import number
 from opd_diag.tables import Tables
 from opd_diag.tables.split import PARTS
 from opd_diag.verdicts.alignment import PAPER, moved_at_start, moved_on
-from opd_diag.verdicts.evidence import Change, change, is_scored, split_change, summary_row
+from opd_diag.verdicts.established import ONE_RUN, outcome
+from opd_diag.verdicts.evidence import OWN, START, TEACHER, Change, change, is_scored, row_at, split_change
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_scored, too_little, unknown
 
@@ -36,25 +37,27 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
     """
     if not step_zero_known:
         return unknown(NAME, QUESTION, "Step 0 is unknown, and only its states could tell.", STEP_ZERO_ADVICE)
-    for states in ("on-policy", "start"):
+    for states in (OWN, START):
         if not is_scored(tables, states):
             return not_scored(NAME, QUESTION, states)
     # where the curves went on their way does not matter here: a run that bounces deceives as well, or holds as well
-    limits = replace(limits, order=-1.0)
-    own = moved_on(tables, "on-policy", limits)
+    own = moved_on(tables, OWN, limits, ordered=False)
     if own.kl.thin(limits.prompts):
         return too_little(NAME, QUESTION, own.kl.n_prompts, limits, own.kl.n_checkpoints)
+    if math.isnan(own.kl.ci_low):
+        missing = f"There is no interval of reverse KL on own states ({own.kl.ends})."
+        return unknown(NAME, QUESTION, missing, "See which tokens one model holds impossible, as for masked ids.")
     signs = [teacher_left(tables, limits), diversity_lost(tables, limits), accuracy_lost(tables, limits)]
     worse = [sign for sign in signs if sign.worse]
     status: Status
     if own.status != "pass":
-        status, reading = "pass", "No progress on own states that could deceive"
+        status, reading = "pass", "No progress on own states is established that could deceive"
     elif worse:
         status, reading = _with_harm(tables, limits)
     else:
         status, reading = _without_harm(tables, limits, signs)
     said = "; ".join(sign.said for sign in (worse or signs) if sign.known)
-    start, state = change(tables, "reverse_kl", "start"), split_change(tables, "reverse_kl", "state_change")
+    start, state = change(tables, "reverse_kl", START), split_change(tables, "reverse_kl", "state_change")
     so = f"state change of reverse KL {state.said}, {own.kl.n_prompts} prompts"
     return Verdict(
         name=NAME,
@@ -69,11 +72,13 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
         advice=_ADVICE[status],
         reference=f"Ours; the curves it contradicts: {PAPER}, section 4.1",
         within_floor=state.within_floor,
+        caution="A collapse that comes just as close at the start's states is a warning here, and no failure. "
+        f"{ONE_RUN}",
     )
 
 
 def _with_harm(tables: Tables, limits: Thresholds) -> tuple[Status, str]:
-    kept = moved_at_start(tables, limits)[0].status == "pass"
+    kept = moved_at_start(tables, limits, ordered=False)[0].status == "pass"
     if kept and not moved_elsewhere(tables, limits):
         return "warn", "The progress on own states holds at the start's, but something gets worse"
     return "fail", f"The progress on own states {_extent(tables)} at the start's, and something gets worse"
@@ -81,7 +86,7 @@ def _with_harm(tables: Tables, limits: Thresholds) -> tuple[Status, str]:
 
 def _without_harm(tables: Tables, limits: Thresholds, signs: list[Sign]) -> tuple[Status, str]:
     teacher_seen, seen = signs[0].known, any(sign.known for sign in signs)
-    kept = moved_at_start(tables, limits)[0].status == "pass"
+    kept = moved_at_start(tables, limits, ordered=False)[0].status == "pass"
     if kept and (teacher_seen or not moved_elsewhere(tables, limits)):
         besides = ", and nothing is seen to get worse" if seen else ""
         return "pass", f"The progress on own states holds at the start's{besides}"
@@ -92,7 +97,7 @@ def _without_harm(tables: Tables, limits: Thresholds, signs: list[Sign]) -> tupl
 
 
 def _extent(tables: Tables) -> str:
-    return "holds in part" if change(tables, "reverse_kl", "start").difference < 0 else "does not hold"
+    return "holds in part" if change(tables, "reverse_kl", START).difference < 0 else "does not hold"
 
 
 def moved_elsewhere(tables: Tables, limits: Thresholds) -> bool:
@@ -103,8 +108,8 @@ def moved_elsewhere(tables: Tables, limits: Thresholds) -> bool:
 
 def teacher_left(tables: Tables, limits: Thresholds) -> Sign:
     """Whether the teacher's own responses become more surprising to the student."""
-    kl = change(tables, "forward_kl", "teacher")
-    return _sign(kl, kl.direction(limits.forward_kl_change, -1.0) > 0, " on the teacher's states")
+    kl = change(tables, "forward_kl", TEACHER)
+    return _sign(kl, outcome(kl, limits, ordered=False) == "rise", " on the teacher's states")
 
 
 def diversity_lost(tables: Tables, limits: Thresholds) -> Sign:
@@ -112,21 +117,20 @@ def diversity_lost(tables: Tables, limits: Thresholds) -> Sign:
 
     A student that comes to write as uniformly as its teacher does what it is taught.
     """
-    entropy = change(tables, "unigram_entropy", "on-policy")
-    theirs = change(tables, "unigram_entropy", "teacher").last
-    fell = entropy.direction(limits.unigram_entropy_change, -1.0) < 0
-    below = math.isnan(theirs) or entropy.last <= theirs - limits.unigram_entropy_change
-    if fell and below and not math.isnan(theirs):
-        ours, other = (summary_row(tables, "unigram_entropy", states, -1) for states in ("on-policy", "teacher"))
-        below = bool(ours["ci_high"] < other["ci_low"])
-    against = "" if math.isnan(theirs) else f" (the teacher's {number(theirs, 2)})"
-    return _sign(entropy, fell and below, f" of the responses{against}")
+    entropy = change(tables, "unigram_entropy", OWN)
+    ours, theirs = (row_at(tables, "unigram_entropy", states, -1) for states in (OWN, TEACHER))
+    worse, against = outcome(entropy, limits, ordered=False) == "fall", ""
+    if theirs is not None and ours is not None:
+        below = ours["value"] <= theirs["value"] - limits.unigram_entropy_change
+        worse = worse and bool(below and ours["ci_high"] < theirs["ci_low"])
+        against = f" (the teacher's {number(theirs['value'], 2)})"
+    return _sign(entropy, worse, f" of the responses{against}")
 
 
 def accuracy_lost(tables: Tables, limits: Thresholds) -> Sign:
     """Whether the student gets worse at the task."""
-    seen = change(tables, "accuracy", "on-policy")
-    return _sign(seen, seen.direction(limits.accuracy_change, -1.0) < 0, "")
+    seen = change(tables, "accuracy", OWN)
+    return _sign(seen, outcome(seen, limits, ordered=False) == "fall", "")
 
 
 def _sign(seen: Change, worse: bool, where: str) -> Sign:
@@ -134,7 +138,7 @@ def _sign(seen: Change, worse: bool, where: str) -> Sign:
 
 
 _ADVICE: dict[Status, str] = {
-    "pass": "Other seeds and other prompts may behave otherwise.",
+    "pass": "Believe the curves on own states as far as these prompts go.",
     "warn": "Read the rollouts before you believe the curves on own states.",
     "fail": "Do not believe the curves on own states: the student went to where agreeing is easy. Go back to an "
     "earlier checkpoint, lower the learning rate, or start from a cold-started student.",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from opd_diag.records.verdict import Status, Verdict
+from opd_diag.stats.rounding import number
 
 
 @dataclass(frozen=True)
@@ -21,19 +23,37 @@ class Headline:
 def headline(verdicts: Sequence[Verdict]) -> Headline:
     """Put the verdicts together.
 
-    Success needs three things at once: alike on own states, alike at the start's states, and better at the task; and
-    nothing that gets worse meanwhile. A false success outweighs all else.
+    Misaligned inputs outweigh all else, then a false success, then responses that degenerate. Success needs three
+    things at once: alike on own states, alike at the start's states, and better at the task; and no verdict that
+    alarms.
     """
-    by_name = {v.name: v for v in verdicts}
-    own, start, task, before = (by_name[n] for n in ("alignment_on_policy", "alignment_at_start", "accuracy", BEFORE))
-    status, title = _reading(own.status, start.status, task.status, before.status)
-    deceives = by_name["false_success"].status
-    if deceives == "fail":
-        status, title = "fail", FALSE_SUCCESS
-    elif deceives == "warn" and status == "pass":
-        status, title = "warn", f"{title}, but something else gets worse"
-    seen = (own, start, by_name["alignment_at_teacher"], task)
-    return Headline(status, title, tuple(_short(v.evidence) for v in seen))
+    named = {v.name: v for v in verdicts}
+    for name, title in OUTWEIGHS.items():
+        if named[name].status == "fail":
+            return Headline("fail", title, tuple(_short(named[n].evidence) for n in (name, *BEHIND)))
+    status, title = _reading(named)
+    if status == "pass" and named["healthy"].status in ("warn", "fail"):
+        status, title = "warn", f"{title}, but {_alarms(verdicts)}"
+    elif status == "pass" and named["healthy"].status == "unknown":
+        status, title = "unknown", f"{title}, as far as could be asked"
+    return Headline(status, title, tuple(_short(named[n].evidence) for n in BEHIND))
+
+
+OUTWEIGHS = {
+    "aligned_inputs": "Misaligned inputs: a self-test failed, and what rests on it cannot be believed",
+    "false_success": "False success: the student got worse, and looks better at least partly because it went where "
+    "agreeing is easy",
+    "degeneration": "Degeneration: responses loop or run into the limit, and a low KL there is no success",
+}
+"""What is said before anything else, in this order."""
+
+BEHIND = ("alignment_on_policy", "alignment_at_start", "alignment_at_teacher", "accuracy")
+"""Verdicts whose evidence stands below the title."""
+
+INFINITE = number(math.inf, 0)
+"""How evidence writes a mean that is infinite."""
+
+Reading = tuple[Status, str]
 
 
 def _short(evidence: str) -> str:
@@ -41,50 +61,76 @@ def _short(evidence: str) -> str:
     return evidence.split("; ")[0].rstrip(".") + "."
 
 
-BEFORE = "patterns_compatible"
-
-FALSE_SUCCESS = (
-    "False success: the student got worse, and looks better at least partly because it went where agreeing is easy"
-)
-
-Reading = tuple[Status, str]
+def _alarms(verdicts: Sequence[Verdict]) -> str:
+    names = [v.name for v in verdicts if v.status in ("warn", "fail") and v.name != "healthy"]
+    if names == ["false_success"]:
+        return "something else gets worse"
+    return f"see {', '.join(name.replace('_', ' ') for name in names)}"
 
 
-def _reading(own: Status, start: Status, task: Status, before: Status) -> Reading:
-    if own == "unknown":
+def _reading(named: Mapping[str, Verdict]) -> Reading:
+    own, start, task = (named[n] for n in ("alignment_on_policy", "alignment_at_start", "accuracy"))
+    endless = own.status == "unknown" and INFINITE in own.evidence
+    if own.status == "unknown" and math.isnan(own.value) and not endless:
         return "unknown", "Nothing to compare yet"
-    if task == "fail":
-        return "fail", "The student gets worse at the task" + (" while it looks more aligned" if own == "pass" else "")
-    if own == "fail":
+    if task.status == "fail":
+        alike = " while it looks more aligned" if own.status == "pass" else ""
+        return "fail", f"The student gets worse at the task{alike}"
+    if endless:
+        return "unknown", "Alignment cannot be told: reverse KL is infinite, as the teacher holds tokens impossible"
+    if own.status == "fail":
         return "fail", "The student moves away from its teacher"
-    if own == "warn":
-        return _stalled(task, before)
+    if own.status == "pass":
+        return _alike(start.status, task.status)
+    if stands_still(own) or (own.status == "unknown" and stands_still(start)):
+        return _stalled(named)
+    if own.status == "warn":
+        return "warn", "No steady course on own states"
+    return _not_established(start.status, task.status)
+
+
+def stands_still(verdict: Verdict) -> bool:
+    """Whether no change is established as such: equivalent within δ."""
+    return verdict.status == "warn" and abs(verdict.value) < abs(verdict.threshold)
+
+
+def _alike(start: Status, task: Status) -> Reading:
     if start == "pass":
         return _progressing(task)
     if start == "unknown":
-        return "unknown", "More alike on own states; without step 0 nobody knows whether that is progress"
+        return "unknown", "More alike on own states; whether that is progress at equal states is not known"
     if start == "fail":
         return "fail", "More alike on own states, less at the start's: the student moved to where agreeing is easy"
-    return _moved_elsewhere(task)
+    if task == "pass":
+        return "warn", "Better at the task, and alike where the student goes now; at equal states in part at most"
+    return "warn", "More alike where the student goes now; at equal states that holds in part at most"
 
 
 def _progressing(task: Status) -> Reading:
     if task == "pass":
         return "pass", "The student grows like its teacher, and better at the task"
     if task == "warn":
-        return "warn", "More alike, but no gain at the task is established"
-    return "unknown", "More alike; whether anything was learned is unknown without answers"
+        return "warn", "More alike, and no better at the task"
+    return "unknown", "More alike; whether anything was learned at the task is not known"
 
 
-def _moved_elsewhere(task: Status) -> Reading:
-    if task == "pass":
-        return "warn", "Better at the task, and alike where the student goes now; at equal states in part at most"
-    return "warn", "More alike where the student goes now; at equal states that holds in part at most"
+def _not_established(start: Status, task: Status) -> Reading:
+    if start == "fail":
+        return "fail", "At equal states the student moves away from its teacher"
+    gain = "Better at the task" if task == "pass" else ""
+    if start == "pass":
+        said = "more alike at equal states; on own states no trend is established"
+        return "unknown", f"{gain}, and {said}" if gain else said[0].upper() + said[1:]
+    return "unknown", f"{gain}; no trend in alignment is established" if gain else "Nothing is established yet"
 
 
-def _stalled(task: Status, before: Status) -> Reading:
-    if task == "pass":
+def _stalled(named: Mapping[str, Verdict]) -> Reading:
+    if named["accuracy"].status == "pass":
         return "warn", "Better at the task, with no gain in alignment"
-    if before == "pass":
+    if named["indistinguishable_teacher"].status == "warn":
+        return "warn", "Nothing to learn: the teacher cannot be told from the initial student"
+    if named["new_capability"].status == "warn":
+        return "warn", "Nothing happens: the teacher has nothing new to give on these prompts"
+    if named["patterns_compatible"].status == "pass":
         return "warn", "Alike from the start, and nothing is learned"
-    return "warn", "Nothing happens: no gain in alignment is established, nor at the task"
+    return "warn", "Nothing happens: no gain in alignment, and none at the task is established"

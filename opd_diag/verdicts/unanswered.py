@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from opd_diag.records.verdict import Verdict
+from opd_diag.stats import MIN_CLUSTERS
 from opd_diag.verdicts.thresholds import Thresholds
 
 STEP_ZERO_ADVICE = "Name the initial student with --student."
@@ -22,7 +24,7 @@ def not_scored(name: str, question: str, states: str) -> Verdict:
 
 
 def too_little(name: str, question: str, prompts: int, limits: Thresholds, checkpoints: int = 2) -> Verdict:
-    """Leave it open for want of checkpoints or prompts."""
+    """Leave it open for want of checkpoints, prompts or an interval."""
     if checkpoints < 2:
         return unknown(
             name,
@@ -30,9 +32,13 @@ def too_little(name: str, question: str, prompts: int, limits: Thresholds, check
             "There is one checkpoint, so nothing can be compared.",
             "Save more checkpoints, or name the initial student with --student.",
         )
-    return unknown(
-        name,
-        question,
-        f"{prompts} prompts are too few for an interval that means something; at least {limits.prompts:g} are needed.",
-        "Give more prompts.",
-    )
+    if prompts >= limits.prompts:
+        evidence = f"{prompts} prompts give no interval: it takes {MIN_CLUSTERS}, and means that are finite."
+        return unknown(name, question, evidence, "See which tokens one model holds impossible, or give more prompts.")
+    few = f"{prompts} {'prompt is' if prompts == 1 else 'prompts are'} too few for an interval that means something"
+    return unknown(name, question, f"{few}; at least {limits.prompts:g} are needed.", "Give more prompts.")
+
+
+def not_measured(name: str, question: str, metrics: Iterable[str], how: str = "Run report again.") -> Verdict:
+    """Leave it open for want of numbers: an older or partial report, or nothing of the kind occurred."""
+    return unknown(name, question, f"Nothing is known of {', '.join(metrics)}.", how)

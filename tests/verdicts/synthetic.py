@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pandas as pd
 
+from opd_diag.records.selftest import SelfTest
 from opd_diag.tables import BY_NAME, METRIC_NAMES, Tables
+from opd_diag.tables.baselines import BASELINE_COLUMNS, CHANCE, OTHER_PRECISION, SHUFFLED
+from opd_diag.tables.fits import FIT_COLUMNS
 from opd_diag.tables.responses import RESPONSE_METRICS
 from opd_diag.tables.split import SPLIT_COLUMNS
+from opd_diag.tables.stops import STOP_METRICS
 from opd_diag.tables.summary import DIFFERENCE_COLUMNS, SUMMARY_COLUMNS
 
 HEALTHY = {
@@ -23,8 +28,15 @@ HEALTHY = {
 }
 """Means on own states, by checkpoint; at the start's and the teacher's states the same unless told."""
 
-WITHOUT_DIFFERENCE = {("teacher", name) for name in RESPONSE_METRICS}
+WITHOUT_DIFFERENCE = {("teacher", name) for name in set(RESPONSE_METRICS) - set(STOP_METRICS)}
 """The teacher's own responses do not change."""
+
+SETS = ("on-policy", "start", "teacher")
+
+POSITIONS = 8
+"""Tokens of each made-up response."""
+
+PASSED = (SelfTest("shift", "teacher", "pass", 0.0, math.nan, "It fits best at 0.", ""),)
 
 
 def run(
@@ -35,12 +47,17 @@ def run(
     checkpoints=3,
     prompts=32,
     error=0.01,
-    states=("on-policy", "start", "teacher"),
+    states=SETS,
+    marks=None,
+    **more,
 ):
     """Tables of `checkpoints` checkpoints.
 
     `changes` replaces means on own states, `start` and `teacher` those at the start's and the teacher's; values are
-    repeated or cut to fit. Every mean and difference has the interval ± `error` (a number, or one a metric).
+    repeated or cut to fit. Every mean and difference has the interval ± `error` (a number, or one a metric). `marks`
+    are columns of the differences, one value a metric. `more`: `answers` (accuracy of the initial student and of the
+    teacher), `depth` (reverse KL early and late on own states, early and late on the teacher's), `temperature` (fitted,
+    by checkpoint), `share` (of the reverse KL that goes with it).
     """
     own = HEALTHY | dict.fromkeys(set((*METRIC_NAMES, *RESPONSE_METRICS)) - set(HEALTHY), (0.5,)) | (changes or {})
     means = {"on-policy": own, "start": own | (start or {}), "teacher": own | (teacher or {})}
@@ -52,22 +69,25 @@ def run(
             keys = {"teacher": "big", "states": state_set, "metric": metric, "n_prompts": prompts}
             keys["k"] = 16 if metric in BY_NAME and BY_NAME[metric].depends_on_k else pd.NA
             for i, value in enumerate(values):
-                interval = {"value": value, "ci_low": value - half, "ci_high": value + half}
                 counts = {"n_states": 640, "n_rollouts": 64, "n_undefined": 0, "aggregation": "token mean"}
-                summary.append(keys | interval | counts | {"step": 10 * i, "label": f"step {10 * i}"})
+                summary.append(keys | _estimate(value, half) | counts | {"step": 10 * i, "label": f"step {10 * i}"})
                 if i and (state_set, metric) not in WITHOUT_DIFFERENCE:
-                    differences.append(keys | _estimate(value - values[0], half) | _pair(i, "to_"))
-    nothing = pd.DataFrame()
+                    marked = {column: of.get(metric) for column, of in (marks or {}).items()}
+                    differences.append(keys | marked | _estimate(value - values[0], half) | _pair(i, "to_"))
     return Tables(
-        states=nothing,
-        rollouts=nothing,
+        states=_states(states, checkpoints, prompts, more.get("depth", (0.5, 0.5, 0.5, 0.5))),
+        rollouts=_rollouts(states, prompts, more.get("answers", (0.1, 0.9))),
         summary=pd.DataFrame(summary, columns=SUMMARY_COLUMNS).astype({"step": "Int64", "k": "Int64"}),
-        concentration=nothing,
-        depth=nothing,
+        concentration=pd.DataFrame(),
+        depth=pd.DataFrame(),
         differences=pd.DataFrame(differences, columns=DIFFERENCE_COLUMNS),
         split=_split(means, checkpoints, prompts, error)
         if {"on-policy", "start"} <= {*states}
         else _split({}, 0, 0, 0),
+        fits=_fits(checkpoints, prompts, more.get("temperature", (1.0,)), more.get("share", 0.1), error)
+        if "on-policy" in states
+        else pd.DataFrame(columns=FIT_COLUMNS),
+        baselines=_baselines(prompts),
     )
 
 
@@ -82,6 +102,65 @@ def _split(means, checkpoints, prompts, error):
                 known = {"teacher": "big", "metric": metric, "k": pd.NA, "n_prompts": prompts, "orders": 1}
                 rows.append(known | {"part": part} | _estimate(value, _half(error, metric)) | _pair(i, ""))
     return pd.DataFrame(rows, columns=SPLIT_COLUMNS)
+
+
+def _states(sets, checkpoints, prompts, depth):
+    """One response of `POSITIONS` tokens a prompt; prompts differ a little, so that there is an error."""
+    levels = {"on-policy": depth[:2], "start": depth[:2], "teacher": depth[2:]}
+    rows = [
+        {
+            "label": f"step {10 * i}",
+            "states": state_set,
+            "prompt_index": prompt,
+            "rollout_index": 0,
+            "position": position,
+            "reverse_kl": levels[state_set][position >= POSITIONS // 2]
+            + 0.01 * math.cos(7.0 * prompt + 3.0 * (position >= POSITIONS // 2) + len(state_set)),
+        }
+        for i in range(checkpoints)
+        for state_set in sets
+        for prompt in range(prompts)
+        for position in range(POSITIONS)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _rollouts(sets, prompts, answers):
+    """One response a prompt; as many of them correct, spread over the prompts, as `answers` say."""
+    rows = []
+    for state_set in sets:
+        share = answers[state_set == "teacher"]
+        right = [
+            math.floor((i + 1) * share) > math.floor(i * share) if share == share else pd.NA for i in range(prompts)
+        ]
+        rows += [
+            {"label": "step 0", "states": state_set, "prompt_index": i, "is_correct": is_right}
+            for i, is_right in enumerate(right)
+        ]
+    table = pd.DataFrame(rows)
+    return table.assign(is_correct=pd.array(table["is_correct"].tolist(), dtype="boolean"))
+
+
+def _fits(checkpoints, prompts, temperature, share, error):
+    rows = []
+    for i, value in enumerate(_fitted(temperature, checkpoints)):
+        half = _half(error, "fitted_temperature")
+        row = {"step": 10 * i, "label": f"step {10 * i}", "teacher": "big", "states": "on-policy", "beyond": ""}
+        row |= {"n_states": 100, "n_rollouts": 64, "n_prompts": prompts, "n_undefined": 0}
+        parts = {"fitted_temperature": value, "explained_share": share, "reverse_kl": 0.5}
+        for name, of in parts.items():
+            row |= {name: of, f"{name}_ci_low": of - half, f"{name}_ci_high": of + half}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=FIT_COLUMNS)
+
+
+def _baselines(prompts):
+    values = {CHANCE: 0.03, SHUFFLED: 0.12, OTHER_PRECISION: 0.99}
+    about = {"step": 0, "label": "step 0", "teacher": "big", "states": "on-policy", "metric": "overlap_ratio", "k": 16}
+    rows = [
+        about | {"baseline": b, "n_states": 640, "n_prompts": prompts} | _estimate(v, 0.01) for b, v in values.items()
+    ]
+    return pd.DataFrame(rows, columns=BASELINE_COLUMNS)
 
 
 def _half(error, metric):
@@ -108,3 +187,12 @@ def numbers_in(text):
     """The decimal numbers of a sentence, however they are rounded."""
     plain = text.replace("\N{MINUS SIGN}", "-")
     return [float(n) for n in re.findall(r"[-+]?\d+\.\d+", plain)]
+
+
+def without(tables, metric):
+    """The same tables, as if nothing were known of a metric."""
+    from dataclasses import replace
+
+    summary = tables.summary[tables.summary["metric"] != metric]
+    differences = tables.differences[tables.differences["metric"] != metric]
+    return replace(tables, summary=summary, differences=differences)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -25,13 +26,17 @@ ALIGNMENT = [
     pytest.param((0.4, 0.5, 0.6), (1.0, 1.0, 1.0), "pass", "progress", id="overlap alone"),
     pytest.param((0.6, 0.5, 0.4), (0.5, 0.7, 1.0), "fail", "regress", id="both worse"),
     pytest.param((0.4, 0.4, 0.4), (0.5, 0.7, 1.0), "fail", "regress", id="KL worse"),
-    pytest.param((0.6, 0.5, 0.4), (1.0, 1.0, 1.0), "warn", "no clear change", id="overlap alone worse"),
+    pytest.param((0.6, 0.5, 0.4), (1.0, 1.0, 1.0), "warn", "equivalent within δ = 0.02", id="overlap alone worse"),
     pytest.param((0.4, 0.5, 0.6), (0.5, 0.7, 1.0), "warn", "mixed", id="overlap better, KL worse"),
     pytest.param((0.6, 0.5, 0.4), (1.0, 0.6, 0.4), "warn", "mixed", id="overlap worse, KL better"),
-    pytest.param((0.4, 0.4, 0.4), (1.0, 1.0, 1.0), "warn", "no clear change", id="nothing moves"),
-    pytest.param((0.4, 0.405, 0.415), (1.0, 0.99, 0.985), "warn", "no clear change", id="less than the least change"),
+    pytest.param((0.4, 0.4, 0.4), (1.0, 1.0, 1.0), "warn", "equivalent within δ = 0.02", id="nothing moves"),
     pytest.param(
-        (0.4, 0.4, 0.4), (1.0, 0.2, 0.3, 0.4, 0.9), "warn", "no steady change", id="against the order of the steps"
+        (0.4, 0.405, 0.415), (1.0, 0.99, 0.975), "unknown", "prompts would tell", id="around the least change"
+    ),
+    pytest.param((0.4,), (1.0, 0.2, 0.3, 0.4, 0.9), "unknown", "a fall, but no steady one", id="bounces"),
+    pytest.param((0.4,), (0.9, 1.7, 1.6, 1.5, 1.0), "warn", "a rise, but no steady one", id="bounces up"),
+    pytest.param(
+        (0.4, 0.5, 0.6, 0.7, 0.8), (0.9, 1.7, 1.6, 1.5, 1.1), "warn", "mixed", id="overlap better, KL bounces up"
     ),
 ]
 
@@ -46,10 +51,25 @@ def test_alignment(name, states, overlap, kl, status, word):
         status, word = "warn", "progress in part"  # nothing of the fall of the KL on own states holds
     assert found.status == status
     assert found.evidence.split(":")[0].endswith(word)
+    assert "not another seed" in found.caution
     assert found.value == pytest.approx(kl[-1] - kl[0])
     assert found.threshold == -DEFAULTS.reverse_kl_change
     assert "32 prompts" in found.evidence
     assert f"{len(kl)} checkpoints" in found.evidence
+
+
+@pytest.mark.parametrize(("name", "states"), [("alignment_on_policy", "on-policy"), ("alignment_at_start", "start")])
+def test_nothing_progresses_where_reverse_kl_is_not_known(name, states):
+    """As where a masked id makes it infinite: a rise of the overlap ratio alone must not pass then."""
+    tables = run()
+    rows = (tables.differences["metric"] == "reverse_kl") & (tables.differences["states"] == states)
+    tables.differences.loc[rows, ["value", "ci_low", "ci_high"]] = NAN
+    found = verdict(name, tables)
+    assert found.status == "unknown"
+    assert "without an interval" in found.evidence
+    if states == "on-policy":
+        assert verdict("false_success", tables).status == "unknown"
+        assert "no interval of reverse KL" in verdict("false_success", tables).evidence
 
 
 WITHIN_FLOOR = {
@@ -72,11 +92,12 @@ def test_what_rounding_can_make_neither_passes_nor_fails(name):
     assert "≈" in rounded.evidence
 
 
-def test_an_interval_that_holds_0_establishes_nothing():
+def test_an_interval_that_reaches_into_delta_establishes_nothing():
     moved = {"overlap_ratio": (0.4, 0.5, 0.6), "reverse_kl": (1.0, 0.7, 0.5)}
-    assert verdict("alignment_on_policy", run(moved, error=0.6)).status == "warn"
-    assert verdict("alignment_on_policy", run(moved, error={"overlap_ratio": 0.3, "reverse_kl": 0.4})).status == "pass"
-    assert verdict("alignment_on_policy", run(moved, error={"overlap_ratio": 0.3, "reverse_kl": 0.5})).status == "warn"
+    errors = [(0.6, 0.6, "unknown"), (0.3, 0.47, "pass"), (0.3, 0.49, "unknown")]
+    for overlap, kl, status in errors:
+        tables = run(moved, error={"overlap_ratio": overlap, "reverse_kl": kl})
+        assert verdict("alignment_on_policy", tables).status == status
 
 
 def test_two_checkpoints_have_no_order_to_go_by():
@@ -84,6 +105,31 @@ def test_two_checkpoints_have_no_order_to_go_by():
     assert found.status == "pass"
     assert "τ" not in found.evidence
     assert numbers_in(verdict("alignment_on_policy", run()).evidence.split("τ")[1]) == [-1.0]
+
+
+def test_five_checkpoints_have_an_order_with_a_p_value():
+    kl = {"reverse_kl": (1.0, 0.8, 0.6, 0.5, 0.4), "overlap_ratio": (0.4,)}
+    found = verdict("alignment_on_policy", run(kl, checkpoints=5))
+    assert found.status == "pass"
+    assert numbers_in(found.evidence.split("τ")[1]) == [-1.0, 0.01]
+
+
+@pytest.mark.parametrize("name", ["alignment_on_policy", "alignment_at_start", "alignment_at_teacher"])
+def test_what_depends_on_the_average_does_not_pass(name):
+    marks = {"depends_on_average": {"reverse_kl": True, "forward_kl": True}}
+    found = verdict(name, run(marks=marks))
+    assert found.status == "unknown"
+    assert "token, rollout and prompt averages lead to different conclusions" in found.evidence
+    elsewhere = {"depends_on_average": {"entropy_gap": True}}
+    assert verdict(name, run(marks=elsewhere)).status == "pass"
+
+
+@pytest.mark.parametrize("name", ["alignment_on_policy", "alignment_at_start", "alignment_at_teacher"])
+def test_primary_metrics_are_read_together(name):
+    same = {"overlap_ratio": (0.4,)}
+    for p, status in ((0.04, "pass"), (0.06, "unknown")):
+        marks = {"p_adjusted": {"reverse_kl": p, "forward_kl": p}}
+        assert verdict(name, run(same, marks=marks)).status == status
 
 
 def test_evidence_shows_the_numbers():
@@ -158,8 +204,9 @@ def test_no_verdict_hangs_on_whether_back_was_scored():
         ((1.0, 0.7, 0.5), "pass"),
         ((0.5, 0.7, 1.0), "fail"),
         ((1.0, 1.0, 1.0), "warn"),
-        ((1.0, 0.995, 0.985), "warn"),
-        ((1.0, 0.2, 0.3, 0.4, 0.9), "warn"),
+        ((1.0, 0.995, 0.98), "unknown"),
+        ((1.0, 0.2, 0.3, 0.4, 0.9), "unknown"),
+        ((0.9, 1.7, 1.6, 1.5, 1.0), "fail"),
     ],
 )
 def test_alignment_at_the_teachers_states_goes_by_forward_kl(kl, status):
@@ -181,4 +228,45 @@ def test_coverage_that_was_not_looked_at_is_not_mentioned():
 def test_forward_kl_threshold_decides():
     found = verdict("alignment_at_teacher", run(), thresholds=Thresholds(forward_kl_change=0.9))
     assert found.status == "warn"
+    assert found.evidence.endswith("equivalent within δ = 0.9.")
     assert found.threshold == -0.9
+
+
+STILL = (1.0, 0.6, 0.301, 0.300, 0.302)
+
+
+def states_with(tables, metric, means):
+    """The same tables, a metric of all state sets with these means by checkpoint in the table of states."""
+    states = tables.states.copy()
+    by_label = dict(zip(dict.fromkeys(states["label"]), means, strict=True))
+    states[metric] = states["label"].map(by_label) + 0.001 * np.cos(7.0 * states["prompt_index"])
+    return replace(tables, states=states)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("alignment_on_policy", "reverse_kl"),
+        ("alignment_at_start", "reverse_kl"),
+        ("alignment_at_teacher", "forward_kl"),
+    ],
+)
+def test_a_curve_that_stands_still_at_its_end_is_said_to(name, metric):
+    tables = run({metric: (1.0, 0.6, 0.4, 0.35, 0.3)}, checkpoints=5)
+    moving, still = (
+        verdict(name, states_with(tables, metric, means)) for means in ((1.0, 0.8, 0.6, 0.4, 0.302), STILL)
+    )
+    assert still.status == moving.status == "pass"
+    assert still.evidence.endswith(", and stands still since step 20, equivalent within δ = 0.02.")
+    assert "stands still" not in moving.evidence
+    level = verdict(name, states_with(tables, metric, (0.3,) * 5))
+    assert "stands still" not in level.evidence, "no part of it moves"
+    assert verdict(name, replace(tables, states=tables.states.iloc[:0])).evidence == moving.evidence
+    assert verdict(name, tables).evidence == moving.evidence, "nothing is said where the states lack the metric"
+
+
+def test_three_checkpoints_are_too_few_to_stand_still():
+    tables = run({"reverse_kl": (1.0, 0.3, 0.3)})
+    assert (
+        "stands still" not in verdict("alignment_on_policy", states_with(tables, "reverse_kl", (1, 0.3, 0.3))).evidence
+    )

@@ -155,7 +155,7 @@ def test_a_state_change_within_its_error_is_not_suspect():
 def test_a_run_that_bounces_deceives_as_well():
     bouncing = {"reverse_kl": (3.0, 0.5, 1.0, 1.5, 2.0), "overlap_ratio": (0.4,), "accuracy": (0.6, 0.0)}
     verdicts = {v.name: v for v in judge(run(bouncing, RISES, FORWARD, checkpoints=5), step_zero_known=True)}
-    assert verdicts["alignment_on_policy"].status == "warn"
+    assert verdicts["alignment_on_policy"].status == "unknown"
     assert verdicts["false_success"].status == "fail"
 
 

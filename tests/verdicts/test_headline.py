@@ -9,86 +9,145 @@ from dataclasses import replace
 import pytest
 
 from opd_diag.records.verdict import Verdict
-from opd_diag.verdicts import headline
+from opd_diag.verdicts import headline, judge
+from opd_diag.verdicts.headline import BEHIND, OUTWEIGHS
+
+from .synthetic import run
 
 STATUSES = ("pass", "warn", "fail", "unknown")
+NAMES = [v.name for v in judge(run(), step_zero_known=True)]
+PASSES = "The student grows like its teacher, and better at the task"
 
 
-def verdicts(own, start, task, before="pass", false="pass"):
-    named = {
-        "false_success": false, "alignment_on_policy": own, "alignment_at_start": start,
-        "alignment_at_teacher": "pass", "accuracy": task, "patterns_compatible": before, "shared_mass": "pass",
-        "entropy_gap": "pass",
-    }  # fmt: skip
-    nan = math.nan
-    return [Verdict(n, "Is it?", s, nan, nan, nan, nan, f"evidence of {n}", "Go on.", "") for n, s in named.items()]
+def verdicts(own="pass", start="pass", task="pass", **others):
+    """Verdicts with these statuses; a warning about own or the start's states is that nothing moves, unless told."""
+    named = {name: "pass" for name in NAMES} | others
+    named |= {"alignment_on_policy": own, "alignment_at_start": start, "accuracy": task}
+    alarms = {s for n, s in named.items() if n != "healthy"} & {"warn", "fail"}
+    named["healthy"] = "fail" if "fail" in alarms else "warn" if alarms else named["healthy"]
+    made = []
+    for n, status in named.items():
+        value = math.nan if status == "nothing" else 0.001 if status == "warn" else -0.5
+        shown = {"mixed": "warn", "nothing": "unknown"}.get(status, status)
+        made.append(Verdict(n, "Is it?", shown, value, value, value, -0.02, f"evidence of {n}", "Go on.", ""))
+    return made
 
 
 @pytest.mark.parametrize(
-    ("own", "start", "task", "before", "status", "said"),
+    ("own", "start", "task", "status", "said"),
     [
-        ("unknown", "pass", "pass", "pass", "unknown", "Nothing to compare yet"),
-        ("unknown", "fail", "fail", "warn", "unknown", "Nothing to compare yet"),
-        ("pass", "pass", "fail", "pass", "fail", "The student gets worse at the task while it looks more aligned"),
-        ("warn", "warn", "fail", "pass", "fail", "The student gets worse at the task"),
-        ("fail", "pass", "pass", "pass", "fail", "The student moves away from its teacher"),
-        ("warn", "pass", "pass", "warn", "warn", "Better at the task, with no gain in alignment"),
-        ("warn", "warn", "warn", "pass", "warn", "Alike from the start, and nothing is learned"),
-        (
-            "warn",
-            "warn",
-            "warn",
-            "warn",
-            "warn",
-            "Nothing happens: no gain in alignment is established, nor at the task",
-        ),
-        ("pass", "pass", "pass", "warn", "pass", "The student grows like its teacher, and better at the task"),
-        ("pass", "pass", "warn", "pass", "warn", "More alike, but no gain at the task is established"),
-        ("pass", "pass", "unknown", "pass", "unknown", "More alike; whether anything was learned is unknown"),
-        ("pass", "unknown", "pass", "unknown", "unknown", "More alike on own states; without step 0 nobody knows"),
-        ("pass", "fail", "pass", "pass", "fail", "More alike on own states, less at the start's"),
-        ("pass", "warn", "pass", "pass", "warn", "Better at the task, and alike where the student goes now"),
-        ("pass", "warn", "unknown", "pass", "warn", "More alike where the student goes now"),
+        ("nothing", "pass", "pass", "unknown", "Nothing to compare yet"),
+        ("pass", "pass", "fail", "fail", "The student gets worse at the task while it looks more aligned"),
+        ("warn", "warn", "fail", "fail", "The student gets worse at the task"),
+        ("fail", "pass", "pass", "fail", "The student moves away from its teacher"),
+        ("warn", "pass", "pass", "warn", "Better at the task, with no gain in alignment"),
+        ("warn", "warn", "warn", "warn", "Alike from the start, and nothing is learned"),
+        ("unknown", "warn", "unknown", "warn", "Alike from the start, and nothing is learned"),
+        ("mixed", "warn", "unknown", "warn", "No steady course on own states"),
+        ("pass", "pass", "pass", "pass", PASSES),
+        ("pass", "pass", "warn", "warn", "More alike, and no better at the task"),
+        ("pass", "pass", "unknown", "unknown", "More alike; whether anything was learned"),
+        ("pass", "unknown", "pass", "unknown", "More alike on own states; whether that is progress"),
+        ("pass", "fail", "pass", "fail", "More alike on own states, less at the start's"),
+        ("pass", "warn", "pass", "warn", "Better at the task, and alike where the student goes now"),
+        ("pass", "warn", "unknown", "warn", "More alike where the student goes now"),
+        ("unknown", "pass", "pass", "unknown", "Better at the task, and more alike at equal states"),
+        ("unknown", "pass", "unknown", "unknown", "More alike at equal states; on own states no trend"),
+        ("unknown", "fail", "unknown", "fail", "At equal states the student moves away"),
+        ("unknown", "unknown", "pass", "unknown", "Better at the task; no trend in alignment"),
+        ("unknown", "unknown", "unknown", "unknown", "Nothing is established yet"),
     ],
 )
-def test_every_branch(own, start, task, before, status, said):
-    found = headline(verdicts(own, start, task, before))
+def test_every_branch(own, start, task, status, said):
+    found = headline(
+        [replace(v, value=-0.5) if own == "mixed" and v.status == "warn" else v for v in verdicts(own, start, task)]
+    )
     assert found.status == status
     assert found.title.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"indistinguishable_teacher": "warn", "new_capability": "warn"}, "Nothing to learn"),
+        ({"new_capability": "warn"}, "Nothing happens: the teacher has nothing new to give"),
+        ({"patterns_compatible": "warn"}, "Nothing happens: no gain"),
+    ],
+)
+def test_why_nothing_is_learned(others, said):
+    assert headline(verdicts("warn", "warn", "unknown", **others)).title.startswith(said)
+
+
 def test_success_needs_all_three():
-    for combination in itertools.product(STATUSES, repeat=4):
+    for combination in itertools.product(STATUSES, repeat=3):
         found = headline(verdicts(*combination))
         assert found.status in STATUSES
         assert found.title
-        assert (found.status == "pass") is (combination[:3] == ("pass", "pass", "pass")), combination
+        assert (found.status == "pass") is (combination == ("pass", "pass", "pass")), combination
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("healthy", *OUTWEIGHS)])
+@pytest.mark.parametrize("status", ["warn", "fail"])
+def test_success_with_an_alarm_is_not_green(name, status):
+    found = headline(verdicts(**{name: status})) if name not in BEHIND else None
+    if found is not None:
+        assert found.status == "warn"
+        assert found.title == f"{PASSES}, but see {name.replace('_', ' ')}"
 
 
 def test_success_with_something_that_gets_worse_is_not_green():
-    found = headline(verdicts("pass", "pass", "pass", false="warn"))
-    assert found.status == "warn"
-    assert found.title == "The student grows like its teacher, and better at the task, but something else gets worse"
+    found = headline(verdicts(false_success="warn"))
+    assert (found.status, found.title) == ("warn", f"{PASSES}, but something else gets worse")
+
+
+def test_success_that_could_not_be_asked_whole_is_not_green():
+    found = headline(verdicts(aligned_inputs="unknown", healthy="unknown"))
+    assert (found.status, found.title) == ("unknown", f"{PASSES}, as far as could be asked")
 
 
 def test_what_failed_is_never_green_or_unknown_to_the_reader():
-    for own, start, task, before in itertools.product(STATUSES, repeat=4):
-        if own != "unknown" and "fail" in (own, task):
-            assert headline(verdicts(own, start, task, before)).status == "fail"
+    for own, start, task in itertools.product(STATUSES, repeat=3):
+        if "fail" in (own, task):
+            assert headline(verdicts(own, start, task)).status == "fail"
 
 
 def test_facts_are_the_evidence_behind_it_without_intervals():
-    made = verdicts("pass", "pass", "pass")
-    made = [replace(v, evidence=f"evidence of {v.name}; difference +1.0 [0.9, 1.1], 32 prompts.") for v in made]
-    facts = headline(made).facts
-    behind = ("alignment_on_policy", "alignment_at_start", "alignment_at_teacher", "accuracy")
-    assert facts == tuple(f"evidence of {n}." for n in behind)
+    made = [replace(v, evidence=f"evidence of {v.name}; difference +1.0 [0.9, 1.1], 32 prompts.") for v in verdicts()]
+    assert headline(made).facts == tuple(f"evidence of {n}." for n in BEHIND)
 
 
-def test_a_false_success_outweighs_all_else():
-    for combination in itertools.product(STATUSES, repeat=4):
-        found = headline(verdicts(*combination, false="fail"))
-        assert found.status == "fail"
-        assert found.title.startswith("False success: ")
+def test_misaligned_inputs_outweigh_a_false_success_and_that_a_degeneration():
+    order = list(OUTWEIGHS)
+    assert order == ["aligned_inputs", "false_success", "degeneration"]
+    for combination in itertools.product(STATUSES, repeat=3):
+        for i, name in enumerate(order):
+            found = headline(verdicts(*combination, **dict.fromkeys(order[i:], "fail")))
+            assert (found.status, found.title) == ("fail", OUTWEIGHS[name])
+            assert found.facts[0] == f"evidence of {name}."
         for other in ("pass", "warn", "unknown"):
-            assert not headline(verdicts(*combination, false=other)).title.startswith("False success")
+            assert headline(verdicts(*combination, **dict.fromkeys(order, other))).title not in OUTWEIGHS.values()
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "status", "said"),
+    [
+        ("pass", math.nan, "unknown", "Alignment cannot be told: reverse KL is infinite"),
+        ("unknown", math.inf, "unknown", "Alignment cannot be told: reverse KL is infinite"),
+        ("fail", math.nan, "fail", "The student gets worse at the task"),
+    ],
+)
+def test_an_infinite_kl_is_not_nothing(task, value, status, said):
+    made = verdicts("unknown", "unknown", task)
+    endless = [replace(v, value=value, evidence="reverse KL ∞.") if v.name == BEHIND[0] else v for v in made]
+    found = headline(endless)
+    assert (found.status, found.title[: len(said)]) == (status, said)
+
+
+@pytest.mark.parametrize("kl", [(math.inf,), (0.3, math.inf)])
+def test_it_is_read_off_a_run_with_an_infinite_kl(kl):
+    tables = run({"reverse_kl": kl})
+    rows = (tables.differences["metric"] == "reverse_kl") & (tables.differences["states"] == "on-policy")
+    tables.differences.loc[rows, ["ci_low", "ci_high"]] = math.nan
+    found = headline(judge(tables, step_zero_known=True))
+    assert found.title.startswith("Alignment cannot be told")
+    assert "∞" in found.facts[0]

@@ -33,6 +33,9 @@ def test_an_empty_file_changes_nothing(tmp_path):
         ("[shared_mass]\nvalue = 1", ["shared_mass must be a number"]),
         ("shared_mass = nan", ["shared_mass must be a number", "nan"]),
         ("prompts = inf", ["prompts must be a number", "inf"]),
+        ("depth_change = 0", ["depth_change must be over 0", "found 0"]),
+        ("reverse_kl_change = -0.1", ["reverse_kl_change must be over 0", "-0.1"]),
+        ("stop_never = -1", ["stop_never must be at least 0", "-1"]),
         ("shared_mass =\nprompts = 5", ["cannot be read", "line 1", "--thresholds"]),
     ],
 )
@@ -43,6 +46,13 @@ def test_what_is_wrong_in_a_file_is_said_whole(tmp_path, text, said):
         load_thresholds(file)
     for part in (str(file), *said):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize("values", [{"depth_change": 0}, {"shared_mass": -0.1}, {"prompts": float("nan")}])
+def test_what_is_built_directly_is_checked_as_well(values):
+    [name] = values
+    with pytest.raises(InputError, match=f"thresholds: {name} must be"):
+        Thresholds(**values)
 
 
 def test_files_that_cannot_be_read(tmp_path):

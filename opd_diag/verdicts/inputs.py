@@ -1,0 +1,106 @@
+"""Whether the measurement itself can be believed, and which verdicts fall with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from opd_diag.records.selftest import SelfTest
+from opd_diag.records.verdict import Status, Verdict
+from opd_diag.verdicts.unanswered import unknown
+
+PAIR = ("self_teacher", "shift", "vocabulary", "template", "batches", "repeatability", "ends")
+"""Self-tests that every number about both models at the same states rests on."""
+
+OWN_STATES = (*PAIR, "logprobs")
+"""And that own states are what the checkpoint would sample."""
+
+WRITTEN = ("template", "ends", "logprobs")
+"""Self-tests that what is said of the responses alone rests on."""
+
+RESTS_ON: dict[str, tuple[str, ...]] = {
+    "false_success": OWN_STATES,
+    "degeneration": WRITTEN,
+    "alignment_on_policy": OWN_STATES,
+    "alignment_at_start": OWN_STATES,
+    "alignment_at_teacher": OWN_STATES,
+    "accuracy": WRITTEN,
+    "patterns_compatible": OWN_STATES,
+    "indistinguishable_teacher": OWN_STATES,
+    "new_capability": WRITTEN,
+    "sharpness": OWN_STATES,
+    "termination": OWN_STATES,
+    "concentrated_signal": OWN_STATES,
+    "depth_decay": OWN_STATES,
+    "shared_mass": OWN_STATES,
+    "entropy_gap": OWN_STATES,
+}
+"""Which verdict rests on which self-tests: one of them failed, and the verdict is unknown."""
+
+OF_THE_PAIR = {("ends", "student and teacher"), ("template", "teacher's own template")}
+"""Self-tests, by name and model, that tell of the pair and not of the measurement: other stop tokens, another template.
+Both models were scored at the very same tokens, as training had them; so numbers stand, and inputs get a warning."""
+
+
+def aligned_inputs(selftests: Sequence[SelfTest]) -> Verdict:
+    """Whether student and teacher were shown the same tokens at the same places: no self-test failed."""
+    name, question = "aligned_inputs", "Are the inputs aligned, so that the numbers can be believed?"
+    asked = [test for test in selftests if test.status != "unknown"]
+    if not asked:
+        none = "No self-test was run." if not selftests else f"None of {len(selftests)} self-tests could be asked."
+        return unknown(name, question, none, "Run opd-diag doctor, or report again.")
+    failed = [test for test in asked if test.status == "fail"]
+    status: Status = "pass" if not failed else "warn" if all(map(_of_the_pair, failed)) else "fail"
+    silent = len(selftests) - len(asked)
+    unasked = f", {silent} could not be asked" if silent else ""
+    names = ", ".join(dict.fromkeys(test.name for test in asked))
+    seen = (
+        f"{len(failed)} of {len(asked)} self-tests failed{unasked}: {' '.join(map(_said, failed))}"
+        if failed
+        else f"All {len(asked)} self-tests passed{unasked}: {names}."
+    )
+    nan = math.nan
+    return Verdict(
+        name=name,
+        question=question,
+        status=status,
+        value=nan,
+        ci_low=nan,
+        ci_high=nan,
+        threshold=nan,
+        evidence=seen,
+        advice=min(failed, key=_of_the_pair).advice if failed else "Go on to the other verdicts.",
+        reference="Ours: self-tests before belief; faults of this kind: TRL 4561 and 6437, AReaL 1728, rllm 356",
+        caution="A self-test sees the faults that it was made for; what it could not ask stays open.",
+    )
+
+
+def believed(verdict: Verdict, selftests: Sequence[SelfTest]) -> Verdict:
+    """Give the verdict, or, where a self-test that it rests on failed, ``unknown`` and why."""
+    names = RESTS_ON.get(verdict.name, ())
+    failed = [t for t in selftests if t.status == "fail" and t.name in names and not _of_the_pair(t)]
+    if not failed:
+        return verdict
+    why = " ".join(f"It rests on a self-test that failed, {_said(test)}" for test in failed[:1])
+    more = f" So did {', '.join(dict.fromkeys(t.name for t in failed[1:]))}." if len(failed) > 1 else ""
+    nan = math.nan
+    return replace(
+        verdict,
+        status="unknown",
+        value=nan,
+        ci_low=nan,
+        ci_high=nan,
+        threshold=nan,
+        within_floor=False,
+        evidence=f"{why}{more}",
+        advice=failed[0].advice or "Mend that first, and run report again.",
+    )
+
+
+def _of_the_pair(test: SelfTest) -> bool:
+    return (test.name, test.model) in OF_THE_PAIR
+
+
+def _said(test: SelfTest) -> str:
+    return f"{test.name} ({test.model}): {test.evidence}"

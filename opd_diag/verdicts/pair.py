@@ -1,0 +1,207 @@
+"""Rules on the pair: before training, mass on shared tokens, entropies, whether there is a difference at all."""
+
+from __future__ import annotations
+
+import math
+
+from opd_diag.records.verdict import Status, Verdict
+from opd_diag.stats.rounding import number
+from opd_diag.tables import Tables
+from opd_diag.tables.baselines import CHANCE, OTHER_PRECISION, SHUFFLED
+from opd_diag.tables.floors import SPAN, near
+from opd_diag.verdicts.alignment import AVERAGES, PAPER
+from opd_diag.verdicts.established import caution, delta, outcome, plain, prompts_for, side, told, would_tell
+from opd_diag.verdicts.evidence import OWN, baseline, change, is_scored, row_at, said
+from opd_diag.verdicts.thresholds import Thresholds
+from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_measured, not_scored, too_little, unknown
+
+MASSES = ("student_overlap_mass", "teacher_overlap_mass")
+
+
+def patterns_compatible(tables: Tables, limits: Thresholds, step_zero_known: bool) -> Verdict:
+    """Whether student and teacher think alike before training: both models' mass on shared tokens at step 0."""
+    name, question = "patterns_compatible", "Do student and teacher think alike before training?"
+    if not step_zero_known:
+        return unknown(name, question, "Step 0 is unknown.", STEP_ZERO_ADVICE)
+    return _mass_verdict(
+        tables,
+        limits,
+        name,
+        question,
+        place=0,
+        beside=_block_at_start(tables),
+        advice={
+            "pass": "Compatible patterns are one condition; the teacher must also bring something new.",
+            "warn": "Consider a cold start on the teacher's responses, or prompts from the teacher's training.",
+        },
+        reference=f"{PAPER}, sections 3.1 and 5.1 (thinking-pattern compatibility)",
+        caution="No one number says it: mass depends on k and on how sure both models are, and prompts closer to the "
+        "teacher's training had a lower overlap ratio and a better outcome.",
+    )
+
+
+def shared_mass(tables: Tables, limits: Thresholds) -> Verdict:
+    """Whether a small shared token set holds most of both models' mass at the last checkpoint."""
+    return _mass_verdict(
+        tables,
+        limits,
+        "shared_mass",
+        "Do both models put their mass on shared tokens?",
+        place=-1,
+        beside="",
+        advice={
+            "pass": "Necessary, not sufficient: read it with the KL.",
+            "warn": "The pair differs where the student goes; consider a cold start on the teacher's responses.",
+        },
+        reference=f"{PAPER}, Eq. 9, 10 and section 4.1 (.97–.99 in its runs)",
+        caution="The top tokens cover the distribution, which does not say that the models agree on them.",
+    )
+
+
+def entropy_gap(tables: Tables, limits: Thresholds) -> Verdict:
+    """Whether the entropies of both models come closer, state by state, or are close."""
+    name, question = "entropy_gap", "Does the entropy gap close on own states?"
+    if not is_scored(tables, OWN):
+        return not_scored(name, question, OWN)
+    seen, last = change(tables, "entropy_gap", OWN), row_at(tables, "entropy_gap", OWN, -1)
+    if last is None or seen.thin(limits.prompts):
+        return too_little(name, question, seen.n_prompts, limits, seen.n_checkpoints)
+    found = outcome(seen, limits, direction=-1)
+    small, wide = last["ci_high"] <= limits.entropy_gap_small, side(last, limits.entropy_gap_small) == "above"
+    status: Status = "unknown"
+    if small or (found == "fall" and not seen.depends_on_average):
+        status = "pass"
+    elif wide and found in ("rise", "unordered rise"):
+        status = "fail"
+    elif wide and found == "equivalent":
+        status = "warn"
+    signed = change(tables, "entropy_difference", OWN).last
+    how = "it is small" if small else "" if found in ("fall", "rise") else told(seen, limits, found)
+    how = AVERAGES if found == "fall" and seen.depends_on_average and not small else how
+    return Verdict(
+        name=name,
+        question=question,
+        status=status,
+        value=seen.difference,
+        ci_low=seen.ci_low,
+        ci_high=seen.ci_high,
+        threshold=-delta(seen, limits),
+        evidence=f"On own states, {seen.path}; difference {seen.shift}, {seen.n_prompts} prompts"
+        f"{'; ' + how if how else ''}; on average the student ends {number(abs(signed), 3)} nats "
+        f"{'sharper' if signed < 0 else 'flatter'} than the teacher.",
+        advice={
+            "pass": "Read it with the KL.",
+            "warn": "The student keeps its own uncertainty; see where in the response the gap is largest.",
+            "fail": "The student becomes surer, or less sure, than its teacher: check temperature and learning rate.",
+            "unknown": "Give more prompts or rollouts.",
+        }[status],
+        reference=f"{PAPER}, Eq. 8 and section 4.1",
+        within_floor=seen.within_floor,
+        caution=caution(seen, "Equal entropies may stand for different tokens."),
+    )
+
+
+def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_known: bool) -> Verdict:
+    """Whether there is anything to learn: reverse KL at step 0, on own states, beyond what is as good as none."""
+    name, question = "indistinguishable_teacher", "Does the teacher differ from the initial student at all?"
+    if not step_zero_known:
+        return unknown(name, question, "Step 0 is unknown.", STEP_ZERO_ADVICE)
+    if not is_scored(tables, OWN):
+        return not_scored(name, question, OWN)
+    kl = row_at(tables, "reverse_kl", OWN, 0)
+    if kl is None or math.isnan(kl["ci_low"]) or kl["n_prompts"] < limits.prompts:
+        return too_little(name, question, 0 if kl is None else int(kl["n_prompts"]), limits)
+    floor = kl.get("floor", math.nan)
+    least = max(limits.indistinguishable_kl, 0.0 if math.isnan(floor) else SPAN * floor)
+    found = side(kl, least)
+    status: Status = "unknown" if found == "unclear" else "warn" if found == "below" else "pass"
+    word = {"above": "They differ", "below": "No difference", "unclear": "Inconclusive"}[found]
+    needed = f"; {would_tell(prompts_for(kl, least))}" if found == "unclear" else ""
+    return Verdict(
+        name=name,
+        question=question,
+        status=status,
+        value=float(kl["value"]),
+        ci_low=float(kl["ci_low"]),
+        ci_high=float(kl["ci_high"]),
+        threshold=least,
+        evidence=f"{word} at δ = {plain(least)}: at {kl['label']} reverse KL {said(kl)} nats on own states"
+        f"{_overlap_beside(tables)} ({int(kl['n_states'])} states, {int(kl['n_prompts'])} prompts){needed}.",
+        advice={
+            "pass": "A difference is one condition; see whether it is a capability, and whether it arrives.",
+            "warn": "There is nothing to learn on these prompts: choose another teacher, or prompts where they differ.",
+            "unknown": "Give more prompts or rollouts.",
+        }[status],
+        reference=f"{PAPER}, section 3.3 (teachers that cannot be told apart on student states teach the same)",
+        within_floor=near(kl),
+        caution="A small KL may hold a capability: few tokens decide an answer. And it is about these prompts alone.",
+    )
+
+
+def _block_at_start(tables: Tables) -> str:
+    """Say the rest of the block at step 0: overlap ratio beside its baselines, entropy gap, reverse KL."""
+    told_of = []
+    ratio = row_at(tables, "overlap_ratio", OWN, 0)
+    if ratio is not None:
+        told_of.append(f"overlap ratio {said(ratio)}{_baselines(tables, 'overlap_ratio', str(ratio['label']))}")
+    for metric, name in (("entropy_gap", "entropy gap"), ("reverse_kl", "reverse KL")):
+        row = row_at(tables, metric, OWN, 0)
+        if row is not None:
+            told_of.append(f"{name} {said(row)} nats")
+    return ", ".join(told_of)
+
+
+def _overlap_beside(tables: Tables) -> str:
+    ratio = row_at(tables, "overlap_ratio", OWN, 0)
+    if ratio is None:
+        return ""
+    return f", overlap ratio {said(ratio)}{_baselines(tables, 'overlap_ratio', str(ratio['label']))}"
+
+
+def _baselines(tables: Tables, metric: str, label: str) -> str:
+    """Say what a metric is by chance, with the teacher shuffled, and in another precision, as far as it is known."""
+    names = {CHANCE: "by chance", SHUFFLED: "with a shuffled teacher", OTHER_PRECISION: "in another precision"}
+    rows = {name: baseline(tables, metric, which, label) for which, name in names.items()}
+    found = [f"{number(row['value'], 3)} {name}" for name, row in rows.items() if row is not None]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _mass_verdict(
+    tables: Tables,
+    limits: Thresholds,
+    name: str,
+    question: str,
+    *,
+    place: int,
+    beside: str,
+    advice: dict[Status, str],
+    reference: str,
+    caution: str,
+) -> Verdict:
+    if not is_scored(tables, OWN):
+        return not_scored(name, question, OWN)
+    student, teacher = (row_at(tables, metric, OWN, place) for metric in MASSES)
+    if student is None or teacher is None:
+        return not_measured(name, question, MASSES)
+    if student["n_prompts"] < limits.prompts:
+        return too_little(name, question, int(student["n_prompts"]), limits)
+    lower = student if student["value"] <= teacher["value"] else teacher
+    found = side(lower, limits.shared_mass)
+    status: Status = "pass" if found == "above" else "warn" if found == "below" else "unknown"
+    needed = f"; {would_tell(prompts_for(lower, limits.shared_mass))}" if status == "unknown" else ""
+    return Verdict(
+        name=name,
+        question=question,
+        status=status,
+        value=float(lower["value"]),
+        ci_low=float(lower["ci_low"]),
+        ci_high=float(lower["ci_high"]),
+        threshold=limits.shared_mass,
+        evidence=f"At {student['label']} the tokens shared at k = {int(student['k'])} hold {said(student)} of the "
+        f"student's mass and {said(teacher)} of the teacher's{'; ' + beside if beside else ''} "
+        f"({int(student['n_states'])} own states, {int(student['n_prompts'])} prompts){needed}.",
+        advice=advice.get(status, "Give more prompts or rollouts."),
+        reference=reference,
+        within_floor=near(lower),
+        caution=caution,
+    )
