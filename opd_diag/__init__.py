@@ -14,10 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from opd_diag.diagnosis import check, diagnose
+    from opd_diag.diagnosis import check, diagnose, doctor
     from opd_diag.inference import load_model, sample_rollouts, score, wrap_model
     from opd_diag.records.rollout import Rollout, load_rollouts
     from opd_diag.records.scores import Scores
+    from opd_diag.records.selftest import SelfTest
     from opd_diag.records.verdict import Verdict
     from opd_diag.report import Report
     from opd_diag.runs import find_checkpoints
@@ -27,9 +28,11 @@ _HOMES = {
     "Report": "opd_diag.report",
     "Rollout": "opd_diag.records.rollout",
     "Scores": "opd_diag.records.scores",
+    "SelfTest": "opd_diag.records.selftest",
     "Verdict": "opd_diag.records.verdict",
     "check": "opd_diag.diagnosis",
     "diagnose": "opd_diag.diagnosis",
+    "doctor": "opd_diag.diagnosis",
     "find_checkpoints": "opd_diag.runs",
     "load_model": "opd_diag.inference",
     "load_rollouts": "opd_diag.records.rollout",
@@ -44,9 +47,11 @@ __all__ = [
     "Report",
     "Rollout",
     "Scores",
+    "SelfTest",
     "Verdict",
     "check",
     "diagnose",
+    "doctor",
     "find_checkpoints",
     "load_model",
     "load_rollouts",

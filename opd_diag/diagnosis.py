@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,25 @@ import pandas as pd
 
 from opd_diag.errors import InputError
 from opd_diag.records.rollout import Rollout
+from opd_diag.records.selftest import SelfTest
 from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
+from opd_diag.records.vocabulary import load_vocabulary
 from opd_diag.replay import Replay, ReplayPlan, Store, make_plan, open_store, replay
 from opd_diag.replay.cost import Prediction, actual_cost, cost_record, predicted_or_none
 from opd_diag.replay.marker import refuse_damaged
 from opd_diag.replay.precision import larger
 from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.replay.replay import Progress
+from opd_diag.replay.selftests import load_selftests
+from opd_diag.replay.selftests.alone import selftests_alone
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.report import Report, load_report_json
 from opd_diag.report.json_file import write_report_json
 from opd_diag.report.provenance import provenance, reader_notes
 from opd_diag.runs import MANIFEST_NAME, read_manifest
 from opd_diag.runs.digests import DIGESTS, Digests
-from opd_diag.tables import Tables, assemble, load_tables, save_states
+from opd_diag.tables import Tables, assemble, load_tables, save_baselines, save_states, save_stops
 from opd_diag.verdicts import DEFAULTS, Thresholds, headline, judge
 
 EXCERPTS = 6
@@ -84,19 +88,61 @@ def carry_out(
     prediction = prediction or predicted_or_none(plan)
     out_dir = default_out(plan.run_dir, out)
     with open_store(out_dir, plan.run_dir, plan.settings.store) as store:
-        replayed = replay(plan, store, progress)
-        tables = assemble(
-            ((s.scores, s.rollouts) for s in replayed.scored),
-            k=plan.settings.k,
-            coverage=replayed.coverage,
-            floors=larger(replayed.floors),
-        )
-        store.note(*save_states(out_dir, tables.states))
+        replayed, tables = measured(plan, store, progress)
+        store.note(*save_states(out_dir, tables.states), *save_stops(out_dir, tables.stops))
+        store.note(save_baselines(out_dir, tables.baselines))
         report = _report(plan, replayed, tables, store)
         report.write()
         report = _with_cost(report, plan, prediction, store)
         store.note_report()
     return report
+
+
+def measured(plan: ReplayPlan, store: Store, progress: Progress | None = None) -> tuple[Replay, Tables]:
+    """Fill the store and put what it holds into tables: all of a report but verdicts and page."""
+    replayed = replay(plan, store, progress)
+    tables = assemble(
+        ((s.scores, s.rollouts) for s in replayed.scored),
+        k=plan.settings.k,
+        coverage=replayed.coverage,
+        floors=larger(replayed.floors),
+        fits=[s.fits for s in replayed.scored if s.fits is not None],
+        tokens=load_vocabulary(store.path("vocabulary.json")),
+    )
+    return replayed, tables
+
+
+def doctor(
+    run_dir: str | Path, *, out: str | Path | None = None, progress: Progress | None = None, **options: Any
+) -> list[SelfTest]:
+    """Ask the measurement itself before anyone believes it: the self-tests of a report, alone.
+
+    They look at the first checkpoint and the teacher on a few responses of the first checkpoint. All that is made for
+    them lies in `out`, where a report with the same options finds it again; the report then asks the same of every
+    checkpoint's own responses.
+
+    Parameters
+    ----------
+    run_dir, out, progress, options
+        As :func:`diagnose`.
+
+    Returns
+    -------
+    list of SelfTest
+        Also written to ``selftest.json`` in `out`. A failed test is no error.
+
+    Raises
+    ------
+    OpdDiagError
+        The run, an option or a model cannot be used; the message says what to do.
+    """
+    return ask(plan_report(run_dir, out=out, **options), out=out, progress=progress)
+
+
+def ask(plan: ReplayPlan, *, out: str | Path | None = None, progress: Progress | None = None) -> list[SelfTest]:
+    """Run the self-tests of a plan from :func:`plan_report`; parameters as :func:`doctor`."""
+    with open_store(default_out(plan.run_dir, out), plan.run_dir, plan.settings.store) as store:
+        return list(selftests_alone(plan, store, progress))
 
 
 def plan_report(run_dir: str | Path, *, out: str | Path | None = None, **options: Any) -> ReplayPlan:
@@ -122,6 +168,7 @@ def check(
     *,
     thresholds: Thresholds | Mapping[str, float] = DEFAULTS,
     step_zero_known: bool | None = None,
+    selftests: Sequence[SelfTest] = (),
 ) -> list[Verdict]:
     """Judge again what a report left, or tables made by hand; no model is needed.
 
@@ -134,6 +181,8 @@ def check(
     step_zero_known
         Whether the first checkpoint is the initial student; default: as the report says, or, of tables, whether its
         step is 0.
+    selftests
+        What the measurement said of itself; default: of a report, what it found; of tables, nothing.
 
     Returns
     -------
@@ -149,17 +198,20 @@ def check(
     limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
     if isinstance(source, Tables):
         tables, known = source, bool((source.summary["step"].iloc[:1] == 0).any())  # missing is not 0
+        asked = tuple(selftests)
     else:
         stored = load_report_json(Path(source) / "report.json")
         refuse_damaged(Path(source))
         concentration = pd.DataFrame(stored["concentration"]).astype({"step": "Int64"})
         floors = {row["metric"]: row["floor"] for row in stored["summary"] if row.get("floor") is not None}
         tables, known = load_tables(Path(source), concentration, floors), bool(stored["provenance"]["step_zero"])
-    return judge(tables, step_zero_known=known if step_zero_known is None else step_zero_known, thresholds=limits)
+        asked = tuple(selftests) or load_selftests(Path(source))
+    known = known if step_zero_known is None else step_zero_known
+    return judge(tables, step_zero_known=known, thresholds=limits, selftests=asked)
 
 
 def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, store: Store) -> Report:
-    verdicts = judge(tables, step_zero_known=plan.step_zero_known)
+    verdicts = judge(tables, step_zero_known=plan.step_zero_known, selftests=replayed.selftests)
     return Report(
         run=plan.run,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -171,6 +223,7 @@ def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, store: Store) ->
         tables=tables,
         excerpts=_excerpts(replayed),
         notes=[*plan.notes, *reader_notes(plan, replayed), *store.notes],
+        selftests=replayed.selftests,
     )
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None, derandomize=True)  # no test depends on the clock or on luck
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

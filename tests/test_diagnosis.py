@@ -24,12 +24,14 @@ from opd_diag.records.settings import Settings
 from opd_diag.records.verdict import Verdict
 from opd_diag.report.json_file import report_schema
 from opd_diag.tables import METRIC_NAMES, Tables
+from opd_diag.tables.fits import FIT_METRICS
 from opd_diag.tables.responses import RESPONSE_METRICS
 
 LABELS = ["step 0", "step 10", "step 20", "step 30"]
 VERDICTS = [
-    "false_success", "alignment_on_policy", "alignment_at_start", "alignment_at_teacher", "accuracy",
-    "patterns_compatible", "shared_mass", "entropy_gap",
+    "healthy", "aligned_inputs", "false_success", "degeneration", "alignment_on_policy", "alignment_at_start",
+    "alignment_at_teacher", "accuracy", "patterns_compatible", "indistinguishable_teacher", "new_capability",
+    "sharpness", "termination", "concentrated_signal", "depth_decay", "shared_mass", "entropy_gap",
 ]  # fmt: skip
 
 
@@ -74,11 +76,13 @@ def test_the_files_of_the_contract(finished):
     slugs = [f"step-0000{step:02d}" for step in (0, 10, 20, 30)]
     found = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     expected = {"report.html", "report.json", "report.md", "summary.csv", "summary.parquet", "selftest.json"}
+    expected |= {"strata.csv", "strata.parquet", "baselines.parquet"}
+    expected |= {f"stops/{s}.{states}.parquet" for s in slugs for states in ("on-policy", "teacher")}
     expected |= {"vocabulary.json", "rollouts/start.jsonl", *(f"rollouts/{s}.jsonl" for s in slugs)}
     expected |= {"rollouts/teacher.jsonl", *(f"coverage/{s}.parquet" for s in slugs)}
     for states in ("on-policy", "start", "teacher"):
         expected |= {f"states/{s}.{states}.parquet" for s in slugs}
-        expected |= {f"scores/{s}.{states}.safetensors" for s in slugs}
+        expected |= {f"{of}/{s}.{states}.safetensors" for s in slugs for of in ("scores", "fits")}
     figures = {name for name in found if name.startswith("figures/")}
     assert {name for name in found - figures if not name.startswith(".")} == expected
     assert len(figures) >= 4
@@ -94,7 +98,7 @@ def test_report_json_keeps_its_schema(finished):
     assert {(r["label"], r["states"]) for r in stored["summary"]} == {
         (label, states) for label in LABELS for states in ("on-policy", "start", "teacher")
     }
-    assert {r["metric"] for r in stored["summary"]} == {*METRIC_NAMES, *RESPONSE_METRICS}
+    assert {r["metric"] for r in stored["summary"]} == {*METRIC_NAMES, *RESPONSE_METRICS, *FIT_METRICS}
     assert {(r["label"], r["part"]) for r in stored["split"]} == {
         (label, part) for label in LABELS[1:] for part in ("on_policy_change", "policy_change", "state_change")
     }
@@ -133,8 +137,9 @@ def test_check_gives_the_reports_verdicts(finished, monkeypatch):
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *a, **o: pytest.fail("weights"))
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *a, **o: pytest.fail("tokenizer"))
     report, out, _, _ = finished
-    for source in (out, str(out), report.tables):
-        assert [v.as_record() for v in opd_diag.check(source)] == [v.as_record() for v in report.verdicts]
+    for source, asked in ((out, ()), (str(out), ()), (report.tables, report.selftests)):
+        found = opd_diag.check(source, selftests=asked)
+        assert [v.as_record() for v in found] == [v.as_record() for v in report.verdicts]
     assert all(isinstance(v, Verdict) for v in opd_diag.check(out))
     assert [v.as_record() for v in report.verdicts] == read(out)["verdicts"]
 
@@ -329,7 +334,8 @@ def test_the_starts_states_alone(finished, tiny_run, tmp_path):
     report = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "out", states="start")
     jsonschema.Draft202012Validator(report_schema()).validate(read(tmp_path / "out"))
     assert_same_values(report, finished[0], ["start"])
-    assert {name for name, status in statuses(report).items() if status != "unknown"} == {"alignment_at_start"}
+    told = {name for name, status in statuses(report).items() if status != "unknown"}
+    assert told == {"aligned_inputs", "alignment_at_start"}
     assert list(report.excerpts) == ["step 0"]
     assert [v.as_record() for v in opd_diag.check(tmp_path / "out")] == [v.as_record() for v in report.verdicts]
 
@@ -411,10 +417,11 @@ def test_a_single_model_without_a_step(tiny_run, finished, tmp_path, without_pag
 
 def test_two_prompts_are_too_few_for_verdicts(tiny_run, tmp_path, without_pages):
     report = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "out", max_prompts=2)
-    assert set(statuses(report).values()) == {"unknown"}
+    assert {s for name, s in statuses(report).items() if name != "aligned_inputs"} == {"unknown"}
     row = next(r for r in read(tmp_path / "out")["summary"] if r["metric"] == "reverse_kl")
     assert row["n_prompts"] == 2
-    assert row["ci_low"] < row["value"] < row["ci_high"]
+    assert row["value"] > 0
+    assert row["ci_low"] is row["ci_high"] is None
 
 
 def test_prompts_left_out_are_noted(tiny_run, tmp_path, without_pages):
@@ -427,7 +434,6 @@ def test_plain_text_prompts(tiny_run, tmp_path, without_pages):
     (tmp_path / "prompts.txt").write_text("".join(f"{i} and {i} make\n" for i in range(6)))
     report = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "out", prompts=str(tmp_path / "prompts.txt"))
     assert statuses(report)["accuracy"] == "unknown"
-    assert statuses(report)["alignment_on_policy"] == "pass"
     rollouts = load_rollouts(tmp_path / "out/rollouts/start.jsonl")
     assert rollouts[0].prompt_text == "0 and 0 make"
     assert rollouts[0].answer is None
@@ -477,7 +483,7 @@ def test_progress_is_told(tiny_run, tmp_path, without_pages):
     opd_diag.diagnose(
         tiny_run.run_dir, out=tmp_path / "out", checkpoints="30", progress=lambda *what: told.append(what)
     )
-    assert told[-1][0] == "step 30: scoring teacher states, tokens"
+    assert told[-1][0] == "step 30: fits on teacher states"
     assert told[-1][1] == told[-1][2] > 0
 
 

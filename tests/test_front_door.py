@@ -9,7 +9,8 @@ import pytest
 import opd_diag
 
 NAMES = {
-    "Report", "Rollout", "Scores", "Verdict", "check", "diagnose", "find_checkpoints", "load_model", "load_rollouts",
+    "Report", "Rollout", "Scores", "SelfTest", "Verdict", "check", "diagnose", "doctor",
+    "find_checkpoints", "load_model", "load_rollouts",
     "measure", "sample_rollouts", "score", "summarize", "wrap_model",
 }  # fmt: skip
 ROOMS = {"metrics", "plots", "stats", "tables", "records", "runs"}

@@ -2,6 +2,7 @@
 
 =============  ===============================================================================
 `program.py`   the commands that make, judge and show reports
+`doctor.py`    the command that runs the self-tests alone
 `store.py`     the command that looks after a shared folder of parts
 `printing.py`  what is said of a report: plan, cost, verdicts
 `terminal.py`  the two streams, and how an error becomes one sentence

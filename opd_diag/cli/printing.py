@@ -9,8 +9,10 @@ from rich.markup import escape
 
 from opd_diag.cli import terminal
 from opd_diag.errors import CheckpointError, ModelError
+from opd_diag.records.verdict import alarms_first
 
 if TYPE_CHECKING:
+    from opd_diag.records.selftest import SelfTest
     from opd_diag.records.verdict import Verdict
     from opd_diag.replay import ReplayPlan
     from opd_diag.replay.cost import Prediction
@@ -50,8 +52,9 @@ def print_headline(finished: Report) -> None:
 
 
 def print_report(finished: Report) -> None:
-    """Print headline, verdicts, what was left out, and where the page is."""
+    """Print headline, failed self-tests, verdicts, what was left out, and where the page is."""
     print_headline(finished)
+    print_selftests(finished.selftests)
     print_verdicts(finished.verdicts)
     for checkpoint in finished.checkpoints:
         if not checkpoint.loadable:
@@ -62,8 +65,30 @@ def print_report(finished: Report) -> None:
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
-    """Print verdicts, one a line."""
-    width = max(len(v.name) for v in verdicts)
-    for verdict in verdicts:
+    """Print verdicts, one a line, alarms first; of those that pass only what was seen, without the details."""
+    width = max((len(v.name) for v in verdicts), default=0)
+    for verdict in alarms_first(verdicts):
+        seen = verdict.evidence.split("; ")[0] if verdict.status == "pass" else verdict.evidence
         status = f"[{COLOURS[verdict.status]}]{verdict.status:<7}[/]"
-        terminal.out.print(f"{status}  {verdict.name:<{width}}  {escape(verdict.evidence)}")
+        terminal.out.print(f"{status}  {verdict.name:<{width}}  {escape(seen)}")
+
+
+def print_selftests(selftests: Sequence[SelfTest]) -> None:
+    """Print the self-tests that failed, each with what to do, and how many were asked; nothing where none was."""
+    failed = [test for test in selftests if test.status == "fail"]
+    for test in failed:
+        said = f"{test.name} ({test.model}): {test.evidence} {test.advice}"
+        terminal.out.print(f"[red]self-test failed:[/red] {escape(said)}")
+    if selftests:
+        unknown = sum(test.status == "unknown" for test in selftests)
+        passed = len(selftests) - len(failed) - unknown
+        terminal.out.print(f"self-tests: {passed} pass, {len(failed)} fail, {unknown} could not be asked")
+
+
+def print_every_selftest(selftests: Sequence[SelfTest]) -> None:
+    """Print all self-tests, one a line, with what to do where one did not pass."""
+    width = max((len(test.name) for test in selftests), default=0)
+    for test in selftests:
+        status = f"[{COLOURS[test.status]}]{test.status:<7}[/]"
+        advice = "" if test.status == "pass" else f" {test.advice}"
+        terminal.out.print(f"{status}  {test.name:<{width}}  {escape(test.evidence + advice)}")

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from opd_diag.cli import terminal
-from opd_diag.cli.printing import print_cost, print_headline, print_plan, print_report, print_verdicts
+from opd_diag.cli.doctor import doctor_with_options_of, json_option
+from opd_diag.cli.printing import (
+    print_cost,
+    print_headline,
+    print_plan,
+    print_report,
+    print_selftests,
+    print_verdicts,
+)
 from opd_diag.cli.progress import drawn_progress
 from opd_diag.cli.store import store
 from opd_diag.cli.terminal import shows_errors
-from opd_diag.errors import InputError
 
 if TYPE_CHECKING:
+    from opd_diag.records.selftest import SelfTest
     from opd_diag.records.verdict import Verdict
 
 app = typer.Typer(
@@ -105,7 +112,7 @@ def report(  # noqa: PLR0913 - the options of the contract
     from opd_diag.diagnosis import carry_out, plan_report
 
     options = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
-    options["chat_template_kwargs"] = _json_option(chat_template_kwargs)
+    options["chat_template_kwargs"] = json_option(chat_template_kwargs)
     planned = plan_report(run_dir, out=out_dir, **options)
     if planned.other_dtype:
         terminal.err.print(f"[yellow]precision:[/yellow] {escape(planned.other_dtype)}")
@@ -117,7 +124,7 @@ def report(  # noqa: PLR0913 - the options of the contract
     if not quiet:
         print_cost(finished)
     print_report(finished)
-    _exit_on(finished.verdicts, fail_on)
+    _exit_on([*finished.verdicts, *finished.selftests], fail_on)
 
 
 _NOT_SETTINGS = {"run_dir", "out_dir", "plan", "fail_on", "quiet", "carry_out", "plan_report"}
@@ -127,21 +134,26 @@ _NOT_SETTINGS = {"run_dir", "out_dir", "plan", "fail_on", "quiet", "carry_out", 
 @shows_errors
 def check(
     out_dir: OutDir,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the verdicts as JUnit XML.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write verdicts and self-tests as JUnit XML.")
+    ] = None,
     thresholds: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file: name = number.")] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Exit with 1 if a verdict is as bad as this.")] = FailOn.fail,
 ) -> None:
-    """Judge again what a report left; no model is loaded."""
+    """Judge again what a report left; no model is loaded. A self-test that failed counts as a failed verdict."""
     from opd_diag.diagnosis import check as check_out_dir
+    from opd_diag.replay.selftests import load_selftests
     from opd_diag.report.junit import write_junit
     from opd_diag.verdicts import DEFAULTS, load_thresholds
 
     limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
     verdicts = check_out_dir(out_dir, thresholds=limits)
+    selftests = load_selftests(out_dir)
     if junit is not None:
-        write_junit(junit, out_dir.name, verdicts, _failing(fail_on))
+        write_junit(junit, out_dir.resolve().name, verdicts, _failing(fail_on), selftests)
+    print_selftests(selftests)
     print_verdicts(verdicts)
-    _exit_on(verdicts, fail_on)
+    _exit_on([*verdicts, *selftests], fail_on)
 
 
 @app.command()
@@ -193,6 +205,7 @@ def demo(
         terminal.out.print(f"page: {escape(str(page))}")
 
 
+app.command()(doctor_with_options_of(report))
 app.command()(store)
 
 
@@ -206,18 +219,6 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-def _json_option(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"--chat-template-kwargs must be JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"--chat-template-kwargs must be a JSON object, found {type(value).__name__}.")
-    return value
-
-
 def _failing(fail_on: FailOn) -> tuple[str, ...]:
     return {
         FailOn.never: (),
@@ -227,6 +228,6 @@ def _failing(fail_on: FailOn) -> tuple[str, ...]:
     }[fail_on]
 
 
-def _exit_on(verdicts: Sequence[Verdict], fail_on: FailOn) -> None:
-    if any(v.status in _failing(fail_on) for v in verdicts):
+def _exit_on(answers: Sequence[Verdict | SelfTest], fail_on: FailOn) -> None:
+    if any(answer.status in _failing(fail_on) for answer in answers):
         raise typer.Exit(1)

@@ -8,6 +8,8 @@
 `entropies.py`        student against teacher entropy, state by state
 `gradient.py`         which tokens the reverse-KL gradient pushes, as stacked shares
 `quantities.py`       title, unit and bounds of whatever a table may hold
+`quantity.py`         what is to be known of one
+`of_responses.py`     those that are no metric of one state
 `style.py`            colours, fonts and the axis that checkpoints stand on
 ====================  =========================================================================
 
@@ -20,7 +22,7 @@ from opd_diag.plots.entropies import student_against_teacher_entropy
 from opd_diag.plots.gradient import gradient_by_step
 from opd_diag.plots.quantities import Quantity, quantity
 from opd_diag.plots.split import change_split, metric_with_split
-from opd_diag.plots.steps import alignment_grid, metric_by_step
+from opd_diag.plots.steps import alignment_grid, has_bands, metric_by_step
 
 __all__ = [
     "Quantity",
@@ -28,6 +30,7 @@ __all__ = [
     "change_split",
     "concentration_curves",
     "gradient_by_step",
+    "has_bands",
     "metric_by_depth",
     "metric_by_step",
     "metric_with_split",

@@ -38,7 +38,7 @@ class Share:
 SHARES: dict[str, Share] = {
     "shared_gradient_ratio": Share("shared", "#7a8fc4", ""),
     "student_only_gradient_ratio": Share("student-only", "#e69f00", "////"),
-    "teacher_only_gradient_ratio": Share("teacher-only", "#00805e", "...."),
+    "teacher_only_gradient_ratio": Share("teacher-only", "#00805e", "\\\\\\\\"),
     "other_gradient_ratio": Share("all other", "#d5dae0", "xxxx"),
 }
 """From the bottom of the stack to its top."""

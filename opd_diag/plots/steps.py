@@ -46,7 +46,8 @@ def metric_by_step(summary: pd.DataFrame, metric: str, *, ax: Axes | None = None
 
     The line on own states mixes two changes: of the policy, and of the states it visits. The line on the start's
     states shows the first alone. Where both move together the policy has changed; where only the own states improve,
-    the student may merely go where agreeing is easy. Bounded metrics are drawn over their whole range.
+    the student may merely go where agreeing is easy. Bounded metrics are drawn over their whole range. Thin dotted
+    lines outside a band are the ends of the one that holds for all checkpoints at once, where the table has it.
 
     Parameters
     ----------
@@ -102,6 +103,11 @@ def alignment_grid(summary: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS,
     for ax in panels[len(metrics) :]:
         ax.remove()
     return figure
+
+
+def has_bands(summary: pd.DataFrame) -> bool:
+    """Whether a summary has simultaneous bands, which :func:`metric_by_step` draws as thin dotted lines."""
+    return "band_low" in summary and bool(summary["band_low"].notna().any()) and summary["label"].nunique() > 1
 
 
 def _at_k(rows: pd.DataFrame) -> str:

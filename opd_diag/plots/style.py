@@ -174,6 +174,14 @@ def interval_line(ax: Axes, rows: pd.DataFrame, positions: pd.Series, style: Lin
         ax.vlines(x, low, high, color=style.colour, linewidth=1.2)
     else:
         band(ax, x, low, high, style.colour)
+        outline(ax, x, rows, style)
+
+
+def outline(ax: Axes, x: npt.ArrayLike, rows: pd.DataFrame, style: LineStyle) -> None:
+    """Draw the ends of a band that holds for all checkpoints at once as thin lines; nothing where there is none."""
+    for end in ("band_low", "band_high"):
+        if end in rows and np.isfinite(rows[end].astype(float)).any():
+            ax.plot(x, rows[end].astype(float), ":", color=style.colour, linewidth=0.7, alpha=0.8, label="_band")
 
 
 def room_for_all(ax: Axes, positions: pd.Series) -> None:

@@ -4,10 +4,12 @@
 `content.py`      ``Report``: what a report holds, and how it is written
 `json_file.py`    ``report.json``, its JSON Schema and reading it back
 `markdown.py`     ``report.md``, short enough for a pull-request comment
-`junit.py`        verdicts as JUnit XML
+`junit.py`        verdicts and self-tests as JUnit XML
 `page.py`         ``report.html``, one file that works offline
 `figures.py`      every picture of the page, drawn once
 `sections.py`     the tables and lists of the page, as plain data for the template
+`belief.py`       what the self-tests said, and which conclusions hang on the average
+`grids.py`        small tables beside the pictures: baselines, strata, ends of responses
 `responses.py`    the responses it gives to be read, and what it says first of a false success
 `provenance.py`   what was measured and how, for ``report.json`` and the page
 `measured.py`     what the page says of that, and what it cannot show

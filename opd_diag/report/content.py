@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pandas as pd
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import replaced_whole, write_text
 from opd_diag.records.rollout import Rollout
+from opd_diag.records.selftest import SelfTest
 from opd_diag.records.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Report:
     """Label of a checkpoint → some of its rollouts, to be read; the first and the last checkpoint, then the teacher."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know besides, one sentence each."""
+    selftests: Sequence[SelfTest] = ()
+    """What the measurement said of itself, before any verdict."""
 
     @property
     def k(self) -> int:
@@ -48,7 +52,7 @@ class Report:
         return int(known.iloc[0]) if len(known) else 16
 
     def write(self, out_dir: str | Path | None = None) -> Path:
-        """Write ``report.html``, ``.json`` and ``.md``, ``summary.csv`` and ``.parquet``, and ``figures/*.svg``.
+        """Write ``report.html``, ``.json`` and ``.md``, tables and ``figures``.
 
         Parameters
         ----------
@@ -73,7 +77,8 @@ class Report:
         folder = self.out_dir if out_dir is None else Path(out_dir)
         figures = draw_figures(self.tables, k=self.k)
         figures.save(folder / "figures")
-        _write_table(folder, self.tables.summary)
+        _write_table(folder, "summary", self.tables.summary)
+        _write_table(folder, "strata", self.tables.strata)
         write_report_json(folder / "report.json", self)
         write_text(folder / "report.md", report_markdown(self))
         write_text(folder / "report.html", report_page(self, figures))
@@ -86,8 +91,8 @@ class Report:
         return report_summary(self)
 
 
-def _write_table(folder: Path, summary: pd.DataFrame) -> None:
-    with replaced_whole(folder / "summary.csv") as part:
-        summary.to_csv(part, index=False)
-    with replaced_whole(folder / "summary.parquet") as part:
-        summary.to_parquet(part, index=False)
+def _write_table(folder: Path, name: str, table: pd.DataFrame) -> None:
+    with replaced_whole(folder / f"{name}.csv") as part:
+        table.to_csv(part, index=False)
+    with replaced_whole(folder / f"{name}.parquet") as part:
+        table.to_parquet(part, index=False)

@@ -16,6 +16,7 @@ from opd_diag import plots
 from opd_diag.plots.concentration import Which
 from opd_diag.records.files import write_text
 from opd_diag.report.readings import (
+    FEWEST_ROLLOUTS,
     called,
     concentration_reading,
     depth_reading,
@@ -25,7 +26,7 @@ from opd_diag.report.readings import (
     metric_reading,
     row_of,
 )
-from opd_diag.report.svg import inline_svg, svg_of
+from opd_diag.report.svg import inline_svg, letters, svg_of
 from opd_diag.report.wording import STATES_NAMES
 from opd_diag.tables.assembled import Tables
 from opd_diag.tables.floors import floors_of
@@ -106,6 +107,11 @@ class Figures:
             for panels in rows.values():
                 yield from panels
         yield from self.entropies
+
+    @property
+    def letters(self) -> Markup:
+        """What all pictures are written with, once for the page."""
+        return letters(panel.svg for panel in self.panels())
 
     def save(self, folder: Path) -> None:
         """Write every picture to `folder`, each whole or not at all."""
@@ -193,13 +199,15 @@ def _curve(tables: Tables, name: str) -> Axes:
 
 
 def _depth(table: pd.DataFrame, states: str, floors: Floors) -> Iterator[Panel]:
+    reached = table[table["n_rollouts"] >= FEWEST_ROLLOUTS]  # a few long responses would set the scale of all
+    drawn = reached if (reached["states"] == states).any() else table
     for name in DEPTH_METRICS:
         yield _panel(
             f"depth-{name}-{states}",
             f"{plots.quantity(name).title} against position",
             name,
             depth_reading(table, name, states, floors),
-            partial(plots.metric_by_depth, table, name, states=states),
+            partial(plots.metric_by_depth, drawn, name, states=states),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from opd_diag.tables.summary import SUMMARY_COLUMNS
 
 if TYPE_CHECKING:
     from opd_diag.report.content import Report
+    from opd_diag.tables.assembled import Tables
 
 SCHEMA_VERSION = 1
 """Raised whenever a field is taken away or changes its meaning."""
@@ -43,7 +44,14 @@ def report_record(report: Report) -> dict[str, Any]:
         "summary": records(report.tables.summary, SUMMARY_COLUMNS),
         "concentration": records(report.tables.concentration, CONCENTRATION_COLUMNS),
         "split": records(report.tables.split, SPLIT_COLUMNS),
-    }
+        "selftests": [selftest.as_record() for selftest in report.selftests],
+    } | {name: records(table, list(table.columns)) for name, table in _further(report.tables)}
+
+
+def _further(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Give the tables that reports have besides, with all their columns; none of them is read back."""
+    for name in ("differences", "averages", "baselines", "strata"):
+        yield name, getattr(tables, name)
 
 
 def write_report_json(path: Path, report: Report) -> None:
@@ -52,8 +60,9 @@ def write_report_json(path: Path, report: Report) -> None:
 
 
 def records(table: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Give the rows of `table` as JSON values, with exactly `columns`."""
-    return [dict(zip(columns, map(plain, row), strict=True)) for row in table[list(columns)].itertuples(index=False)]
+    """Give the rows of `table` as JSON values, with exactly `columns`; one that a table made by hand lacks is null."""
+    rows = table.reindex(columns=list(columns)).itertuples(index=False)
+    return [dict(zip(columns, map(plain, row), strict=True)) for row in rows]
 
 
 def plain(value: Any) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from opd_diag.plots.quantities import quantity
 from opd_diag.plots.steps import MAIN_METRICS
-from opd_diag.report.sections import Change, changes, checkpoint_span, value_text
-from opd_diag.report.wording import NEAR_LEGEND, STATUS_SYMBOLS, STATUS_WORDS, one_line
+from opd_diag.records.verdict import Verdict
+from opd_diag.report.belief import Belief, averages_that_disagree, belief, titled
+from opd_diag.report.sections import Change, Verdicts, changes, checkpoint_span, sorted_verdicts, value_text
+from opd_diag.report.wording import NEAR_LEGEND, ROUGH, ROUGH_LEGEND, STATUS_SYMBOLS, STATUS_WORDS, one_line
 from opd_diag.stats.rounding import NEAR
 
 if TYPE_CHECKING:
@@ -24,19 +27,22 @@ _LINKING = re.compile(r"[@#](?=\w)")
 
 
 def report_markdown(report: Report) -> str:
-    """Give the report as GitHub-flavoured Markdown: headline, verdicts, main numbers, notes."""
+    """Give the report as GitHub-flavoured Markdown: headline, self-tests, verdicts (alarms first), numbers, notes."""
     headline = report.headline
     parts = [
         f"### {STATUS_SYMBOLS[headline.status]} {in_markdown(headline.title)}",
         f"opd-diag on **{in_markdown(report.run)}**, {in_markdown(checkpoint_span(report))}.",
         "\n".join(f"- {in_markdown(fact)}" for fact in headline.facts),
-        _verdicts(report),
+        _selftests(belief(report)),
+        *_verdicts(sorted_verdicts(report.verdicts)),
         _numbers(changes(report, SHOWN_METRICS)),
-        _notes(report.notes),
+        _named("Conclusions that depend on the average", averages_that_disagree(report)),
+        _named("Notes", report.notes),
     ]
     text = "\n\n".join(part for part in parts if part)
     legend = f" {NEAR_LEGEND}." if NEAR in text else ""
-    return f"{text}\n\n<sub>Intervals are 95 %, clustered by prompt.{legend} {_MORE}</sub>\n"
+    rough = f" {ROUGH_LEGEND}." if f"{ROUGH}[" in text else ""
+    return f"{text}\n\n<sub>Intervals are 95 %, clustered by prompt.{legend}{rough} {_MORE}</sub>\n"
 
 
 def in_markdown(text: str, most: int = 500) -> str:
@@ -52,15 +58,32 @@ def in_markdown(text: str, most: int = 500) -> str:
     return _LINKING.sub(r"\g<0><!-- -->", inert)
 
 
-def _verdicts(report: Report) -> str:
-    if not report.verdicts:
-        return ""
-    lines = ["| | question | value | evidence |", "|---|---|---|---|"]
-    for verdict in report.verdicts:
-        status = f"{STATUS_SYMBOLS[verdict.status]} {STATUS_WORDS[verdict.status]}"
-        cells = [status, in_markdown(verdict.question), value_text(verdict), in_markdown(verdict.evidence, 2000)]
-        lines.append(f"| {' | '.join(cells)} |")
+def _selftests(asked: Belief) -> str:
+    """Say in one line what the self-tests gave, and name those that failed with what to do."""
+    lines = [f"{STATUS_SYMBOLS[asked.status]} {in_markdown(asked.sentence)}."]
+    for test in asked.failed:
+        said = f"{titled(test)} ({test.model}): {test.evidence} {test.advice}"
+        lines.append(f"- {in_markdown(said, 2000)}")
     return "\n".join(lines)
+
+
+def _verdicts(verdicts: Verdicts) -> Iterator[str]:
+    """Give alarms as a table, what the data cannot tell as a list, and the names of what passes."""
+    if verdicts.alarms:
+        lines = ["| | question | value | evidence |", "|---|---|---|---|"]
+        for verdict in verdicts.alarms:
+            cells = [_status(verdict), in_markdown(verdict.question), value_text(verdict)]
+            lines.append(f"| {' | '.join([*cells, in_markdown(verdict.evidence, 2000)])} |")
+        yield "\n".join(lines)
+    if verdicts.unknown:
+        yield "\n".join(f"- {_status(v)}: {in_markdown(f'{v.question} {v.evidence}')}" for v in verdicts.unknown)
+    if verdicts.passed:
+        names = ", ".join(v.name.replace("_", " ") for v in verdicts.passed)
+        yield f"{_status(verdicts.passed[0])}: {in_markdown(names, 2000)}"
+
+
+def _status(verdict: Verdict) -> str:
+    return f"{STATUS_SYMBOLS[verdict.status]} {STATUS_WORDS[verdict.status]}"
 
 
 def _numbers(rows: list[Change]) -> str:
@@ -73,8 +96,8 @@ def _numbers(rows: list[Change]) -> str:
     return "\n".join(lines)
 
 
-def _notes(notes: list[str]) -> str:
+def _named(title: str, notes: Sequence[str]) -> str:
     lines = [f"- {in_markdown(note)}" for note in notes[:MOST_NOTES]]
     if len(notes) > MOST_NOTES:
         lines.append(f"- and {len(notes) - MOST_NOTES} more, in report.html")
-    return "**Notes**\n\n" + "\n".join(lines) if lines else ""
+    return f"**{title}**\n\n" + "\n".join(lines) if lines else ""

@@ -11,8 +11,8 @@ import pandas as pd
 
 from opd_diag.plots.quantities import RESPONSE_QUANTITIES, quantity
 from opd_diag.plots.style import checkpoints_of
-from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES, count, one_line
-from opd_diag.stats.rounding import NEAR, decimals_for, number, with_interval
+from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES, count, one_line, told
+from opd_diag.stats.rounding import NEAR, decimals_for, number
 from opd_diag.tables.floors import aligned_number, floors_of, is_near, is_small, near
 
 
@@ -38,15 +38,22 @@ def row_of(table: pd.DataFrame, **wanted: Any) -> pd.Series | None:
 
 def metric_reading(summary: pd.DataFrame, differences: pd.DataFrame, metric: str) -> str:
     """Say how `metric` went from the first to the last checkpoint on each state set, with the paired difference."""
-    parts = [_change(summary, differences, metric, states) for states in STATES_NAMES]
-    told = [part for part in parts if part]
-    if not told:
+    parts = [part for s in STATES_NAMES if (part := _change(summary, differences, metric, s))]
+    if not parts:
         return f"{quantity(metric).title} is undefined here: {quantity(metric).undefined}."
     rows = summary[(summary["metric"] == metric) & summary["value"].notna()]
     own = rows[rows["states"] == "on-policy"]
     last = (own if len(own) else rows).iloc[-1]
-    n = [count(last["n_prompts"], "prompt"), count(last["n_states"], "state")]
-    return "; ".join(told) + f" ({', '.join(n)} at {called(last['label'], last['step'])})."
+    n = [count(last["n_prompts"], "prompt")]
+    n.append(count(last["n_rollouts"], "response") if metric in RESPONSE_QUANTITIES else states_text(last))
+    return "; ".join(parts) + f" ({', '.join(n)} at {called(last['label'], last['step'])})."
+
+
+def states_text(row: pd.Series) -> str:
+    """Count the states of a row, and say how many independent ones would tell as much, where that is known."""
+    effective = row.get("n_effective", math.nan)
+    worth = "" if pd.isna(effective) or effective >= row["n_states"] else f", worth {effective:,.0f} independent ones"
+    return f"{count(row['n_states'], 'state')}{worth}"
 
 
 def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, states: str) -> str:
@@ -57,8 +64,9 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
     last = row_of(summary, metric=metric, states=states, label=last_label)
     if last is None or math.isnan(last["value"]):
         return ""
-    alone, where = with_interval(*_estimate(last), near=near(last)), _where(metric, states)
-    if metric in RESPONSE_QUANTITIES and states == "teacher":  # its responses are the same for every checkpoint
+    alone, where = told(last, near=near(last)), _where(metric, states)
+    if first is not None and metric in RESPONSE_QUANTITIES and states == "teacher" and first["value"] == last["value"]:
+        # its responses are the same for every checkpoint
         return f"{alone}{where}"
     if first is None or first_label == last_label or math.isnan(first["value"]):
         return f"{alone}{where}"
@@ -67,12 +75,7 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
     if change is None or math.isnan(change["value"]):
         return text
     small = is_small(change["value"], floors_of(summary).get(metric, math.nan))
-    return f"{text}, difference {with_interval(*_estimate(change), signed=True, near=small)}"
-
-
-def _estimate(row: pd.Series, of: str = "") -> tuple[float, float, float]:
-    """Give value and interval of a row, or of one of its quantities."""
-    return row[of or "value"], row[f"{of}_ci_low" if of else "ci_low"], row[f"{of}_ci_high" if of else "ci_high"]
+    return f"{text}, difference {told(change, signed=True, near=small)}"
 
 
 def _where(metric: str, states: str) -> str:
@@ -96,14 +99,15 @@ def concentration_reading(
         return "Undefined: no state has a value."
     at = int(k) if (grid == k).any() else int(grid.max())
     rows = table[(table["states"] == states) & (table["k"] == at)]
-    floor, told = (floors or {}).get(column, math.nan) if at == k else math.nan, []
+    floor, parts = (floors or {}).get(column, math.nan) if at == k else math.nan, []
     for label in dict.fromkeys(ends_of(rows)):
         row = rows[rows["label"] == label].iloc[0]
         aligned = 1.0 if column == "overlap_ratio" else row["student_topk_mass"]
-        value = with_interval(*_estimate(row, column), near=is_near(row[column], aligned, floor))
-        told.append(f"{value} at {called(label, row['step'])}")
+        value = told(row, column, near=is_near(row[column], aligned, floor))
+        parts.append(f"{value} at {called(label, row['step'])}")
     last = rows.iloc[-1]
-    return f"At k = {at}: {', '.join(told)} ({count(last['n_prompts'], 'prompt')}, {count(last['n_states'], 'state')})."
+    n = f"{count(last['n_prompts'], 'prompt')}, {count(last['n_states'], 'state')}"
+    return f"At k = {at}: {', '.join(parts)} ({n})."
 
 
 def gradient_reading(summary: pd.DataFrame, states: str) -> str:
@@ -123,7 +127,7 @@ def gradient_reading(summary: pd.DataFrame, states: str) -> str:
     counts = [count(last["n_prompts"], "prompt"), count(last["n_states"], "state")]
     if last["n_undefined"]:
         counts.append(f"{int(last['n_undefined']):,} undefined")
-    value = f"{with_interval(*_estimate(last))} at {called(last['label'], last['step'])}"
+    value = f"{told(last)} at {called(last['label'], last['step'])}"
     return (
         f"Of the gradient's squared length, shared tokens get {before}{value}; there {', '.join(rest)} "
         f"({', '.join(counts)})."
@@ -135,7 +139,7 @@ def _share(value: float) -> str:
 
 
 FEWEST_ROLLOUTS = 8
-"""Bins that fewer rollouts reach are drawn, but no sentence rests on them."""
+"""Bins that fewer rollouts reach are not drawn, and no sentence rests on them, unless there are only such."""
 
 
 def depth_reading(depth: pd.DataFrame, metric: str, states: str, floors: Mapping[str, float] | None = None) -> str:
@@ -147,12 +151,12 @@ def depth_reading(depth: pd.DataFrame, metric: str, states: str, floors: Mapping
     reached = rows[rows["n_rollouts"] >= FEWEST_ROLLOUTS]
     start, far = rows.iloc[0], (reached if len(reached) else rows).iloc[-1]
     floor, aligned = (floors or {}).get(metric, math.nan), aligned_number(metric)
-    told = [
-        f"{with_interval(*_estimate(r), near=is_near(r['value'], aligned, floor))} at positions "
+    parts = [
+        f"{told(r, near=is_near(r['value'], aligned, floor))} at positions "
         f"{int(r['depth_low'])}–{int(r['depth_high']) - 1} ({count(r['n_rollouts'], 'rollout')})"
         for r in ([start] if start.name == far.name else [start, far])
     ]
-    return f"At {called(start['label'], start['step'])}: {', '.join(told)}."
+    return f"At {called(start['label'], start['step'])}: {', '.join(parts)}."
 
 
 def entropy_reading(rows: pd.DataFrame, floors: Mapping[str, float] | None = None) -> str:
@@ -167,6 +171,39 @@ def entropy_reading(rows: pd.DataFrame, floors: Mapping[str, float] | None = Non
     gap = float(difference.abs().mean())
     sign = NEAR if is_near(gap, 0.0, (floors or {}).get("entropy_gap", math.nan)) else ""
     return f"{text}; mean distance {sign}{number(gap, decimals_for(gap, math.nan, math.nan))} nats."
+
+
+def fit_reading(summary: pd.DataFrame, metric: str, states: str, fits: pd.DataFrame | None = None) -> str:
+    """Say what a fit on a subsample gave at the first and the last checkpoint, and what it means; empty if nothing."""
+    rows = summary[(summary["metric"] == metric) & (summary["states"] == states) & summary["value"].notna()]
+    if rows.empty:
+        return ""
+    first, last = rows.iloc[0], rows.iloc[-1]
+    before = "" if len(rows) == 1 else f"{told(first)} at {called(first['label'], first['step'])}, "
+    value = f"{before}{told(last)} at {called(last['label'], last['step'])}"
+    n = f"{count(last['n_prompts'], 'prompt')}, {count(last['n_states'], 'state')}"
+    same = None if fits is None else row_of(fits, label=last["label"], states=states)
+    return f"{value} ({n}). {_meaning(metric, last, math.nan if same is None else same['reverse_kl'])}".strip()
+
+
+def _meaning(metric: str, last: pd.Series, before: float) -> str:
+    """Say in plain words what a fit at the last checkpoint means; `before` is reverse KL at the same states."""
+    if metric == "reverse_kl_after_temperature":
+        whole = (
+            "" if math.isnan(before) else f" of {number(before, decimals_for(before, math.nan, math.nan))} nats there"
+        )
+        return f"This much of the distance{whole} no temperature takes away."
+    if math.isnan(last["ci_low"]):
+        return "No interval: whether that is more than chance cannot be said."
+    within = last["ci_low"] <= {"fitted_temperature": 1.0}.get(metric, 0.0) <= last["ci_high"]
+    if metric == "fitted_temperature":
+        if within:
+            return "No temperature would bring the student clearly nearer: its sharpness is not the matter."
+        return f"The student is too {'sharp' if last['value'] > 1 else 'flat'} for its teacher there."
+    if within:
+        return "What different prompts teach is not told from unrelated: a gradient of few prompts is mostly noise."
+    way = "push the output matrix the same way" if last["value"] > 0 else "pull the output matrix apart"
+    return f"Different prompts {way}."
 
 
 def span(summary: pd.DataFrame) -> str:

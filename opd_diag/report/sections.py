@@ -8,18 +8,42 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from opd_diag.plots.quantities import QUANTITIES, RESPONSE_QUANTITIES, quantity
-from opd_diag.records.verdict import Verdict
+from opd_diag.records.verdict import Verdict, alarms_first
 from opd_diag.report.readings import ends_of, first_to_last, row_of, span
-from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES
+from opd_diag.report.wording import RESPONSES_NAMES, ROUGH, STATES_NAMES, is_set, p_text, told
 from opd_diag.stats.rounding import decimals_for, number, with_interval
 from opd_diag.tables.catalogue import BY_NAME
 from opd_diag.tables.floors import floors_of, is_small, near
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from opd_diag.report.content import Report
+
+
+LEVEL = 0.05
+"""A change of a primary metric is clear where its p-value, adjusted over all of them, is lower."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Verdicts by what a reader must do about them."""
+
+    alarms: list[Verdict]
+    """Fails, then warnings."""
+    unknown: list[Verdict]
+    passed: list[Verdict]
+
+
+def sorted_verdicts(verdicts: Sequence[Verdict]) -> Verdicts:
+    """Put alarms, what the data cannot tell, and what passes apart."""
+    by_urgency = alarms_first(verdicts)
+    return Verdicts(
+        [v for v in by_urgency if v.status in ("fail", "warn")],
+        [v for v in by_urgency if v.status == "unknown"],
+        [v for v in by_urgency if v.status == "pass"],
+    )
 
 
 @dataclass(frozen=True)
@@ -37,10 +61,13 @@ class Change:
     direction: str
     """``closer``, ``further``, ``no clear change``, or empty where neither way is better."""
     clear: bool
-    """Whether the interval of the difference leaves out 0, and rounding cannot have made it."""
+    """Whether the interval of the difference leaves out 0, its adjusted p-value, where there is one, is under `LEVEL`,
+    and rounding cannot have made it."""
     size: float
     """The difference; NaN where there is none."""
     n_prompts: int
+    note: str = ""
+    """What else is known of the difference: its adjusted p-value, and whether it hangs on the average."""
 
     @property
     def states_name(self) -> str:
@@ -82,19 +109,27 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
     row = row_of(differences, metric=metric, states=states, from_label=first_label, to_label=last_label)
     value, low, high = (math.nan,) * 3 if row is None else (row["value"], row["ci_low"], row["ci_high"])
     small = is_small(value, floors_of(summary).get(metric, math.nan))
-    clear = bool(low > 0 or high < 0) and not small
+    adjusted = math.nan if row is None else row.get("p_adjusted", math.nan)
+    clear = bool(low > 0 or high < 0) and not small and (pd.isna(adjusted) or adjusted < LEVEL)
     return Change(
         metric=metric,
         states=states,
-        first=with_interval(first["value"], first["ci_low"], first["ci_high"], near=near(first)),
-        last=with_interval(last["value"], last["ci_low"], last["ci_high"], near=near(last)),
+        first=told(first, near=near(first)),
+        last=told(last, near=near(last)),
         values=first_to_last(first, last),
-        difference="" if math.isnan(value) else with_interval(value, low, high, signed=True, near=small),
+        difference="" if row is None or math.isnan(value) else told(row, signed=True, near=small),
         direction=_direction(metric, value, low, clear=clear),
         clear=clear,
         size=float(value),
         n_prompts=int(last["n_prompts"] if row is None else row["n_prompts"]),
+        note="" if row is None or math.isnan(value) else _note(row),
     )
+
+
+def _note(row: pd.Series) -> str:
+    p = p_text(row.get("p_adjusted", math.nan))
+    depends = "depends on the average" if is_set(row.get("depends_on_average")) else ""
+    return ", ".join(filter(None, (f"adjusted {p}" if p else "", depends)))
 
 
 def _direction(metric: str, value: float, low: float, *, clear: bool) -> str:
@@ -118,6 +153,8 @@ class Part:
     """Whether the interval leaves out 0, and rounding cannot have made it."""
     direction: str = ""
     """Parts of a change are neither closer nor further by themselves."""
+    note: str = ""
+    """Adjusted p-value of a policy change; a state change has none."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +170,15 @@ class Split:
     teacher: Change | None
 
 
+MAIN_RESPONSES = ("accuracy", "truncation_rate", "response_length", "unigram_entropy", "repetition_rate")
+"""What is said first of the responses."""
+
+
+def is_main(metric: str) -> bool:
+    """Whether a quantity stands in the table that is open; the others are folded."""
+    return metric in MAIN_RESPONSES or (metric in BY_NAME and BY_NAME[metric].primary)
+
+
 def splits(report: Report) -> list[Split]:
     """Give, for each metric, its change from the first checkpoint to the last and what that splits into."""
     found: dict[str, dict[str, Change]] = {}
@@ -146,7 +192,7 @@ def splits(report: Report) -> list[Split]:
                 Split(
                     metric=metric,
                     own=_on_equal_prompts(sets.get("on-policy"), part("on_policy_change")),
-                    policy=part("policy_change"),
+                    policy=_as_at_start(part("policy_change"), sets.get("start")),
                     state=part("state_change"),
                     order=part("order_difference"),
                     teacher=sets.get("teacher"),
@@ -157,7 +203,22 @@ def splits(report: Report) -> list[Split]:
 
 def _on_equal_prompts(own: Change | None, whole: Part | None) -> Change | None:
     """Take the change from the split where there is one, so that it is the sum of what stands beside it."""
-    return own if own is None or whole is None else replace(own, difference=whole.difference, clear=whole.clear)
+    if own is None or whole is None:
+        return own
+    return replace(own, difference=_roughly(whole.difference, like=own.difference), clear=whole.clear and own.clear)
+
+
+def _roughly(difference: str, *, like: str) -> str:
+    """Mark an interval as approximate where that of the same change is."""
+    return difference.replace(" [", f" {ROUGH}[") if f" {ROUGH}[" in like else difference
+
+
+def _as_at_start(policy: Part | None, start: Change | None) -> Part | None:
+    """Call a policy change clear only where the change at the start's states is: it is that change, and has its p."""
+    if policy is None or start is None or not start.difference:
+        return policy
+    difference = _roughly(policy.difference, like=start.difference)
+    return replace(policy, difference=difference, clear=policy.clear and start.clear, note=start.note)
 
 
 def _part(table: pd.DataFrame, part: str, *, floor: float) -> Part | None:

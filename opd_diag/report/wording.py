@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
-from opd_diag.stats.rounding import NEAR
+import pandas as pd
+
+from opd_diag.stats.rounding import NEAR, with_interval
 
 STATES_NAMES = {
     "on-policy": "own states",
@@ -21,6 +24,24 @@ RESPONSES_NAMES = {"on-policy": "own responses", "teacher": "the teacher's respo
 NEAR_LEGEND = f"{NEAR} within twice the precision floor: not told from rounding"
 """What the sign before a value means."""
 
+ROUGH = "~"
+"""Before an interval that is approximate."""
+
+ROUGH_LEGEND = f"{ROUGH} before an interval: too few prompts, or too uneven ones, for exactly 95 %"
+"""What that sign means."""
+
+SELFTESTS = {
+    "self_teacher": "The student as its own teacher",
+    "shift": "Student and teacher at the same token",
+    "batches": "Padding and batches",
+    "template": "Template and first tokens",
+    "ends": "Stop tokens",
+    "vocabulary": "Vocabulary",
+    "logprobs": "Log-probabilities as sampled",
+    "repeatability": "Repeatability",
+}
+"""What pages call the self-tests; one without a title here goes by its own name."""
+
 STATUS_SYMBOLS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}
 STATUS_WORDS = {"pass": "pass", "warn": "warning", "fail": "fail", "unknown": "unknown"}
 
@@ -35,6 +56,41 @@ def count(n: Any, noun: str) -> str:
     """
     n = int(n)
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def told(row: Mapping[Any, Any] | pd.Series, of: str = "", *, signed: bool = False, near: bool = False) -> str:
+    """Write value and interval of a row of a table, or of one of its quantities, and mark a rough interval.
+
+    Examples
+    --------
+    >>> told({"value": 0.412, "ci_low": 0.352, "ci_high": 0.472, "approximate": True})
+    '0.41 ~[0.35, 0.47]'
+    """
+    names = (of or "value", *(f"{of}_{end}" if of else end for end in ("ci_low", "ci_high")))
+    text = with_interval(*(row[name] for name in names), signed=signed, near=near)
+    return text.replace(" [", f" {ROUGH}[") if is_set(row.get("approximate")) else text
+
+
+def is_set(flag: Any) -> bool:
+    """Whether a flag of a table is there and true; missing is not.
+
+    Examples
+    --------
+    >>> is_set(True), is_set(None), is_set(float("nan"))
+    (True, False, False)
+    """
+    return bool(pd.notna(flag)) and bool(flag)
+
+
+def p_text(p: float) -> str:
+    """Write a p-value; empty where there is none.
+
+    Examples
+    --------
+    >>> p_text(0.0123), p_text(0.0), p_text(float("nan"))
+    ('p 0.012', 'p < 0.001', '')
+    """
+    return "" if pd.isna(p) else "p < 0.001" if p < 0.001 else f"p {p:.{3 if p < 0.1 else 2}f}"
 
 
 _JOINERS = "\u200c\u200d\u200e\u200f"

@@ -109,6 +109,7 @@ def advantage(shared, log_p, log_q):
 
 RESOLUTION = 1e-2  # nats: shares of the gradient of models that differ by less are undefined
 WEIGHT = "gradient_squared_norm"
+SHARED = "shared_tokens"
 
 
 def gradient(log_p, log_q, p, mine, theirs):
@@ -127,8 +128,107 @@ def gradient(log_p, log_q, p, mine, theirs):
     return columns | {WEIGHT: length}
 
 
+def renormalised(log_p, mask):
+    """Probabilities on the masked tokens alone, 0 elsewhere; a row of nothing gives NaN."""
+    weights = np.where(mask, np.exp(log_p), 0.0)
+    with np.errstate(invalid="ignore"):
+        return weights / weights.sum(axis=1, keepdims=True)
+
+
+def divergence(first, second):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return xlogy_sum(first, np.log(first) - np.log(second))
+
+
+def symmetric(first, second):
+    middle = (first + second) / 2
+    return (divergence(first, middle) + divergence(second, middle)) / 2
+
+
+def overlaps(log_p, log_q, mine, theirs, orders, depth=32, persistence=0.9):
+    """Companions of the overlap ratio and of the masses."""
+    p, q, shared, union = np.exp(log_p), np.exp(log_q), mine & theirs, mine | theirs
+    own, others = (p * mine).sum(axis=1), (q * theirs).sum(axis=1)
+    depth = min(depth, p.shape[1])
+    common = [
+        (kept(orders[0], d, p.shape[1]) & kept(orders[1], d, p.shape[1])).sum(axis=1) / d for d in range(1, depth + 1)
+    ]
+    seen = sum((1 - persistence) * persistence**i * agreement for i, agreement in enumerate(common))
+    return {
+        "rank_biased_overlap": seen + common[-1] * persistence**depth,
+        "student_topk_mass": own,
+        "teacher_topk_mass": others,
+        "student_overlap_mass_ratio": (p * shared).sum(axis=1) / own,
+        "teacher_overlap_mass_ratio": (q * shared).sum(axis=1) / others,
+        "teachable_mass": (q * mine).sum(axis=1),
+        "jensen_shannon": symmetric(p, q),
+        "common_mass": np.minimum(p, q).sum(axis=1),
+        "bhattacharyya_coefficient": np.sqrt(renormalised(log_p, union) * renormalised(log_q, union)).sum(axis=1),
+    }
+
+
+def with_tail(log_p, mask):
+    """Probabilities on the masked tokens and, last, of all others, at least 1e-7."""
+    inside = np.where(mask, np.exp(log_p), 0.0)
+    return np.c_[inside, np.maximum(-np.expm1(-1e-7), 1 - inside.sum(axis=1))]
+
+
+def losses(log_p, log_q, mine, theirs):
+    """What trainers compute on k tokens, clamps included."""
+    p, q = np.exp(log_p), np.exp(log_q)
+    raw = xlogy_sum(p * mine, log_p - log_q)
+    low_p, low_q = np.maximum(log_p, -10.0), np.maximum(log_q, -10.0)
+    verl = (np.exp(low_q) * (low_q - low_p) * theirs).sum(axis=1)
+    low = ((np.minimum(log_p, log_q) < -10.0) & theirs).any(axis=1)
+    bar_p, bar_q = renormalised(log_p, mine), renormalised(log_q, mine)
+    masses = np.maximum((p * mine).sum(axis=1), (q * mine).sum(axis=1))
+    return {
+        "topk_reverse_kl": divergence(bar_p, bar_q),
+        "raw_topk_reverse_kl": raw,
+        "negative_topk_kl_rate": (raw < 0).astype(float),
+        "thunlp_topk_reverse_kl": raw / (p * mine).sum(axis=1),
+        "verl_topk_forward_kl": np.clip(verl, 0.0, 10.0),
+        "verl_negative_rate": (verl < 0).astype(float),
+        "verl_clamped_rate": (low | (verl < 0) | (verl > 10)).astype(float),
+        "trl_topk_reverse_kl": divergence(with_tail(log_p, mine), with_tail(log_q, mine)),
+        "trl_topk_forward_kl": divergence(with_tail(log_q, theirs), with_tail(log_p, theirs)),
+        "trl_topk_jensen_shannon": symmetric(bar_p, bar_q),
+        "trl_clamped_rate": (masses > np.exp(-1e-7)).astype(float),
+    }
+
+
+def other_advantages(log_p, log_q, mine, theirs):
+    """Other readings of the overlap-token advantage; NaN where nothing is shared."""
+    shared = mine & theirs
+    count = np.where(shared.any(axis=1), shared.sum(axis=1), np.nan)
+    low_p, low_q = np.maximum(log_p, -10.0), np.maximum(log_q, -10.0)
+    bar_p, bar_q = renormalised(log_p, shared), renormalised(log_q, shared)
+    with np.errstate(invalid="ignore"):
+        logs = np.log(np.maximum(bar_q, 1e-12)) - np.log(np.maximum(bar_p, 1e-12))
+        return {
+            "thunlp_overlap_token_advantage": (renormalised(log_p, mine) * (log_q - log_p) * shared).sum(axis=1)
+            / count,
+            "verl_overlap_token_advantage": (np.exp(low_q) * (low_p - low_q) * shared).sum(axis=1) / count,
+            "probe_overlap_token_advantage": (bar_p * logs).sum(axis=1) + 0 * count,
+            SHARED: shared.sum(axis=1).astype(float),
+        }
+
+
+def signal_to_noise(log_p, log_q, candidates):
+    """Signal and noise of one draw's gradient on the candidates, with the best baseline, in the Fisher metric."""
+    p, ratio = renormalised(log_p, candidates), log_p - log_q
+    rest = np.where(candidates, 1 - p, 0.0)
+    off = ratio - ((rest * ratio).sum(axis=1) / rest.sum(axis=1))[:, None]
+    both = (rest * off**2).sum(axis=1)
+    signal = (p * (off - (p * off).sum(axis=1)[:, None]) ** 2).sum(axis=1)
+    clear = (both >= 1e-6 * rest.sum(axis=1)) & (both - signal > 1e-9 * both)
+    return np.where(clear, signal / np.where(clear, both - signal, 1.0), np.nan)
+
+
 def weights_of(columns, name):
-    """What each state counts in a mean of column `name`: 1, or the squared length of its gradient."""
+    """What each state counts in a mean of column `name`: 1, the length of its gradient squared, or shared tokens."""
+    if name == "thunlp_overlap_token_advantage":
+        return columns[SHARED]
     return columns[WEIGHT] if name.endswith("gradient_ratio") else np.ones(len(columns[name]))
 
 
@@ -155,7 +255,13 @@ def measure(student_logits, teacher_logits, sampled, own, k, grid):
         "sampled_reverse_kl": np.where(own, log_p[rows, sampled] - log_q[rows, sampled], np.nan),
         "top1_agreement": (student_order[:, 0] == teacher_order[:, 0]).astype(float),
         **gradient(log_p, log_q, p, mine, theirs),
+        **overlaps(log_p, log_q, mine, theirs, (student_order, teacher_order)),
+        **losses(log_p, log_q, mine, theirs),
+        **other_advantages(log_p, log_q, mine, theirs),
+        "signal_to_noise": signal_to_noise(log_p, log_q, mine | theirs | (np.arange(vocabulary) == sampled[:, None])),
     }
+    agreed = np.abs(log_q[rows, sampled] - log_p[rows, sampled]) < 1e-4
+    columns["near_zero_advantage_rate"] = np.where(own, agreed.astype(float), np.nan)
     curve = {}
     for size in grid:
         of_student, of_teacher = kept(student_order, size, vocabulary), kept(teacher_order, size, vocabulary)
@@ -177,8 +283,29 @@ def near_tie(logprobs, order, k):
     return best[:, -2] - best[:, -1] < 2e-6 if best.shape[1] > k else np.zeros(len(best), dtype=bool)
 
 
+LEAST = 5  # prompts; fewer have no interval
+
+
+def half_width(moved, shares):
+    """Half of a 95 % interval from each prompt's part of the error and its share of what is counted; None below LEAST.
+
+    CR2 where prompts differ by effects u of variance share²: residuals (I - share 1ᵀ) u, each square divided by its own
+    variance in units of share²; t with the degrees of freedom of Bell and McCaffrey.
+    """
+    moved, shares = np.asarray(moved, dtype=float), np.asarray(shares, dtype=float)
+    if (shares > 0).sum() < LEAST:
+        return None
+    residual = np.eye(len(shares)) - np.outer(shares, np.ones(len(shares)))
+    covariance = (residual * shares**2) @ residual.T
+    with np.errstate(invalid="ignore"):
+        factor = np.where(shares > 0, shares / np.sqrt(np.diag(covariance)), 1.0)
+    kernel = factor[:, None] * covariance * factor
+    degrees = np.trace(kernel) ** 2 / (kernel**2).sum()
+    return float(np.sqrt(((factor * moved) ** 2).sum()) * student_t.ppf(0.975, degrees))
+
+
 def interval(values, prompts, weights=None):
-    """Weighted mean of defined values, and its 95 % interval: cluster-robust (CR1) variance by prompt, t with G - 1."""
+    """Weighted mean of defined values, and its 95 % interval clustered by prompt."""
     values, prompts = np.asarray(values, dtype=float), np.asarray(prompts)
     defined = ~np.isnan(values)
     x, g = values[defined], prompts[defined]
@@ -190,15 +317,9 @@ def interval(values, prompts, weights=None):
         return result
     mean = (w * x).sum() / w.sum()
     result["value"] = float(mean)
-    if len(labels) > 1:
-        total = 0.0
-        for label in labels:
-            inside, counts = x[g == label], w[g == label]
-            total += ((counts * inside).sum() - mean * counts.sum()) ** 2
-        error = np.sqrt(len(labels) / (len(labels) - 1) * total) / w.sum()
-        half = float(student_t.ppf(0.975, len(labels) - 1)) * error
-        result |= {"ci_low": float(mean - half), "ci_high": float(mean + half)}
-    return result
+    moved = [(w * (x - mean))[g == label].sum() / w.sum() for label in labels]
+    half = half_width(moved, [w[g == label].sum() / w.sum() for label in labels])
+    return result if half is None else result | {"ci_low": float(mean - half), "ci_high": float(mean + half)}
 
 
 def average(columns, prompts, rollouts):
@@ -206,7 +327,7 @@ def average(columns, prompts, rollouts):
     rollouts = np.asarray(rollouts)
     averaged = {}
     for name, values in columns.items():
-        if name == WEIGHT:
+        if name in (WEIGHT, SHARED):
             continue
         estimate = interval(values, prompts, weights_of(columns, name))
         estimate["n_states"] = estimate.pop("n")
@@ -320,7 +441,7 @@ def diversity(rollouts, sizes, most):
         value, without = statistic(pooled), [statistic(pooled - counts[prompt]) for prompt in sorted(counts)]
         groups = len(without)
         error = math.sqrt((groups - 1) / groups * sum((w - sum(without) / groups) ** 2 for w in without))
-        half = float(student_t.ppf(0.975, groups - 1)) * error
+        half = float(student_t.ppf(0.975, groups - 1)) * error if groups >= LEAST else math.nan
         total = sum(pooled.values())
         rows[metric] = {
             "value": value, "ci_low": value - half, "ci_high": value + half, "n_states": total, "n_rollouts": having,
@@ -373,16 +494,17 @@ def contrast(samples, weights):
     result = {"value": None, "ci_low": None, "ci_high": None, "n_prompts": len(shared)}
     if not shared:
         return result
-    value, moved = 0.0, np.zeros(len(shared))
+    value, moved, counted = 0.0, np.zeros(len(shared)), np.zeros(len(shared))
     for (values, prompts, counts), weight in zip(sides, weights, strict=True):
         kept_rows = np.isin(prompts, shared) & ~np.isnan(values)
         x, g, w = values[kept_rows], prompts[kept_rows], counts[kept_rows]
         mean = (w * x).sum() / w.sum()
         value += weight * mean
         moved += [weight * (w * (x - mean))[g == prompt].sum() / w.sum() for prompt in shared]
-    error = math.sqrt(len(shared) / (len(shared) - 1) * float((moved**2).sum()))
-    half = float(student_t.ppf(0.975, len(shared) - 1)) * error
-    return {"value": value, "ci_low": value - half, "ci_high": value + half, "n_prompts": len(shared)}
+        counted += [abs(weight) * w[g == prompt].sum() / w.sum() for prompt in shared]
+    half = half_width(moved, counted / sum(map(abs, weights)))
+    ends = {} if half is None else {"ci_low": value - half, "ci_high": value + half}
+    return result | {"value": value} | ends
 
 
 PARTS = {"on_policy_change": (-1, 0, 1), "policy_change": (-1, 1, 0), "state_change": (0, -1, 1)}
@@ -393,7 +515,7 @@ def split(columns, first, entry):
     places = [(first["label"], "start"), (entry["label"], "start"), (entry["label"], "on-policy")]
     rows = []
     for metric in columns[places[0]][0]:
-        if metric == WEIGHT:
+        if metric in (WEIGHT, SHARED):
             continue
         samples = [
             (columns[place][0][metric], columns[place][1], weights_of(columns[place][0], metric)) for place in places

@@ -23,6 +23,7 @@ OUTCOMES = {
     "unigram_entropy",
 }  # fmt: skip
 PARTS = ("on_policy_change", "policy_change", "state_change")
+OF_OWN_SAMPLES = ("sampled_reverse_kl", "near_zero_advantage_rate")
 COUNTS = ("n_states", "n_rollouts", "n_prompts")
 
 pytestmark = pytest.mark.slow
@@ -98,11 +99,11 @@ def test_only_sampled_quantities_are_undefined_and_only_off_policy(both):
     empty = {(r["step"], r["states"], r["metric"]) for r in report["summary"] if r["value"] is None}
     steps = {r["step"] for r in report["summary"]} - {0}
     assert {(s, states, metric) for s, states, metric in empty if metric != "accuracy"} == {
-        *((step, "start", "sampled_reverse_kl") for step in steps),
-        *((step, "teacher", "sampled_reverse_kl") for step in {*steps, 0}),
+        *((step, "start", name) for step in steps for name in OF_OWN_SAMPLES),
+        *((step, "teacher", name) for step in {*steps, 0} for name in OF_OWN_SAMPLES),
     }
     for row in report["summary"]:
-        if row["metric"] == "sampled_reverse_kl" and row["value"] is None:
+        if row["metric"] in OF_OWN_SAMPLES and row["value"] is None:
             assert row["n_states"] == 0
             assert row["n_undefined"] > 0
 
@@ -146,7 +147,7 @@ def test_the_numbers_are_worth_comparing(both):
     report, _ = both
     table = keyed(report["summary"], "step", "states", "metric")
     last = max(r["step"] for r in report["summary"])
-    for name in METRIC_NAMES:
+    for name in set(METRIC_NAMES) - {"trl_clamped_rate"}:  # no state of these runs is that sharp
         values = [r["value"] for r in report["summary"] if r["metric"] == name and r["value"] is not None]
         assert max(values) - min(values) > 10 * TOLERANCE, name
     first_row, last_row = table[0, "on-policy", "reverse_kl"], table[last, "on-policy", "reverse_kl"]

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,9 +20,11 @@ import tiny_run as tiny
 from rich.console import Console
 from typer.testing import CliRunner
 
+import opd_diag
 from opd_diag import cli
 from opd_diag.cli import terminal
 from opd_diag.errors import ModelError
+from opd_diag.replay.selftests import load_selftests
 
 DATA = Path(__file__).parents[2] / "data"
 PROGRAM = Path(sys.executable).with_name("opd-diag")
@@ -77,10 +80,13 @@ def test_report_prints_headline_verdicts_and_page(tiny_run, out, without_pages):
     lines = result.stdout.splitlines()
     stored = json.loads((out / "report.json").read_text())
     assert lines[0] == f"run: {stored['headline']['title']}"
-    for line, verdict in zip(lines[1:9], stored["verdicts"], strict=True):
+    assert lines[1].startswith("self-tests: ")
+    alarms_come_first = ["fail", "warn", "unknown", "pass"].index
+    expected = sorted(stored["verdicts"], key=lambda verdict: alarms_come_first(verdict["status"]))
+    for line, verdict in zip(lines[2:-1], expected, strict=True):
         status, name, evidence = line.split(maxsplit=2)
         assert (status, name, evidence) == (verdict["status"], verdict["name"], verdict["evidence"])
-    assert lines[9:] == [f"page: {out / 'report.html'}"]
+    assert lines[-1] == f"page: {out / 'report.html'}"
 
 
 def test_the_plan_comes_before_the_work(tiny_run, out, without_pages):
@@ -166,17 +172,21 @@ def test_progress_off_a_terminal_is_plain_lines(tiny_run, out, without_pages):
     lines = reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30").stderr.splitlines()
     assert ESCAPE not in "".join(lines)
     assert all("\r" not in line for line in lines)
-    told = [re.sub(r"[\d.]+ s$", "T", line) for line in lines[15:-6]]
-    tokens = re.search(r": ([\d,]+) in", told[2])[1]
+    told = [
+        re.sub(r"[\d.]+ s$", "T", line)
+        for line in lines[15:]
+        if ": " in line and line.startswith(("step", "teacher: "))
+    ]
+    tokens = next(re.search(r": ([\d,]+) in", line)[1] for line in told if "scoring on-policy" in line)
     assert told[0] == "teacher: sampling responses: 16 in T"
-    assert [t.split(": ")[:2] for t in told] == [
-        ["teacher", "sampling responses"], ["step 0", "sampling responses"],
-        ["step 0", "scoring on-policy states, tokens"], ["step 0", "scoring teacher states, tokens"],
-        ["step 0", "precision floor, batch shapes, tokens"], ["step 0", "precision floor, precisions, tokens"],
-        ["teacher", "precision floor, batch shapes, tokens"], ["teacher", "precision floor, precisions, tokens"],
-        ["step 30", "sampling responses"],
-        ["step 30", "scoring on-policy states, tokens"], ["step 30", "scoring start states, tokens"],
-        ["step 30", "scoring teacher states, tokens"],
+    tests = [f"self-tests, {what}, tokens" for what in ("first pass", "second pass", "as its own teacher")]
+    floor = [f"precision floor, {what}, tokens" for what in ("batch shapes", "precisions")]
+    scored = {s: [f"scoring {s} states, tokens", f"fits on {s} states"] for s in ("on-policy", "start", "teacher")}
+    assert [": ".join(line.split(": ")[:2]) for line in told if "in T" in line] == [
+        "teacher: sampling responses", "step 0: sampling responses",
+        *(f"step 0: {what}" for what in (*tests, *floor)), *(f"teacher: {what}" for what in floor),
+        *(f"step 0: {what}" for what in (*scored["on-policy"], *scored["teacher"])),
+        "step 30: sampling responses", *(f"step 30: {what}" for s in scored for what in scored[s]),
     ]  # fmt: skip
     assert int(tokens.replace(",", "")) > 100
 
@@ -202,10 +212,10 @@ def test_a_second_run_says_the_same(tiny_run, out, without_pages):
     ("fail_on", "code"), [(None, 0), ("never", 0), ("fail", 0), ("warn", 1), ("unknown", 1)], ids=str
 )
 def test_fail_on(tiny_run, finished, tmp_path, without_pages, fail_on, code):
-    """The verdicts of the tiny run are pass and warn."""
+    """The verdicts of the tiny run are pass, warn and unknown."""
     shutil.copytree(finished, tmp_path / "out")
     stored = json.loads((finished / "report.json").read_text())
-    assert {v["status"] for v in stored["verdicts"]} == {"pass", "warn"}
+    assert {v["status"] for v in stored["verdicts"]} == {"pass", "warn", "unknown"}
     words = [] if fail_on is None else ["--fail-on", fail_on]
     result = invoke("report", tiny_run.run_dir, "--out", tmp_path / "out", "--quiet", *words)
     assert result.exit_code == code
@@ -481,26 +491,43 @@ def test_check_prints_the_verdicts_of_the_report(finished):
     result = invoke("check", finished)
     assert result.exit_code == 0
     assert result.stderr == ""
-    stored = json.loads((finished / "report.json").read_text())["verdicts"]
-    assert [line.split(maxsplit=2) for line in result.stdout.splitlines()] == [
-        [v["status"], v["name"], v["evidence"]] for v in stored
-    ]
+    stored = json.loads((finished / "report.json").read_text())
+    asked, *lines = result.stdout.splitlines()
+    assert asked.startswith("self-tests: ")
+    assert sum(int(n) for n in re.findall(r"\d+", asked)) == len(stored["selftests"]) > 0
+    urgency = ["fail", "warn", "unknown", "pass"]
+    expected = sorted(stored["verdicts"], key=lambda v: urgency.index(v["status"]))
+    assert [line.split(maxsplit=2)[:2] for line in lines] == [[v["status"], v["name"]] for v in expected]
+    for line, verdict in zip(lines, expected, strict=True):
+        seen = verdict["evidence"].split("; ")[0] if verdict["status"] == "pass" else verdict["evidence"]
+        assert line.split(maxsplit=2)[2] == seen
 
 
-@pytest.mark.parametrize(
-    ("limits", "fail_on", "code"),
-    [
-        ("", "fail", 0), ("", "warn", 1), ("", "unknown", 1), ("", "never", 0),
-        ("prompts = 9", "fail", 0), ("prompts = 9", "warn", 0), ("prompts = 9", "unknown", 1),
-        ("shared_mass = 0.01\naccuracy_change = 0.5", "warn", 1),
-    ],
-)  # fmt: skip
-def test_check_holds_values_against_other_thresholds(finished, tmp_path, limits, fail_on, code):
+FAILING = {
+    "never": set(), "fail": {"fail"}, "warn": {"fail", "warn"}, "unknown": {"fail", "warn", "unknown"},
+}  # fmt: skip
+TIGHT = "shared_mass = 0.01\naccuracy_change = 0.5"
+
+
+def answers(finished, limits):
+    """What verdicts and self-tests say under other thresholds: status and evidence by the name of their test case."""
+    verdicts = opd_diag.check(finished, thresholds=tomllib.loads(limits))
+    tests = load_selftests(finished)
+    return {v.name: (v.status, v.evidence) for v in verdicts} | {
+        f"{t.name} ({t.model})": (t.status, t.evidence) for t in tests
+    }
+
+
+@pytest.mark.parametrize("limits", ["", "prompts = 9", TIGHT])
+@pytest.mark.parametrize("fail_on", list(FAILING))
+def test_check_holds_values_against_other_thresholds(finished, tmp_path, limits, fail_on):
     (tmp_path / "limits.toml").write_text(limits)
     result = invoke("check", finished, "--thresholds", tmp_path / "limits.toml", "--fail-on", fail_on)
-    assert result.exit_code == code, result.stdout
+    said = {status for status, _ in answers(finished, limits).values()}
+    assert result.exit_code == bool(said & FAILING[fail_on]), result.stdout
     if "prompts" in limits:
-        assert all(line.startswith("unknown") for line in result.stdout.splitlines())
+        statuses = dict(line.split()[1::-1] for line in result.stdout.splitlines()[1:])
+        assert {statuses[name] for name in ("alignment_on_policy", "accuracy", "shared_mass")} == {"unknown"}
 
 
 def test_a_folder_that_may_not_be_read_is_one_sentence(tiny_run, out, monkeypatch):
@@ -513,27 +540,49 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(tiny_run, out, monkeypatc
     assert result.stderr.splitlines() == ["error: /secret/prompts.jsonl may not be read. Ask for the permission."]
 
 
-@pytest.mark.parametrize(
-    ("limits", "fail_on", "failures", "skipped"),
-    [("", "fail", 0, 0), ("", "warn", 3, 0), ("prompts = 9", "fail", 0, 8), ("prompts = 9", "unknown", 8, 0)],
-)
-def test_check_writes_junit(finished, tmp_path, limits, fail_on, failures, skipped):
+@pytest.mark.parametrize("limits", ["", "prompts = 9"])
+@pytest.mark.parametrize("fail_on", ["fail", "warn", "unknown"])
+def test_check_writes_junit(finished, tmp_path, limits, fail_on):
     (tmp_path / "limits.toml").write_text(limits)
     words = ["--thresholds", tmp_path / "limits.toml", "--fail-on", fail_on, "--junit", tmp_path / "ci" / "junit.xml"]
     result = invoke("check", finished, *words)
     suite = ElementTree.parse(tmp_path / "ci" / "junit.xml").getroot()
-    assert suite.tag == "testsuite"
+    expected = answers(finished, limits)
+    failed = [name for name, (status, _) in expected.items() if status in FAILING[fail_on]]
+    skipped = [n for n, (status, _) in expected.items() if status == "unknown" and n not in failed]
     assert {n: suite.get(n) for n in ("name", "tests", "failures", "errors", "skipped")} == {
-        "name": "out", "tests": "8", "failures": str(failures), "errors": "0", "skipped": str(skipped),
+        "name": "out", "tests": str(len(expected)), "failures": str(len(failed)), "errors": "0",
+        "skipped": str(len(skipped)),
     }  # fmt: skip
-    cases = suite.findall("testcase")
-    lines = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
-    assert [c.get("name") for c in cases] == [name for _, name, _ in lines]
-    for case, (status, _, evidence) in zip(cases, lines, strict=True):
-        assert case.find("system-out").text == f"{status}: {evidence}"
-    assert len(suite.findall("testcase/failure")) == failures
-    assert len(suite.findall("testcase/skipped")) == skipped
-    assert result.exit_code == (1 if failures else 0)
+    assert {c.get("name"): c.find("system-out").text for c in suite} == {
+        name: f"{status}: {evidence}" for name, (status, evidence) in expected.items()
+    }
+    assert [c.get("name") for c in suite if c.find("failure") is not None] == failed
+    assert [c.get("name") for c in suite if c.find("skipped") is not None] == skipped
+    assert result.exit_code == (1 if failed else 0)
+    assert len(skipped if fail_on != "unknown" else failed) > 3 or not limits
+
+
+def test_a_failed_self_test_fails_the_check(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / ".opd-diag.json").unlink()  # its checksums are of what was there
+    stored = json.loads((out / "selftest.json").read_text())
+    stored["tests"][0] |= {
+        "status": "fail",
+        "evidence": "It fits best shifted by 1.",
+        "advice": "Look at the template.",
+    }
+    (out / "selftest.json").write_text(json.dumps(stored))
+    result = invoke("check", out, "--junit", tmp_path / "junit.xml")
+    assert result.exit_code == 1
+    test = f"{stored['tests'][0]['name']} ({stored['tests'][0]['model']})"
+    said = "It fits best shifted by 1. Look at the template."
+    assert result.stdout.startswith(f"self-test failed: {test}: {said}\n")
+    failed = [
+        c.get("name") for c in ElementTree.parse(tmp_path / "junit.xml").getroot() if c.find("failure") is not None
+    ]
+    assert test in failed
+    assert invoke("check", out, "--fail-on", "never").exit_code == 0
 
 
 def test_check_changes_nothing_but_the_file_asked_for(finished, tmp_path):

@@ -1,4 +1,7 @@
-"""Tables of a made-up run, with the schemas of opd_diag.tables: five checkpoints, two state sets."""
+"""Tables of a made-up run, with the schemas of opd_diag.tables: five checkpoints, two state sets.
+
+Metrics of the catalogue that are not named here get values their bounds allow.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from opd_diag.plots.quantities import FIT_QUANTITIES, RESPONSE_QUANTITIES
 from opd_diag.records.settings import CURVE_GRID
-from opd_diag.tables.catalogue import BY_NAME, CATALOGUE
+from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, Metric
 from opd_diag.tables.diversity import DIVERSITY
 from opd_diag.tables.floors import with_floors
-from opd_diag.tables.responses import OUTCOMES, RESPONSE_METRICS
+from opd_diag.tables.responses import OUTCOMES
 from opd_diag.tables.split import SPLIT_COLUMNS
 
 CONCENTRATION_COLUMNS = (
@@ -41,7 +45,31 @@ START_AND_END = {
     "distinct_trigram_ratio": (0.95, 0.93),
     "unigram_entropy": (4.9, 4.6),
     "teacher_state_coverage": (0.58, 0.83),
+    "top_advantage_share": (0.21, 0.34),
+    "reward_auroc": (0.55, 0.61),
+    "compression_ratio": (2.4, 2.1),
+    "cycle_ratio": (0.11, 0.01),
+    "repetition_rate": (0.09, 0.0),
+    "student_stop_probability_at_stops": (0.62, 0.95),
+    "teacher_stop_probability_at_stops": (0.33, 0.91),
+    "student_stop_probability_after_answers": (0.4, 0.9),
+    "teacher_stop_probability_after_answers": (0.88, 0.9),
+    "student_stop_probability_at_truncation": (0.001, 0.002),
+    "teacher_stop_probability_at_truncation": (0.01, 0.01),
+    "fitted_temperature": (1.31, 1.04),
+    "reverse_kl_after_temperature": (1.7, 0.3),
+    "gradient_coherence": (0.21, 0.05),
 }
+
+
+def between_bounds(metric: Metric) -> tuple[float, float]:
+    if np.isfinite(metric.low) and np.isfinite(metric.high):
+        width = metric.high - metric.low
+        return metric.low + 0.4 * width, metric.low + 0.7 * width
+    return (-0.21, -0.02) if metric.high == 0 else (0.9, 0.4)
+
+
+START_AND_END |= {m.name: between_bounds(m) for m in CATALOGUE if m.name not in START_AND_END}
 OF_TEACHER = {
     "accuracy": 0.91,
     "truncation_rate": 0.0,
@@ -49,6 +77,9 @@ OF_TEACHER = {
     "distinct_bigram_ratio": 0.73,
     "distinct_trigram_ratio": 0.92,
     "unigram_entropy": 4.7,
+    "compression_ratio": 2.2,
+    "cycle_ratio": 0.0,
+    "repetition_rate": 0.0,
 }
 """What is known of the teacher's responses, whatever the checkpoint."""
 EQUAL_STATES_SHARE = {"healthy": 0.8, "collapse": -0.5}
@@ -108,10 +139,10 @@ class SyntheticRun:
         rows = []
         for i, states in self._every():
             for metric in START_AND_END:
-                of_responses = metric in RESPONSE_METRICS
+                of_responses = metric in RESPONSE_QUANTITIES
                 if of_responses and states != "on-policy" and not (states == "teacher" and metric in OF_TEACHER):
                     continue
-                on_policy_only = metric == "sampled_reverse_kl" and states != "on-policy"
+                on_policy_only = metric in BY_NAME and BY_NAME[metric].on_policy_only and states != "on-policy"
                 value = float("nan") if on_policy_only else self.level(metric, states, i)
                 half = self.half_width(metric, value)
                 rows.append(
@@ -122,6 +153,8 @@ class SyntheticRun:
                     | {"bound_low": float("nan"), "bound_high": float("nan")}
                     | self.counts
                     | {"n_undefined": self.counts["n_states"] if on_policy_only else 3}
+                    | {"n_effective": 9.0 * self.prompts, "approximate": self.prompts < 20}
+                    | {"band_low": value - 1.4 * half, "band_high": value + 1.4 * half}
                 )
         return with_floors(typed(pd.DataFrame(rows)), None)
 
@@ -162,8 +195,9 @@ class SyntheticRun:
         for a, b in [(0, later) for later in range(1, len(self.steps))]:
             for states in self.state_sets:
                 for metric in START_AND_END:
-                    if metric in RESPONSE_METRICS and states != "on-policy":
+                    if metric in RESPONSE_QUANTITIES and states != "on-policy":
                         continue
+                    primary = metric in BY_NAME and BY_NAME[metric].primary
                     value = self.level(metric, states, b) - self.level(metric, states, a)
                     half = 0.8 * self.half_width(metric, self.level(metric, states, b))
                     rows.append(
@@ -172,10 +206,13 @@ class SyntheticRun:
                         | {"teacher": "teacher", "states": states, "metric": metric}
                         | {"k": k_of(metric)}
                         | {"value": value, "ci_low": value - half, "ci_high": value + half}
-                        | {"n_prompts": self.prompts}
+                        | {"n_prompts": self.prompts, "n_states": self.prompts * 80, "p_value": 0.0004}
+                        | {"p_adjusted": 0.0123 if primary else float("nan"), "approximate": self.prompts < 20}
+                        | {"depends_on_average": metric == "forward_kl" and states == "on-policy"}
                     )
         columns = ["from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k", "value",
-                   "ci_low", "ci_high", "n_prompts"]  # fmt: skip
+                   "ci_low", "ci_high", "n_prompts", "n_states", "p_value", "p_adjusted", "approximate",
+                   "depends_on_average"]  # fmt: skip
         return typed(pd.DataFrame(rows, columns=columns))
 
     def _split(self) -> pd.DataFrame:
@@ -188,7 +225,7 @@ class SyntheticRun:
                 )
                 parts = {"on_policy_change": whole, "policy_change": policy, "state_change": whole - policy}
                 for part, value in (parts | ({"order_difference": 0.1 * policy} if both else {})).items():
-                    value = float("nan") if metric == "sampled_reverse_kl" else value
+                    value = float("nan") if BY_NAME[metric].on_policy_only else value
                     half = 0.8 * self.half_width(metric, value)
                     rows.append(
                         {"from_step": self.keys(0, "start")["step"], "from_label": self.labels[0]}
@@ -229,4 +266,6 @@ def aggregation_of(metric: str) -> str:
         return BY_NAME[metric].aggregation
     if metric in OUTCOMES:
         return "rollout mean"
+    if metric in FIT_QUANTITIES:
+        return "subsample"
     return "pooled" if metric in DIVERSITY else "state mean"

@@ -6,12 +6,18 @@ import pytest
 from matplotlib.figure import Figure
 
 from opd_diag.errors import InputError
-from opd_diag.plots import alignment_grid, metric_by_step, quantity
+from opd_diag.plots import alignment_grid, has_bands, metric_by_step, quantity
 from opd_diag.plots.style import STATE_STYLES
+from plots.synthetic_run import SyntheticRun
 
 
 def line_named(ax, name):
     return next(line for line in ax.lines if line.get_label() == name)
+
+
+def named(ax):
+    """The lines of state sets; outlines of bands have no name."""
+    return [line for line in ax.lines if not line.get_label().startswith("_")]
 
 
 def drawn(ax) -> None:
@@ -40,7 +46,7 @@ def test_bands_reach_from_one_end_of_the_interval_to_the_other(run):
 
 
 def test_state_sets_differ_in_colour_marker_and_dashes(run):
-    own, start = metric_by_step(run.summary, "overlap_ratio").lines
+    own, start = named(metric_by_step(run.summary, "overlap_ratio"))
     assert own.get_color() != start.get_color()
     assert own.get_marker() != start.get_marker()
     assert own.get_linestyle() != start.get_linestyle()
@@ -67,9 +73,9 @@ def test_four_sets_differ_in_colour_marker_and_dashes():
     from plots.synthetic_run import SyntheticRun
 
     ax = metric_by_step(SyntheticRun(state_sets=list(STATE_STYLES)).summary, "reverse_kl")
-    assert [line.get_label() for line in ax.lines] == [style.name for style in STATE_STYLES.values()]
+    assert [line.get_label() for line in named(ax)] == [style.name for style in STATE_STYLES.values()]
     for looks in (lambda line: line.get_color(), lambda line: line.get_marker(), lambda line: line.get_linestyle()):
-        assert len({looks(line) for line in ax.lines}) == 4
+        assert len({looks(line) for line in named(ax)}) == 4
     drawn(ax)
 
 
@@ -77,8 +83,8 @@ def test_responses_of_the_teacher_stand_beside_the_checkpoints():
     from plots.synthetic_run import SyntheticRun
 
     ax = metric_by_step(SyntheticRun(state_sets=("on-policy", "start", "teacher")).summary, "unigram_entropy")
-    assert [line.get_label() for line in ax.lines] == ["own responses", "teacher's responses"]
-    assert len(set(ax.lines[1].get_ydata())) == 1
+    assert [line.get_label() for line in named(ax)] == ["own responses", "teacher's responses"]
+    assert len(set(named(ax)[1].get_ydata())) == 1
     drawn(ax)
 
 
@@ -114,7 +120,7 @@ def test_one_checkpoint_has_points_and_upright_intervals(one_checkpoint):
 
 def test_one_prompt_has_no_band(one_prompt):
     ax = metric_by_step(one_prompt.summary, "reverse_kl")
-    assert len(ax.lines) == 2
+    assert len(named(ax)) == 2
     assert not ax.collections
     drawn(ax)
 
@@ -162,3 +168,24 @@ def test_legend_hides_neither_data_nor_labels(which, request):
     assert ax.get_legend().get_window_extent().y1 < min(t.get_window_extent().y0 for t in ax.get_xticklabels())
     assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0
     assert ax.get_legend().get_window_extent().y1 < ax.xaxis.label.get_window_extent().y0
+
+
+def test_a_band_that_holds_for_all_checkpoints_is_a_thin_outline():
+    summary = SyntheticRun().summary
+    ax = metric_by_step(summary, "reverse_kl")
+    rows = summary[(summary["metric"] == "reverse_kl") & (summary["states"] == "on-policy")]
+    outlines = [line for line in ax.lines if line.get_label() == "_band"]
+    assert len(outlines) == 4  # two ends on each of two state sets
+    assert list(outlines[0].get_ydata()) == list(rows["band_low"])
+    assert list(outlines[1].get_ydata()) == list(rows["band_high"])
+    assert all(line.get_linewidth() < 1 for line in outlines)
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"own states", "start's states"}
+    assert has_bands(summary)
+
+
+def test_without_bands_there_is_no_outline():
+    summary = SyntheticRun().summary
+    for bare in (summary.drop(columns=["band_low", "band_high"]), summary.assign(band_low=np.nan, band_high=np.nan)):
+        assert not [line for line in metric_by_step(bare, "reverse_kl").lines if line.get_label() == "_band"]
+        assert not has_bands(bare)
+    assert not has_bands(SyntheticRun(steps=[40]).summary)

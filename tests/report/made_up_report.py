@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pandas as pd
 from plots.synthetic_run import SyntheticRun
 
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import Provenance, Rollout
+from opd_diag.records.selftest import SelfTest
 from opd_diag.records.settings import Settings
 from opd_diag.records.verdict import Verdict
 from opd_diag.report import Report
 from opd_diag.tables.assembled import Tables
+from opd_diag.tables.baselines import OVERLAPS, baseline_rows
 from opd_diag.tables.floors import with_floors
 from opd_diag.verdicts.headline import Headline
 
@@ -71,6 +74,64 @@ FALSE_SUCCESS = Verdict(
     "on own states, 2.1 → 3.0 at the start's; forward KL 1.2 → 4.0 on the teacher's states; 32 prompts.",
     "Do not believe the curves on own states.", "Ours; arXiv 2604.13016, section 4.1",
 )  # fmt: skip
+
+
+SELFTESTS = [
+    SelfTest("self_teacher", "step 0", "pass", 2e-8, 1e-4, "As its own teacher its reverse KL is 2e-08 nats.", ""),
+    SelfTest("shift", "teacher <b>", "pass", 0.0, 0.0, "It fits best unshifted: 0.52 nats, 6.1 at a shift by 1.", ""),
+    SelfTest("logprobs", "step 0", "unknown", NAN, NAN, "No log-probabilities were recorded.", ""),
+]
+FAILED_SELFTEST = SelfTest(
+    "shift",
+    "step 100",
+    "fail",
+    1.0,
+    0.0,
+    "It fits best shifted by 1: 0.5 nats, 6.1 unshifted.",
+    "Look at the template.",
+)
+
+
+def baselines_of(run: SyntheticRun) -> pd.DataFrame:
+    """Chance, shuffled teacher and other precision on every state set."""
+    levels = {"chance": 0.03, "shuffled teacher": 0.25, "other precision": 0.999}
+    rows = [
+        run.keys(i, states)
+        | {"metric": metric, "k": 16, "baseline": baseline, "value": value, "n_states": 2560, "n_prompts": 32}
+        | {"ci_low": value - 0.02 if baseline == "shuffled teacher" else NAN}
+        | {"ci_high": value + 0.02 if baseline == "shuffled teacher" else NAN}
+        for i in range(len(run.steps))
+        for states in run.state_sets
+        for metric in OVERLAPS
+        for baseline, value in levels.items()
+    ]
+    return baseline_rows(pd.DataFrame(rows))
+
+
+def strata_of(run: SyntheticRun) -> pd.DataFrame:
+    """By correctness and by group, on own states of the last checkpoint."""
+    levels = [("is_correct", "True"), ("is_correct", "False"), *(("group", f"g{i}") for i in range(8))]
+    rows = [
+        run.keys(len(run.steps) - 1, "on-policy")
+        | {"by": by, "level": level, "metric": metric, "k": pd.NA, "aggregation": "token mean"}
+        | {"value": 0.1 + 0.01 * i, "ci_low": 0.05, "ci_high": 0.3, "n_states": 400, "n_rollouts": 20 + i}
+        | {"n_prompts": 9, "n_undefined": 0}
+        for i, (by, level) in enumerate(levels)
+        for metric in ("overlap_ratio", "reverse_kl")
+    ]
+    return pd.DataFrame(rows)
+
+
+def averages_of(run: SyntheticRun) -> pd.DataFrame:
+    """Means of forward KL that do not agree."""
+    rows = [
+        run.keys(i, "on-policy")
+        | {"metric": "forward_kl", "k": pd.NA, "average": average, "value": start + slope * i, "ci_low": 0.0}
+        | {"ci_high": 9.0, "n_states": 2560, "n_rollouts": 64, "n_prompts": 32}
+        for i in range(len(run.steps))
+        for average, start, slope in (("token", 2.0, -0.25), ("rollout", 2.0, 0.1), ("prompt", 2.0, 0.125))
+    ]
+    return pd.DataFrame(rows)
 
 
 def rollout(index: int, label: str, text: str, **options) -> Rollout:
@@ -146,8 +207,9 @@ def with_precision_floors(report: Report) -> Report:
 def made_up_report(out_dir: Path, kind: str = "healthy", **options) -> Report:
     run = SyntheticRun(kind, **({"state_sets": ("on-policy", "start", "teacher")} | options))
     tables = Tables(
-        run.states, run.states.iloc[:0], run.summary, run.concentration, run.depth, run.differences, split=run.split
-    )
+        run.states, run.states.iloc[:0], run.summary, run.concentration, run.depth, run.differences, split=run.split,
+        averages=averages_of(run), baselines=baselines_of(run), strata=strata_of(run),
+    )  # fmt: skip
     found = [
         Checkpoint(label, step, Path(f"/runs/new/checkpoint-{step}"), "full")
         for label, step in zip(run.labels, run.steps, strict=True)
@@ -167,4 +229,5 @@ def made_up_report(out_dir: Path, kind: str = "healthy", **options) -> Report:
         tables=tables,
         excerpts=excerpts_of(run.labels[0], run.labels[-1]),
         notes=["step 60 is broken and was left out.", f"A label with {HOSTILE[:60]}"],
+        selftests=SELFTESTS,
     )

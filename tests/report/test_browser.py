@@ -77,7 +77,7 @@ def test_wide_tables_scroll_in_their_own_box(open_page):
 
 
 def test_no_column_of_the_changes_is_cut_off_on_a_desk(open_page):
-    box = open_page(1280).locator("#differences .scroll")
+    box = open_page(1280).locator("#differences .scroll").first
     assert box.evaluate("e => e.scrollWidth - e.clientWidth") <= 1
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from opd_diag.report import figures
 from opd_diag.report.figures import draw_figures
 
 from .made_up_report import made_up_report
@@ -29,3 +30,18 @@ def test_the_gradient_has_a_picture_on_each_state_set(drawn):
     assert {panel.term for panel in row} == {"shared_gradient_ratio"}
     assert all(panel.reading.startswith("Of the gradient's squared length, shared tokens get") for panel in row)
     assert len({panel.svg for panel in row}) == 3
+
+
+def test_positions_that_few_responses_reach_do_not_set_the_scale(monkeypatch):
+    """Unless there are no others: then they are all there is to see."""
+    drawn = []
+    monkeypatch.setattr(figures.plots, "metric_by_depth", lambda depth, *_, **__: drawn.append(depth))
+    monkeypatch.setattr(figures, "svg_of", lambda _: "")
+    depth = made_up_report(Path("unused")).tables.depth
+    few = depth.assign(n_rollouts=figures.FEWEST_ROLLOUTS - 1)
+    late = depth["depth_low"] == depth["depth_low"].max()
+    list(figures._depth(depth.assign(n_rollouts=depth["n_rollouts"].mask(late, 1)), "start", {}))
+    assert drawn[0]["n_rollouts"].min() >= figures.FEWEST_ROLLOUTS
+    assert len(drawn[0]) < len(depth)
+    list(figures._depth(few, "start", {}))
+    assert len(drawn[-1]) == len(depth)

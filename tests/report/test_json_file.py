@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
 import jsonschema
+import pandas as pd
 import pytest
 
 from opd_diag.errors import StoreError
 from opd_diag.report import load_report_json
-from opd_diag.report.json_file import report_record, report_schema
+from opd_diag.report.json_file import records, report_record, report_schema
 from opd_diag.tables.concentration import CONCENTRATION_COLUMNS as TABLE_CONCENTRATION_COLUMNS
 from opd_diag.tables.summary import SUMMARY_COLUMNS as TABLE_SUMMARY_COLUMNS
 from report.made_up_report import with_precision_floors
@@ -62,6 +64,43 @@ def test_a_report_without_floors_is_valid_too(record, validator):
     assert list(validator.iter_errors(old)) == []
 
 
+def test_what_came_later_is_there_and_may_be_missing(record, report, validator):
+    """The first version of the format had none of it; reports that were written then are valid and load."""
+    assert [t["status"] for t in record["selftests"]] == ["pass", "pass", "unknown"]
+    assert record["selftests"][2]["value"] is None
+    assert {row["baseline"] for row in record["baselines"]} == {"chance", "shuffled teacher", "other precision"}
+    assert len(record["differences"]) == len(report.tables.differences)
+    assert {row["p_adjusted"] for row in record["differences"]} == {0.0123, None}
+    assert [row["average"] for row in record["averages"]][:3] == ["token", "rollout", "prompt"]
+    assert {row["by"] for row in record["strata"]} == {"is_correct", "group"}
+    assert {v["caution"] for v in record["verdicts"]} == {""}
+    old = copy.deepcopy(record)
+    for name in ("selftests", "differences", "averages", "baselines", "strata"):
+        del old[name]
+    for row in old["summary"]:
+        for name in ("n_effective", "approximate", "band_low", "band_high"):
+            row.pop(name, None)
+    for verdict in old["verdicts"]:
+        del verdict["caution"]
+    assert list(validator.iter_errors(old)) == []
+
+
+def test_empty_tables_are_empty_lists(report, validator):
+    bare = {name: pd.DataFrame() for name in ("averages", "baselines", "strata", "differences")}
+    tables = dataclasses.replace(report.tables, **bare)
+    found = json.loads(json.dumps(report_record(dataclasses.replace(report, tables=tables, selftests=()))))
+    assert all(found[name] == [] for name in (*bare, "selftests"))
+    assert list(validator.iter_errors(found)) == []
+
+
+@pytest.mark.parametrize("columns", [["band_low"], ["floor", "within_floor"]])
+def test_columns_that_a_table_made_by_hand_lacks_are_null(report, columns):
+    wanted = list(report.tables.summary.columns)
+    found = records(report.tables.summary.drop(columns=columns), wanted)
+    assert {row[name] for row in found for name in columns} == {None}
+    assert list(found[0]) == wanted
+
+
 def test_undefined_is_null(record, report):
     rows = [r for r in record["summary"] if r["metric"] == "sampled_reverse_kl" and r["states"] == "start"]
     assert [r["value"] for r in rows] == [None] * 5
@@ -80,6 +119,11 @@ def test_undefined_is_null(record, report):
         (("concentration", 0, "overlap_ratio"), -0.2),
         (("concentration", 0, "k"), 0),
         (("verdicts", 0, "status"), "good"),
+        (("selftests", 0, "status"), "warn"),
+        (("baselines", 0, "baseline"), "random"),
+        (("averages", 0, "average"), "word"),
+        (("strata", 0, "by"), "length"),
+        (("differences", 0, "p_value"), 1.5),
         (("headline", "title"), None),
         (("created",), "yesterday"),
         (("schema_version",), 2),

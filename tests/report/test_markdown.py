@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from opd_diag.report.markdown import in_markdown, report_markdown
-from report.made_up_report import HOSTILE, with_precision_floors
+from report.made_up_report import FAILED_SELFTEST, HOSTILE, made_up_report, with_precision_floors
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,40 @@ def test_tables_have_as_many_cells_in_every_row(text):
 
 def test_every_verdict_and_main_metric_is_there(report, text):
     for verdict in report.verdicts:
-        assert in_markdown(verdict.question) in text
+        assert in_markdown(verdict.name.replace("_", " ") if verdict.status == "pass" else verdict.question) in text
     assert "| Reverse KL (nats) | own states | 2.10 [2.01, 2.19] | 0.31 [0.27, 0.35] | −1.79 [−1.82, −1.76] |" in text
+
+
+def test_alarms_come_first_and_passes_are_one_line(report, text):
+    table = text[text.index("| | question") : text.index("| metric |")]
+    rows = [line for line in table.splitlines() if line.startswith(("| ✗", "| !"))]
+    assert [row.split(" | ")[0] for row in rows] == ["| ✗ fail", "| ✗ fail", "| ! warning"]
+    by_status = {v.status: v for v in report.verdicts}
+    assert f"- ? unknown: {by_status['unknown'].question} {by_status['unknown'].evidence}" in table
+    assert "\n✓ pass: alignment on policy\n" in table
+    assert by_status["pass"].evidence not in text
+
+
+def test_self_tests_are_told_before_the_verdicts(report, text):
+    assert "\n\n✓ All 2 self-tests pass; 1 could not be asked.\n\n| | question" in text
+    failed = report_markdown(dataclasses.replace(report, selftests=[*report.selftests, FAILED_SELFTEST]))
+    assert (
+        "✗ 1 of 3 self-tests failed: student and teacher at the same token; 1 could not be asked.\n"
+        "- Student and teacher at the same token (step 100): It fits best shifted by 1: 0.5 nats, 6.1 unshifted. "
+        "Look at the template.\n"
+    ) in failed
+
+
+def test_what_depends_on_the_average_is_named(text):
+    said = "**Conclusions that depend on the average**\n\n- Forward KL, own states: −1.00 over tokens, "
+    assert f"{said}+0.40 over rollouts, +0.50 over prompts." in text
+
+
+def test_rough_intervals_are_marked(tmp_path, text):
+    rough = report_markdown(made_up_report(tmp_path, prompts=12))
+    assert "| Reverse KL (nats) | own states | 2.10 ~[" in rough
+    assert "~ before an interval: too few prompts" in rough
+    assert "~" not in text
 
 
 def test_what_tells_a_false_success_is_among_the_numbers(text):

@@ -8,8 +8,15 @@ import pytest
 
 from opd_diag.plots.quantities import QUANTITIES
 from opd_diag.records.verdict import Verdict
-from report.made_up_report import HOSTILE, excerpts_of, made_up_report, with_precision_floors
+from opd_diag.report import sections
+from opd_diag.report.figures import Figures
+from opd_diag.report.page import report_page
+from opd_diag.tables.catalogue import CATALOGUE
+from report.made_up_report import FAILED_SELFTEST, HOSTILE, excerpts_of, made_up_report, with_precision_floors
 from report.strict_html import StrictReader
+
+NO_FIGURES = Figures({}, {}, {}, [])
+"""Drawing takes seconds; what is no picture can be read without."""
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +68,8 @@ def test_users_text_is_escaped_and_what_hides_is_shown(page):
 def test_sections_come_in_order(page):
     sections = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
     assert sections == [
-        "alarm", "verdicts", "concentration", "alignment", "depth", "entropies", "differences", "rollouts", "measured",
-        "definitions", "limitations",
+        "alarm", "verdicts", "belief", "concentration", "alignment", "depth", "entropies", "differences", "rollouts",
+        "measured", "definitions", "limitations",
     ]  # fmt: skip
 
 
@@ -81,8 +88,134 @@ def test_every_verdict_tells_status_evidence_advice_and_source(report, page):
     assert "−0.20 [−0.25, −0.15]" in page.text
 
 
+def test_alarms_are_open_and_the_rest_is_folded(html):
+    verdicts = html[html.index('<section id="verdicts"') : html.index('<section id="belief"')]
+    at = [verdicts.index(sign) for sign in ("✗</span>fail", "!</span>warning", "<details><summary><span class")]
+    assert at == sorted(at)
+    folded = verdicts[at[2] :]
+    assert "1 question that the data cannot answer: entropy gap</summary>" in folded
+    assert "1: alignment on policy</summary>" in folded
+    assert "Do shared tokens carry the probability?" not in folded
+
+
+def test_without_an_alarm_what_passes_is_open(report):
+    html = report_page(dataclasses.replace(report, verdicts=report.verdicts[1:2]), NO_FIGURES)
+    verdicts = html[html.index('<section id="verdicts"') : html.index('<section id="belief"')]
+    assert "<p>No alarm.</p>" in verdicts
+    assert "<details open>" in verdicts
+
+
+def test_without_an_alarm_what_nobody_can_tell_is_open_and_what_passes_is_named(report):
+    verdicts = [v for v in report.verdicts if v.status in ("pass", "unknown")]
+    html = report_page(dataclasses.replace(report, verdicts=verdicts), NO_FIGURES)
+    shown = html[html.index('<section id="verdicts"') : html.index('<section id="belief"')]
+    assert shown.count("<details open>") == 1
+    assert shown.index("<details open>") < shown.index("1 question that the data cannot answer")
+    assert 'href="#def-delta"' in shown
+
+
+def test_a_policy_change_is_as_clear_as_the_change_at_the_start_s_states_which_it_is(tmp_path):
+    """Its interval alone knows nothing of the other metrics that were looked at."""
+    made = made_up_report(tmp_path)
+    at_start = made.tables.differences["states"] == "start"
+
+    def policy(p: float) -> sections.Part | None:
+        differences = made.tables.differences.copy()
+        differences.loc[at_start, "p_adjusted"] = p
+        tables = dataclasses.replace(made.tables, differences=differences)
+        found = sections.splits(dataclasses.replace(made, tables=tables))
+        return next(s.policy for s in found if s.metric == "reverse_kl")
+
+    sure, unsure = policy(0.01), policy(0.2)
+    assert (sure.clear, unsure.clear) == (True, False)
+    assert unsure.note == "adjusted p 0.20"
+    assert unsure.difference == sure.difference
+
+
+def test_parts_of_a_change_are_rough_where_the_change_is(tmp_path):
+    for split in sections.splits(made_up_report(tmp_path, prompts=12)):
+        if split.own and split.policy and "[" in split.own.difference:
+            assert "~[" in split.own.difference
+            assert "~[" in split.policy.difference
+
+
+def test_a_caution_is_one_click_away(report):
+    verdict = dataclasses.replace(report.verdicts[0], caution="Reads <b>one</b> order alone.")
+    page = StrictReader(report_page(dataclasses.replace(report, verdicts=[verdict]), NO_FIGURES))
+    assert "How it misleads: Reads <b>one</b> order alone." in page.text
+
+
+def test_self_tests_are_told_under_the_headline_and_in_full_below(report, page):
+    assert page.text.count("All 2 self-tests pass; 1 could not be asked") == 2
+    assert "It fits best unshifted: 0.52 nats" in page.text
+    asked = dataclasses.replace(report, selftests=[*report.selftests, FAILED_SELFTEST])
+    failed = StrictReader(report_page(asked, NO_FIGURES))
+    said = "1 of 3 self-tests failed: student and teacher at the same token"
+    assert failed.text.index(said) < failed.text.index("Read this before the curves")
+    below = failed.text[failed.text.index("Can the numbers be believed?") :]
+    assert below.index("It fits best shifted by 1") < below.index("It fits best unshifted")
+    assert "Look at the template." in below
+
+
+def test_what_depends_on_the_average_is_said_where_it_stands(page):
+    assert "Forward KL, own states: −1.00 over tokens, +0.40 over rollouts, +0.50 over prompts." in page.text
+    row = page.text[page.text.index("First → last, own states") :]
+    row = row[row.index("Forward KL nats") : row.index("Policy change", row.index("Forward KL nats") + 1)]
+    assert "closer adjusted p 0.012, depends on the average" in row
+
+
+def test_primary_metrics_are_open_and_the_others_folded(html):
+    section = html[html.index('<section id="differences"') : html.index('<section id="rollouts"')]
+    first, other = section.split("other metrics</summary>")
+    primary = {m.name for m in CATALOGUE if m.primary}
+    opened = set(re.findall(r'<th scope="row"><a class="term" href="#def-(\w+)"', first))
+    folded = set(re.findall(r'<th scope="row"><a class="term" href="#def-(\w+)"', other))
+    assert primary <= opened
+    assert not primary & (folded - opened - {"overlap_ratio", "reverse_kl"})
+    assert {"student_entropy", "top1_agreement", "shared_gradient_ratio"} <= folded
+    assert len(opened) < 14 < len(folded)
+
+
+def test_baselines_strata_fits_and_ends_of_responses_are_on_the_page(page):
+    for said in (
+        "Between chance and agreement, own states, k = 16 Metric chance shuffled teacher step 0 step 100",
+        "By correctness of the response, own states of step 100",
+        "How responses end and repeat Metric step 0 step 100 teacher's responses",
+        "Own states Fitted temperature τ* : 1.31 [1.24, 1.38] at step 0, 1.04 [0.98, 1.10] at step 100 "
+        "(32 prompts, 2,560 states). No temperature would bring the student clearly nearer",
+        "Gradient coherence : 0.21",
+        "worth 288 independent ones",
+    ):
+        assert said in page.text, said
+
+
+def test_rough_intervals_are_marked_and_the_sign_is_explained(tmp_path, page):
+    rough = StrictReader(report_page(made_up_report(tmp_path, prompts=12), NO_FIGURES))
+    assert "~[" in rough.text
+    assert "~ before an interval: too few prompts" in rough.text
+    assert "~[" not in page.text
+    assert "before an interval: too few" not in page.text
+
+
+def test_tables_of_older_reports_make_a_page_too(tmp_path):
+    made = made_up_report(tmp_path)
+    new = ["n_effective", "approximate", "band_low", "band_high"]
+    differences = ["p_value", "p_adjusted", "approximate", "depends_on_average", "n_states"]
+    bare = dict.fromkeys(("averages", "baselines", "strata"), pd.DataFrame())
+    tables = dataclasses.replace(
+        made.tables,
+        summary=made.tables.summary.drop(columns=new),
+        differences=made.tables.differences.drop(columns=differences),
+        **bare,
+    )
+    page = StrictReader(report_page(dataclasses.replace(made, tables=tables, selftests=()), NO_FIGURES))
+    assert page.text.count("No self-test was made") == 2
+    for absent in ("chance", "adjusted p", "independent ones at", "dotted lines", "By correctness"):
+        assert absent not in page.text[: page.text.index("Definitions p is the")], absent
+
+
 def test_every_figure_is_named_and_read(page):
-    drawings = [attrs for tag, attrs in page.tags if tag == "svg"]
+    drawings = [attrs for tag, attrs in page.tags if tag == "svg" and attrs["class"] == "plot"]
     assert len(drawings) == 9 + 19 + 3 + 9 + 4
     assert all(d["role"] == "img" and len(d["aria-label"]) > 40 for d in drawings)
     assert [tag for tag, _ in page.tags].count("figcaption") == len(drawings)
@@ -109,7 +242,11 @@ def test_responses_stand_side_by_side(page):
 
 def test_difference_splits_into_policy_and_state_change(page):
     row = page.text[page.text.index("First → last, own states") :]
-    own, policy, state = r"\+0.40 \[[^]]*\] closer", r"−0.20 \[−0.23, −0.17\]", r"\+0.60 \["
+    own, policy, state = (
+        r"\+0.40 \[[^]]*\] closer adjusted p 0.012",
+        r"−0.20 \[−0.23, −0.17\] adjusted p 0.012",
+        r"\+0.60 \[",
+    )
     assert re.search(f"Overlap ratio ratio 0.34 → 0.74 {own} {policy} {state}", row)
     assert "Orders differ by" not in page.text
 
@@ -264,6 +401,9 @@ def test_notebooks_show_headline_verdicts_and_numbers(report):
     shown = report._repr_html_()
     page = StrictReader(shown)
     assert "<script" not in shown
-    for part in (report.headline.title, report.verdicts[1].evidence, "Reverse KL (nats)", "−0.20 [−0.23, −0.17]"):
+    for part in (report.headline.title, report.verdicts[2].evidence, "Reverse KL (nats)", "−0.20 [−0.23, −0.17]"):
         assert part in page.text
+    assert f"✓ pass: {report.verdicts[1].question}" in page.text  # what passes is named alone
+    assert report.verdicts[1].evidence not in page.text
+    assert "All 2 self-tests pass; 1 could not be asked." in page.text
     assert len(shown) < 20_000

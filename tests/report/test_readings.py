@@ -8,6 +8,7 @@ from opd_diag.report.readings import (
     concentration_reading,
     depth_reading,
     entropy_reading,
+    fit_reading,
     gradient_reading,
     metric_reading,
 )
@@ -21,7 +22,7 @@ def run():
 def test_metric(run):
     assert metric_reading(run.summary, run.differences, "overlap_ratio") == (
         "0.34 → 0.74 on own states, difference +0.40 [+0.36, +0.44]; 0.34 → 0.14 at the start's states, difference "
-        "−0.20 [−0.23, −0.17] (32 prompts, 2,560 states at step 100)."
+        "−0.20 [−0.23, −0.17] (32 prompts, 2,560 states, worth 288 independent ones at step 100)."
     )
 
 
@@ -38,8 +39,8 @@ def test_the_teachers_responses_are_not_taken_for_the_students():
 def test_one_checkpoint_has_a_value_and_no_change():
     one = SyntheticRun(steps=[40])
     assert metric_reading(one.summary, one.differences, "reverse_kl") == (
-        "2.10 [2.01, 2.19] on own states; 2.10 [2.01, 2.19] at the start's states (32 prompts, 2,560 states at "
-        "step 40)."
+        "2.10 [2.01, 2.19] on own states; 2.10 [2.01, 2.19] at the start's states (32 prompts, 2,560 states, worth 288 "
+        "independent ones at step 40)."
     )
 
 
@@ -117,3 +118,29 @@ def test_gradient_does_not_call_a_small_share_none(run):
     small = run.summary["metric"] == "teacher_only_gradient_ratio"
     summary = run.summary.assign(value=run.summary["value"].mask(small, 0.0002))
     assert "teacher-only ones under 0.001, all others 0.03 (" in gradient_reading(summary, "on-policy")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "low", "high", "said"),
+    [
+        ("fitted_temperature", 1.3, 1.2, 1.4, "too sharp for its teacher"),
+        ("fitted_temperature", 0.8, 0.7, 0.9, "too flat for its teacher"),
+        ("fitted_temperature", 1.05, 0.9, 1.2, "No temperature would bring the student clearly nearer"),
+        ("fitted_temperature", 1.05, float("nan"), float("nan"), "No interval: whether that is more than chance"),
+        ("gradient_coherence", 0.2, 0.1, 0.3, "push the output matrix the same way"),
+        ("gradient_coherence", 0.2, -0.1, 0.5, "not told from unrelated"),
+        ("gradient_coherence", -0.2, -0.3, -0.1, "pull the output matrix apart"),
+        ("reverse_kl_after_temperature", 0.2, 0.1, 0.3, "no temperature takes away"),
+    ],
+)
+def test_a_fit_is_a_sentence(metric, value, low, high, said):
+    row = {"metric": metric, "states": "on-policy", "label": "a", "step": 5, "value": value, "ci_low": low}
+    summary = pd.DataFrame([row | {"ci_high": high, "n_prompts": 9, "n_states": 512}])
+    reading = fit_reading(summary, metric, "on-policy")
+    assert said in reading
+    assert "at step 5 (9 prompts, 512 states)." in reading
+    assert fit_reading(summary, metric, "start") == ""
+    fits = pd.DataFrame([{"label": "a", "states": "on-policy", "reverse_kl": 0.25}])
+    told = "This much of the distance of 0.25 nats there no temperature takes away."
+    assert (told in fit_reading(summary, metric, "on-policy", fits)) == (metric == "reverse_kl_after_temperature")
+    assert fit_reading(summary.assign(value=float("nan")), metric, "on-policy") == ""

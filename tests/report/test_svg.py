@@ -7,7 +7,7 @@ import re
 from plots.synthetic_run import SyntheticRun
 
 from opd_diag.plots import metric_by_step
-from opd_diag.report.svg import inline_svg, svg_of
+from opd_diag.report.svg import inline_svg, letters, svg_of
 
 
 def drawn() -> str:
@@ -26,7 +26,9 @@ def test_inline_svg_keeps_to_itself():
     assert ids
     assert all(i.startswith("here-") for i in ids)
     used = re.findall(r'href="#([^"]+)"', svg) + re.findall(r"url\(#([^)]+)\)", svg)
-    assert set(used) <= set(ids)
+    shared = re.findall(r'\bid="([^"]+)"', letters([drawn()]))
+    assert shared
+    assert set(ids) <= set(used) <= {*ids, *shared}
     for absent in ("<style", "<metadata", "<?xml", "<!", "xlink"):
         assert absent not in svg
 
@@ -38,3 +40,12 @@ def test_two_pictures_share_no_id():
 
 def test_no_date_in_the_file():
     assert "<dc:date>" not in drawn()
+
+
+def test_letters_stand_on_a_page_once():
+    """They are four fifths of a picture, and the same in all of them."""
+    one = drawn()
+    alone, together = letters([one]), letters([one, one])
+    assert alone == together
+    assert "<path" in alone
+    assert len(inline_svg(one, "a", "")) < 0.6 * len(one)
