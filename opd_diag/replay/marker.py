@@ -88,7 +88,7 @@ def read_marker(out_dir: Path, run_dir: Path) -> Marker:
     return Marker(_parts(content), _notes(out_dir, content, whole, first_version))
 
 
-READ_LATER = ("rollouts/", "states/", "coverage/", "fits/", "baselines.parquet", "selftest.json")
+READ_LATER = ("rollouts/", "states/", "coverage/", "stops/", "fits/", "baselines.parquet", "selftest.json")
 """What is read again without the models."""
 
 

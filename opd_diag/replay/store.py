@@ -122,7 +122,11 @@ class Store:
         write_marker(self.out_dir, self.run_dir, self.parts)
 
     def note_report(self) -> None:
-        """Note that the report which now stands was made from the parts there are."""
+        """Note that the report which now stands was made from the parts there are; forget files that are gone.
+
+        A name that a flipped byte changed in the marker would else stay for ever, as no report writes it again.
+        """
+        self.parts = {name: noted for name, noted in self.parts.items() if self.path(name).is_file()}
         self.parts[REPORT] = report_of(self.parts)
         write_marker(self.out_dir, self.run_dir, self.parts)
 
