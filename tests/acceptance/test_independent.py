@@ -12,6 +12,8 @@ import pytest
 
 import opd_diag
 from opd_diag.tables.catalogue import METRIC_NAMES
+from opd_diag.tables.fits import FIT_METRICS
+from opd_diag.tables.responses import RESPONSE_METRICS
 
 DATA = Path(__file__).parents[2] / "data"
 SCRIPT = Path(__file__).with_name("independent.py")
@@ -24,6 +26,8 @@ OUTCOMES = {
 }  # fmt: skip
 PARTS = ("on_policy_change", "policy_change", "state_change")
 OF_OWN_SAMPLES = ("sampled_reverse_kl", "near_zero_advantage_rate")
+NOT_RECOMPUTED = {*RESPONSE_METRICS, *FIT_METRICS} - {*OUTCOMES, "teacher_state_coverage"}
+"""Held against closed forms and brute force in the tests of their modules, and not yet here."""
 COUNTS = ("n_states", "n_rollouts", "n_prompts")
 
 pytestmark = pytest.mark.slow
@@ -47,6 +51,10 @@ def keyed(rows, *names):
     return table
 
 
+def recomputed(rows):
+    return [row for row in rows if row["metric"] not in NOT_RECOMPUTED]
+
+
 def assert_close(ours, theirs, where, tolerance=TOLERANCE):
     """Both null, or both numbers that differ by the tolerance at most."""
     if ours is None or theirs is None:
@@ -62,7 +70,7 @@ def test_bundled_runs_are_there():
 
 def test_summary(both):
     report, independent = both
-    ours = keyed(report["summary"], "label", "states", "metric")
+    ours = keyed(recomputed(report["summary"]), "label", "states", "metric")
     theirs = keyed(independent["summary"], "label", "states", "metric")
     assert set(ours) == set(theirs)
     for key, row in ours.items():
@@ -91,12 +99,13 @@ def test_summary_holds_every_metric_of_every_checkpoint_on_every_state_set(both)
         (m["label"], states, name) for m in students for states in ("on-policy", "teacher") for name in OUTCOMES
     }
     expected |= {(m["label"], "on-policy", "teacher_state_coverage") for m in students}
-    assert set(keyed(report["summary"], "label", "states", "metric")) == expected
+    assert set(keyed(recomputed(report["summary"]), "label", "states", "metric")) == expected
+    assert {row["metric"] for row in report["summary"]} == {name for *_, name in expected} | NOT_RECOMPUTED
 
 
 def test_only_sampled_quantities_are_undefined_and_only_off_policy(both):
     report, _ = both
-    empty = {(r["step"], r["states"], r["metric"]) for r in report["summary"] if r["value"] is None}
+    empty = {(r["step"], r["states"], r["metric"]) for r in recomputed(report["summary"]) if r["value"] is None}
     steps = {r["step"] for r in report["summary"]} - {0}
     assert {(s, states, metric) for s, states, metric in empty if metric != "accuracy"} == {
         *((step, "start", name) for step in steps for name in OF_OWN_SAMPLES),
