@@ -162,7 +162,9 @@ def test_the_numbers_are_worth_comparing(both):
         spread[name] = max(values) - min(values)
     moved = {name for name, width in spread.items() if width > 10 * TOLERANCE}
     assert {metric.name for metric in CATALOGUE if metric.primary} <= moved
-    assert len(moved) >= len(METRIC_NAMES) - 6, set(METRIC_NAMES) - moved  # a rate may be 0, and a mass almost 1, at every checkpoint of a run
+    assert len(moved) >= len(METRIC_NAMES) - 6, (
+        set(METRIC_NAMES) - moved
+    )  # a rate may be 0, and a mass almost 1, at every checkpoint of a run
     first_row, last_row = table[0, "on-policy", "reverse_kl"], table[last, "on-policy", "reverse_kl"]
     assert first_row["ci_low"] < first_row["value"] < first_row["ci_high"]
     assert first_row["value"] != last_row["value"]
