@@ -5,26 +5,8 @@ from __future__ import annotations
 import math
 
 from opd_diag import metrics
-from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.kept import at_k
-from opd_diag.tables.catalogue.metric import PAPER, THUNLP, VERL, Metric, Values, values
-
-
-def _overlap_token_advantage(scores: Scores, k: int) -> Values:
-    return values(metrics.overlap_token_advantage(*at_k(scores, k).of_shared))
-
-
-def _thunlp(scores: Scores, k: int) -> Values:
-    return values(metrics.thunlp_overlap_token_advantage(*at_k(scores, k).of_shared))
-
-
-def _verl(scores: Scores, k: int) -> Values:
-    return values(metrics.verl_overlap_token_advantage(*at_k(scores, k).of_shared))
-
-
-def _probe(scores: Scores, k: int) -> Values:
-    return values(metrics.probe_overlap_token_advantage(*at_k(scores, k).of_shared))
-
+from opd_diag.tables.catalogue.kept import IDS, ON_STUDENT, of_kept
+from opd_diag.tables.catalogue.metric import PAPER, THUNLP, VERL, Metric
 
 ENTRIES: tuple[Metric, ...] = (
     Metric(
@@ -43,7 +25,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="A state with one shared token scores exactly 0 whatever the models, so it says nothing unless the "
         "overlap ratio is high; values at different k do not compare.",
         reference=f"{PAPER}, Eq. 7",
-        function=_overlap_token_advantage,
+        function=of_kept(metrics.overlap_token_advantage, *IDS, *ON_STUDENT),
         primary=True,
     ),
     Metric(
@@ -62,7 +44,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="What the code of the paper's authors logs as adv_intersection.",
         caution="Above 0 where the teacher has more on the shared tokens than the student, so 0 is not the best value.",
         reference=f"{THUNLP}, ray_trainer.py",
-        function=_thunlp,
+        function=of_kept(metrics.thunlp_overlap_token_advantage, *IDS, *ON_STUDENT),
         weight="shared_tokens",
     ),
     Metric(
@@ -81,7 +63,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="Weighed by the teacher, and above 0 where the student has more on the shared tokens; verl's own curve "
         "is a mean over micro-batches and counts one without overlap as 0.",
         reference=f"{VERL}, fsdp/losses.py",
-        function=_verl,
+        function=of_kept(metrics.verl_overlap_token_advantage, *IDS, *ON_STUDENT),
     ),
     Metric(
         name="probe_overlap_token_advantage",
@@ -98,6 +80,6 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="What a training-time probe in public forks of that code logs: the paper's, not divided by |I|.",
         caution="|I| times the paper's value, so the two do not compare; one shared token scores 0 here too.",
         reference="rethinking_opd_probe.py of a public fork of thunlp/OPD",
-        function=_probe,
+        function=of_kept(metrics.probe_overlap_token_advantage, *IDS, *ON_STUDENT),
     ),
 )

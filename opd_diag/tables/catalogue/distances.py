@@ -7,14 +7,8 @@ import math
 import numpy as np
 
 from opd_diag import metrics
-from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.kept import at_k
-from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, values
-
-
-def _bhattacharyya_coefficient(scores: Scores, k: int) -> Values:
-    return values(metrics.bhattacharyya_coefficient(*at_k(scores, k)))
-
+from opd_diag.tables.catalogue.kept import IDS, ON_STUDENT, ON_TEACHER, of_kept
+from opd_diag.tables.catalogue.metric import PAPER, Metric
 
 ENTRIES: tuple[Metric, ...] = (
     Metric(
@@ -103,6 +97,6 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="Likeness of the two distributions on all tokens that either has in its top-k.",
         caution="Tokens outside both top-k are not seen, so models that differ in the tail alone score 1.",
         reference="arXiv 2605.26844 (CBC), with exact probabilities on the union",
-        function=_bhattacharyya_coefficient,
+        function=of_kept(metrics.bhattacharyya_coefficient, *IDS, *ON_STUDENT, *ON_TEACHER),
     ),
 )

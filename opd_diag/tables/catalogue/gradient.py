@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 from opd_diag import metrics
 from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.kept import at_k
+from opd_diag.tables.catalogue.kept import IDS, ON_STUDENT, ON_TEACHER, kept
 from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, tensor, values
 
 
@@ -40,13 +42,11 @@ def _other(scores: Scores, k: int) -> Values:
 
 
 def _signal_to_noise(scores: Scores, k: int) -> Values:
-    ratio = metrics.signal_to_noise(
-        *at_k(scores, k),
-        tensor(scores.sampled_ids),
-        tensor(scores.student_sampled_logprobs).double(),
-        tensor(scores.teacher_sampled_logprobs).double(),
-    )
-    return values(ratio)
+    of_candidates = kept(scores, k, *IDS, *ON_STUDENT, *ON_TEACHER)
+    sampled = (scores.student_sampled_logprobs, scores.teacher_sampled_logprobs)
+    of_sampled = (tensor(scores.sampled_ids), *(tensor(of).double() for of in sampled))
+    given: tuple[Tensor, ...] = (*of_candidates, *of_sampled)
+    return values(metrics.signal_to_noise(*given))
 
 
 FORMULA = "Σ g(v)² over {} / Σ g(v)², both summed over all states, with g(v) = p(v) (log p(v) - log q(v) - KL(p‖q))"

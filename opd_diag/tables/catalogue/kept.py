@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 from torch import Tensor
 
 from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.metric import tensor
+from opd_diag.tables.catalogue.metric import Values, tensor, values
+
+IDS = ("student_topk_ids", "teacher_topk_ids")
+"""Both models' k most probable ids."""
+ON_STUDENT = ("student_topk_logprobs", "teacher_at_student_topk_logprobs")
+"""Both models at the student's ids, student first."""
+ON_TEACHER = ("student_at_teacher_topk_logprobs", "teacher_topk_logprobs")
+"""Both models at the teacher's ids, student first."""
 
 
-class AtK(NamedTuple):
-    """Ids and float64 log-probabilities of the k most probable tokens of both models; every field is (N, k)."""
-
-    student_ids: Tensor
-    teacher_ids: Tensor
-    student: Tensor
-    """The student at its own ids."""
-    teacher_at_student: Tensor
-    student_at_teacher: Tensor
-    teacher: Tensor
-    """The teacher at its own ids."""
-
-    @property
-    def on_student(self) -> tuple[Tensor, Tensor]:
-        """Both models at the student's top-k, student first."""
-        return self.student, self.teacher_at_student
-
-    @property
-    def on_teacher(self) -> tuple[Tensor, Tensor]:
-        """Both models at the teacher's top-k, student first."""
-        return self.student_at_teacher, self.teacher
-
-    @property
-    def of_shared(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Both ids, and both models at the student's."""
-        return self.student_ids, self.teacher_ids, self.student, self.teacher_at_student
+def kept(scores: Scores, k: int, *fields: str) -> tuple[Tensor, ...]:
+    """Cut fields of the scores to k tokens: (N, k) each, ids as they are, log-probabilities in float64."""
+    cut = (tensor(getattr(scores, field)[:, :k]) for field in fields)
+    return tuple(of.double() if of.is_floating_point() else of for of in cut)
 
 
-def at_k(scores: Scores, k: int) -> AtK:
-    """Cut the kept tokens to k."""
-    return AtK(
-        tensor(scores.student_topk_ids[:, :k]),
-        tensor(scores.teacher_topk_ids[:, :k]),
-        tensor(scores.student_topk_logprobs[:, :k]).double(),
-        tensor(scores.teacher_at_student_topk_logprobs[:, :k]).double(),
-        tensor(scores.student_at_teacher_topk_logprobs[:, :k]).double(),
-        tensor(scores.teacher_topk_logprobs[:, :k]).double(),
-    )
+def of_kept(function: Callable[..., Tensor], *fields: str) -> Callable[[Scores, int], Values]:
+    """Give what an entry computes: a function of :mod:`opd_diag.metrics` at these fields, in this order."""
+    return lambda scores, k: values(function(*kept(scores, k, *fields)))

@@ -3,32 +3,8 @@
 from __future__ import annotations
 
 from opd_diag import metrics
-from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.kept import at_k
-from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, values
-
-
-def _student_topk_mass(scores: Scores, k: int) -> Values:
-    return values(metrics.topk_mass(at_k(scores, k).student))
-
-
-def _teacher_topk_mass(scores: Scores, k: int) -> Values:
-    return values(metrics.topk_mass(at_k(scores, k).teacher))
-
-
-def _student_overlap_mass_ratio(scores: Scores, k: int) -> Values:
-    kept = at_k(scores, k)
-    return values(metrics.overlap_mass_ratio(kept.student_ids, kept.teacher_ids, kept.student))
-
-
-def _teacher_overlap_mass_ratio(scores: Scores, k: int) -> Values:
-    kept = at_k(scores, k)
-    return values(metrics.overlap_mass_ratio(kept.teacher_ids, kept.student_ids, kept.teacher))
-
-
-def _teachable_mass(scores: Scores, k: int) -> Values:
-    return values(metrics.teachable_mass(at_k(scores, k).teacher_at_student))
-
+from opd_diag.tables.catalogue.kept import IDS, ON_STUDENT, ON_TEACHER, of_kept
+from opd_diag.tables.catalogue.metric import PAPER, Metric
 
 ENTRIES: tuple[Metric, ...] = (
     Metric(
@@ -47,7 +23,7 @@ ENTRIES: tuple[Metric, ...] = (
         "mass.",
         caution="Says how sharp the student is and nothing about the teacher.",
         reference=f"{PAPER}, bound of Eq. 9",
-        function=_student_topk_mass,
+        function=of_kept(metrics.topk_mass, ON_STUDENT[0]),
         of_one_model=True,
     ),
     Metric(
@@ -66,7 +42,7 @@ ENTRIES: tuple[Metric, ...] = (
         "mass.",
         caution="A fall during training means that the student goes where the teacher does not know.",
         reference=f"{PAPER}, bound of Eq. 10",
-        function=_teacher_topk_mass,
+        function=of_kept(metrics.topk_mass, ON_TEACHER[1]),
         of_one_model=True,
     ),
     Metric(
@@ -85,7 +61,7 @@ ENTRIES: tuple[Metric, ...] = (
         "sharpness.",
         caution="One shared top token can make it nearly 1 by itself.",
         reference=f"{PAPER}, Eq. 9 over its bound",
-        function=_student_overlap_mass_ratio,
+        function=of_kept(metrics.overlap_mass_ratio, *IDS, ON_STUDENT[0]),
     ),
     Metric(
         name="teacher_overlap_mass_ratio",
@@ -102,7 +78,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="Share of the teacher's top-k mass that lies on shared tokens.",
         caution="High at states where agreeing is easy: read it at equal states too.",
         reference=f"{PAPER}, Eq. 10 over its bound",
-        function=_teacher_overlap_mass_ratio,
+        function=of_kept(metrics.overlap_mass_ratio, *reversed(IDS), ON_TEACHER[1]),
     ),
     Metric(
         name="teachable_mass",
@@ -120,6 +96,6 @@ ENTRIES: tuple[Metric, ...] = (
         "teach it.",
         caution="High where there is nothing left to learn too: read it beside the KL.",
         reference="arXiv 2605.26844 (Cmass_true)",
-        function=_teachable_mass,
+        function=of_kept(metrics.teachable_mass, ON_STUDENT[1]),
     ),
 )

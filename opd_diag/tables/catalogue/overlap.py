@@ -5,12 +5,8 @@ from __future__ import annotations
 from opd_diag import metrics
 from opd_diag.metrics.ranks import PERSISTENCE
 from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.kept import at_k
+from opd_diag.tables.catalogue.kept import IDS, ON_STUDENT, of_kept
 from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, tensor, values
-
-
-def _overlap_ratio(scores: Scores, k: int) -> Values:
-    return values(metrics.overlap_ratio(tensor(scores.student_topk_ids[:, :k]), tensor(scores.teacher_topk_ids[:, :k])))
 
 
 def _rank_biased_overlap(scores: Scores, k: int) -> Values:
@@ -19,16 +15,6 @@ def _rank_biased_overlap(scores: Scores, k: int) -> Values:
 
 def _top1_agreement(scores: Scores, k: int) -> Values:
     return values(metrics.top1_agreement(tensor(scores.student_topk_ids), tensor(scores.teacher_topk_ids)))
-
-
-def _student_overlap_mass(scores: Scores, k: int) -> Values:
-    kept = at_k(scores, k)
-    return values(metrics.student_overlap_mass(kept.student_ids, kept.teacher_ids, kept.student))
-
-
-def _teacher_overlap_mass(scores: Scores, k: int) -> Values:
-    kept = at_k(scores, k)
-    return values(metrics.teacher_overlap_mass(kept.student_ids, kept.teacher_ids, kept.teacher_at_student))
 
 
 ENTRIES: tuple[Metric, ...] = (
@@ -48,7 +34,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="Blind to probabilities: a change of temperature alone leaves it at 1, and past the tokens that carry "
         "mass it compares noise with noise.",
         reference=f"{PAPER}, Eq. 6",
-        function=_overlap_ratio,
+        function=of_kept(metrics.overlap_ratio, *IDS),
         primary=True,
     ),
     Metric(
@@ -103,7 +89,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="Rises when the student merely sharpens, and stays near .98 while KL grows fortyfold: no sign of "
         "health by itself.",
         reference=f"{PAPER}, Eq. 9",
-        function=_student_overlap_mass,
+        function=of_kept(metrics.student_overlap_mass, *IDS, ON_STUDENT[0]),
         primary=True,
     ),
     Metric(
@@ -121,7 +107,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="Probability that the teacher puts on the shared top-k tokens.",
         caution="High where the student goes to states at which agreeing is easy: read it at equal states too.",
         reference=f"{PAPER}, Eq. 10",
-        function=_teacher_overlap_mass,
+        function=of_kept(metrics.teacher_overlap_mass, *IDS, ON_STUDENT[1]),
         primary=True,
     ),
 )

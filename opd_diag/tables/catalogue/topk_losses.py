@@ -6,58 +6,13 @@ import math
 
 from opd_diag import metrics
 from opd_diag.metrics.verl import VERL_LOSS_MAX
-from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.kept import at_k
-from opd_diag.tables.catalogue.metric import PAPER, THUNLP, TRL, VERL, Depends, Metric, Values, values
+from opd_diag.tables.catalogue.kept import ON_STUDENT, ON_TEACHER, of_kept
+from opd_diag.tables.catalogue.metric import PAPER, THUNLP, TRL, VERL, Depends, Metric
 
 _INDICATOR = {
     "floor": "an indicator: between nearly equal models its value is rounding, and its size is no distance between them"
 }
 _KEPT: tuple[Depends, ...] = ("topk ids", "topk probabilities", "crossed probabilities")
-
-
-def _topk_reverse_kl(scores: Scores, k: int) -> Values:
-    return values(metrics.topk_reverse_kl(*at_k(scores, k).on_student))
-
-
-def _raw_topk_reverse_kl(scores: Scores, k: int) -> Values:
-    return values(metrics.raw_topk_reverse_kl(*at_k(scores, k).on_student))
-
-
-def _negative_topk_kl_rate(scores: Scores, k: int) -> Values:
-    return values(metrics.negative_topk_kl(*at_k(scores, k).on_student))
-
-
-def _thunlp_topk_reverse_kl(scores: Scores, k: int) -> Values:
-    return values(metrics.thunlp_topk_reverse_kl(*at_k(scores, k).on_student))
-
-
-def _verl_topk_forward_kl(scores: Scores, k: int) -> Values:
-    return values(metrics.verl_topk_forward_kl(*at_k(scores, k).on_teacher))
-
-
-def _verl_negative_rate(scores: Scores, k: int) -> Values:
-    return values(metrics.verl_negative(*at_k(scores, k).on_teacher))
-
-
-def _verl_clamped_rate(scores: Scores, k: int) -> Values:
-    return values(metrics.verl_clamped(*at_k(scores, k).on_teacher))
-
-
-def _trl_topk_reverse_kl(scores: Scores, k: int) -> Values:
-    return values(metrics.trl_topk_reverse_kl(*at_k(scores, k).on_student))
-
-
-def _trl_topk_forward_kl(scores: Scores, k: int) -> Values:
-    return values(metrics.trl_topk_forward_kl(*at_k(scores, k).on_teacher))
-
-
-def _trl_topk_jensen_shannon(scores: Scores, k: int) -> Values:
-    return values(metrics.trl_topk_jensen_shannon(*at_k(scores, k).on_student))
-
-
-def _trl_clamped_rate(scores: Scores, k: int) -> Values:
-    return values(metrics.trl_clamped(*at_k(scores, k).on_student))
 
 
 ENTRIES: tuple[Metric, ...] = (
@@ -76,7 +31,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="The paper's top-k loss.",
         caution="Blind to mass moved between the top-k and the rest, and exactly 0 at k = 1.",
         reference=f"{PAPER}, section 2 (top-k form)",
-        function=_topk_reverse_kl,
+        function=of_kept(metrics.topk_reverse_kl, *ON_STUDENT),
     ),
     Metric(
         name="raw_topk_reverse_kl",
@@ -93,7 +48,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="The head of the exact reverse KL; the tail is what it lacks.",
         caution="No divergence: negative where the teacher puts more on the student's top-k than the student does.",
         reference="verl #7855",
-        function=_raw_topk_reverse_kl,
+        function=of_kept(metrics.raw_topk_reverse_kl, *ON_STUDENT),
     ),
     Metric(
         name="negative_topk_kl_rate",
@@ -110,7 +65,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="Share of states at which a raw truncated reverse KL, thunlp's too, has a sign no KL can have.",
         caution="Between nearly equal models the sign only says which of them has more mass on the top-k.",
         reference="verl #7855",
-        function=_negative_topk_kl_rate,
+        function=of_kept(metrics.negative_topk_kl, *ON_STUDENT),
         exempt=_INDICATOR,
     ),
     Metric(
@@ -128,7 +83,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="The loss that the code of the paper's authors trains on, at a first step.",
         caution="May be negative, and its weights carry no gradient: a step does not follow the slope of this number.",
         reference=f"{THUNLP}, dp_actor.py",
-        function=_thunlp_topk_reverse_kl,
+        function=of_kept(metrics.thunlp_topk_reverse_kl, *ON_STUDENT),
     ),
     Metric(
         name="verl_topk_forward_kl",
@@ -146,7 +101,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="The loss of verl's forward_kl_topk with its default clamps.",
         caution="0 both where the models agree and where the student has more on T than the teacher.",
         reference=f"{VERL}, fsdp/losses.py",
-        function=_verl_topk_forward_kl,
+        function=of_kept(metrics.verl_topk_forward_kl, *ON_TEACHER),
     ),
     Metric(
         name="verl_negative_rate",
@@ -163,7 +118,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="Share of states at which verl's loss would be set to 0 and teach nothing.",
         caution="Between nearly equal models the sign only says which of them has more mass on the top-k.",
         reference=f"{VERL}, losses.py",
-        function=_verl_negative_rate,
+        function=of_kept(metrics.verl_negative, *ON_TEACHER),
         exempt=_INDICATOR,
     ),
     Metric(
@@ -182,7 +137,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="Mostly the clamp of log-probabilities where the teacher is sure, which changes little: the negative "
         "rate is the one that matters.",
         reference=f"{VERL}, fsdp/losses.py",
-        function=_verl_clamped_rate,
+        function=of_kept(metrics.verl_clamped, *ON_TEACHER),
         exempt=_INDICATOR,
     ),
     Metric(
@@ -200,7 +155,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="The head of the exact reverse KL and what a tail bucket gives back: from 0 up to the exact KL.",
         caution="A lower bound: what differs within the tail is not seen.",
         reference=f"{TRL}, iw_opd_trainer.py",
-        function=_trl_topk_reverse_kl,
+        function=of_kept(metrics.trl_topk_reverse_kl, *ON_STUDENT),
     ),
     Metric(
         name="trl_topk_forward_kl",
@@ -217,7 +172,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="The loss of TRL with a teacher on a server, at our k.",
         caution="A lower bound of the exact forward KL; TRL's own default is k = 1.",
         reference=f"{TRL}, server_distillation_trainer.py",
-        function=_trl_topk_forward_kl,
+        function=of_kept(metrics.trl_topk_forward_kl, *ON_TEACHER),
     ),
     Metric(
         name="trl_topk_jensen_shannon",
@@ -234,7 +189,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="The loss of TRL's self-distillation (SDFT), at our k.",
         caution="Blind to mass moved between the top-k and the rest; TRL's own default is k = 100.",
         reference=f"{TRL}, sdft/loss_utils.py",
-        function=_trl_topk_jensen_shannon,
+        function=of_kept(metrics.trl_topk_jensen_shannon, *ON_STUDENT),
     ),
     Metric(
         name="trl_clamped_rate",
@@ -251,7 +206,7 @@ ENTRIES: tuple[Metric, ...] = (
         meaning="Share of states at which TRL's clamp of the tail bucket would act in the reverse KL.",
         caution="The bound lies at the resolution of float32, and the loss is hardly changed where it acts.",
         reference=f"{TRL}, _add_tail_bucket",
-        function=_trl_clamped_rate,
+        function=of_kept(metrics.trl_clamped, *ON_STUDENT),
         exempt=_INDICATOR,
     ),
 )
