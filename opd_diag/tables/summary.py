@@ -10,7 +10,7 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.tables.averages import AVERAGES, samples_of
-from opd_diag.tables.bands import with_bands
+from opd_diag.tables.bands import BAND_COLUMNS, with_bands
 from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, METRIC_NAMES
 from opd_diag.tables.coverage import coverage_rows
 from opd_diag.tables.fits import FitsByPart, fit_differences, fit_rows
@@ -20,8 +20,8 @@ from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_
 from opd_diag.tables.states import IDENTITY
 
 SUMMARY_COLUMNS = [
-    *IDENTITY, "metric", "k", "aggregation", "value", "ci_low", "ci_high", "approximate", "band_low",
-    "band_high", "bound_low", "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined", "n_effective",
+    *IDENTITY, "metric", "k", "aggregation", "value", "ci_low", "ci_high", "approximate", *BAND_COLUMNS,
+    "bound_low", "bound_high", "n_states", "n_rollouts", "n_prompts", "n_undefined", "n_effective",
     *FLOOR_COLUMNS,
 ]  # fmt: skip
 DIFFERENCE_COLUMNS = [

@@ -117,6 +117,7 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
     status: Status = "unknown" if found == "unclear" else "warn" if found == "below" else "pass"
     word = {"above": "They differ", "below": "No difference", "unclear": "Inconclusive"}[found]
     needed = f"; {would_tell(prompts_for(kl, least))}" if found == "unclear" else ""
+    overlap = _overlap_at_start(tables)
     return Verdict(
         name=name,
         question=question,
@@ -126,7 +127,7 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
         ci_high=float(kl["ci_high"]),
         threshold=least,
         evidence=f"{word} at δ = {plain(least)}: at {kl['label']} reverse KL {said(kl)} nats on own states"
-        f"{_overlap_beside(tables)} ({int(kl['n_states'])} states, {int(kl['n_prompts'])} prompts){needed}.",
+        f"{', ' if overlap else ''}{overlap} ({int(kl['n_states'])} states, {int(kl['n_prompts'])} prompts){needed}.",
         advice={
             "pass": "A difference is one condition; see whether it is a capability, and whether it arrives.",
             "warn": "There is nothing to learn on these prompts: choose another teacher, or prompts where they differ.",
@@ -140,22 +141,20 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
 
 def _block_at_start(tables: Tables) -> str:
     """Say the rest of the block at step 0: overlap ratio beside its baselines, entropy gap, reverse KL."""
-    told_of = []
-    ratio = row_at(tables, "overlap_ratio", OWN, 0)
-    if ratio is not None:
-        told_of.append(f"overlap ratio {said(ratio)}{_baselines(tables, 'overlap_ratio', str(ratio['label']))}")
+    told_of = [_overlap_at_start(tables)]
     for metric, name in (("entropy_gap", "entropy gap"), ("reverse_kl", "reverse KL")):
         row = row_at(tables, metric, OWN, 0)
         if row is not None:
             told_of.append(f"{name} {said(row)} nats")
-    return ", ".join(told_of)
+    return ", ".join(filter(None, told_of))
 
 
-def _overlap_beside(tables: Tables) -> str:
+def _overlap_at_start(tables: Tables) -> str:
+    """Say the overlap ratio at step 0, on own states, beside its baselines; empty where it is not known."""
     ratio = row_at(tables, "overlap_ratio", OWN, 0)
     if ratio is None:
         return ""
-    return f", overlap ratio {said(ratio)}{_baselines(tables, 'overlap_ratio', str(ratio['label']))}"
+    return f"overlap ratio {said(ratio)}{_baselines(tables, 'overlap_ratio', str(ratio['label']))}"
 
 
 def _baselines(tables: Tables, metric: str, label: str) -> str:
