@@ -95,7 +95,12 @@ class Model:
     @property
     def takes_cache(self) -> bool:
         """Whether the body takes the key–value cache that sampling needs."""
-        return "past_key_values" in self._arguments
+        return self.cache_argument is not None
+
+    @property
+    def cache_argument(self) -> str | None:
+        """What the body calls its key–value cache: transformers 5.24 gave it another name; None where it takes none."""
+        return next((name for name in ("past_key_values", "cache") if name in self._arguments), None)
 
     @cached_property
     def _arguments(self) -> frozenset[str]:

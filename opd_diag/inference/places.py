@@ -185,7 +185,7 @@ def _append(model: Model, tokens: Sequence[int], cache: Any, mask: Tensor, posit
 def _forward(model: Model, tokens: Tensor, cache: Any, **where: Tensor) -> Tensor:
     if not model.takes_positions:
         where.pop("position_ids", None)
-    return model.hidden(tokens, past_key_values=cache, use_cache=True, **where)
+    return model.hidden(tokens, **{str(model.cache_argument): cache}, use_cache=True, **where)
 
 
 def _left_padded(sequences: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor]:

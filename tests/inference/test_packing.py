@@ -51,7 +51,7 @@ UNPACKABLE = {
         "GptOss",
         HEADS | WINDOWS | {"num_local_experts": 4, "num_experts_per_tok": 2, "rope_scaling": None},
     ),
-    "attention of its own": ("GPTJ", {"rotary_dim": 8}),
+    "attention of its own": ("GPTNeo", {"attention_types": [[["global"], 2]]}),
     "attention that looks into its mask": (
         "DeepseekV32",
         {
