@@ -45,3 +45,9 @@ def influences_of(values, clusters, names, weights=None):
 def defined_clusters(values, clusters):
     """Names of clusters with a defined value, sorted."""
     return sorted({c for v, c in zip(values, clusters, strict=True) if not np.isnan(v)})
+
+
+def within(estimate, low=0.0, high=1.0):
+    """Value and ends, the ends no further than the least and the greatest value there can be."""
+    value, *ends = estimate
+    return (value, *(min(max(end, low), high) if end == end else end for end in ends))

@@ -21,7 +21,9 @@ cluster of each value beside it. numpy and scipy alone: nothing here knows what 
 :func:`simultaneous_band`                 a band for a whole curve
 :func:`taus`, :func:`sen_slopes`,         order and slope of every resampled curve, and their interval
 :func:`percentile_interval`
-:func:`holm`, :func:`wilson`              families of p-values; shares k/n
+:func:`holm`                              families of p-values
+:func:`wilson`, :func:`open_share`,       shares k/n; what 0 of n and n of n leave open
+:func:`open_share_difference`
 :mod:`~opd_diag.stats.rounding`           numbers rounded by their error, as people read them
 ========================================  =============================================================
 
@@ -47,9 +49,10 @@ from opd_diag.stats.clustered import clustered_mean, clustered_means
 from opd_diag.stats.contrasts import clustered_contrasts, clustered_mean_difference, clustered_mean_differences
 from opd_diag.stats.equivalences import Equivalence, detectable_difference, equivalence, plateau, plateau_weights
 from opd_diag.stats.estimate import MIN_CLUSTERS, Estimate
-from opd_diag.stats.families import holm, simultaneous_band, wilson
+from opd_diag.stats.families import holm, simultaneous_band
 from opd_diag.stats.jackknife import clustered_jackknife, clustered_jackknife_difference
 from opd_diag.stats.resampling import Resampling, percentile_interval, sen_slopes, taus
+from opd_diag.stats.shares import open_share, open_share_difference, wilson
 from opd_diag.stats.trends import Trend, kendall_tau, order_p_value, trend
 
 __all__ = [
@@ -73,6 +76,8 @@ __all__ = [
     "equivalence",
     "holm",
     "kendall_tau",
+    "open_share",
+    "open_share_difference",
     "order_p_value",
     "percentile_interval",
     "plateau",

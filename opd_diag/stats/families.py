@@ -1,4 +1,4 @@
-"""Many numbers looked at together: bands for whole curves, p-values for whole families, and shares of few trials."""
+"""Many numbers looked at together: bands for whole curves, p-values for whole families."""
 
 from __future__ import annotations
 
@@ -89,27 +89,3 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
     return adjusted
-
-
-def wilson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share k/n of independent trials, good also at 0, at 1 and of few trials; NaN without a trial.
-
-    References
-    ----------
-    Wilson (1927), Probable inference, Journal of the American Statistical Association 22.
-
-    Examples
-    --------
-    >>> [round(end, 3) for end in wilson(58, 60)]
-    [0.886, 0.991]
-    """
-    check_level(level)
-    if not 0 <= hits <= trials:
-        raise ValueError(f"Hits must be 0 to the number of trials, found {hits} of {trials}.")
-    if not trials:
-        return math.nan, math.nan
-    z = float(ndtri((1 + level) / 2))
-    share, more = hits / trials, z * z / trials
-    middle = (share + more / 2) / (1 + more)
-    half = z / (1 + more) * math.sqrt(share * (1 - share) / trials + more / (4 * trials))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
+from opd_diag.tables.ranges import within_range
 from opd_diag.tables.rows import Sample, estimate_columns, groups_of, rollout_ids, sample_of
 from opd_diag.tables.states import IDENTITY
 
@@ -46,7 +47,7 @@ def average_table(states: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for identity, group in groups_of(states, IDENTITY):
         rows += [identity | row for row in _rows(group)]
-    return pd.DataFrame(rows, columns=AVERAGE_COLUMNS).astype({"step": "Int64", "k": "Int64"})
+    return within_range(pd.DataFrame(rows, columns=AVERAGE_COLUMNS)).astype({"step": "Int64", "k": "Int64"})
 
 
 def samples_of(states: pd.DataFrame) -> dict[str, Sample]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.tables.diversity import DIVERSITY, Scale, diversity_differences, diversity_rows, scale_of
+from opd_diag.tables.ranges import SHARES
 from opd_diag.tables.repetition import REPETITION
 from opd_diag.tables.rewards import REWARD_METRICS, reward_differences, reward_rows
 from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of
@@ -88,7 +89,9 @@ class Responses:
 
 def _rollout_rows(rollouts: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
     outcomes = outcomes_of(rollouts)
-    estimates = stats.clustered_means(outcomes[list(names)].to_numpy(float), outcomes["prompt_index"].to_numpy())
+    values = outcomes[list(names)].to_numpy(float)
+    estimates = stats.clustered_means(values, outcomes["prompt_index"].to_numpy())
+    shown = [stats.open_share(e, v) if of in SHARES else e for of, e, v in zip(names, estimates, values.T, strict=True)]
     return [
         estimate_columns(estimate)
         | {
@@ -99,7 +102,7 @@ def _rollout_rows(rollouts: pd.DataFrame, names: Sequence[str]) -> list[dict[str
             "n_rollouts": estimate.n,
             "n_undefined": estimate.n_undefined,
         }
-        for name, estimate in zip(names, estimates, strict=True)
+        for name, estimate in zip(names, shown, strict=True)
     ]
 
 
@@ -136,10 +139,11 @@ def _shares(near: pd.DataFrame) -> pd.DataFrame:
 
 
 def _paired(first: pd.DataFrame, second: pd.DataFrame, names: Sequence[str]) -> dict[str, stats.Estimate]:
+    one, two = (of[list(names)].to_numpy(float) for of in (first, second))
     estimates = stats.clustered_mean_differences(
-        first[list(names)].to_numpy(float),
-        first["prompt_index"].to_numpy(),
-        second[list(names)].to_numpy(float),
-        second["prompt_index"].to_numpy(),
+        one, first["prompt_index"].to_numpy(), two, second["prompt_index"].to_numpy()
     )
-    return dict(zip(names, estimates, strict=True))
+    return {
+        name: stats.open_share_difference(estimate, one[:, i], two[:, i]) if name in SHARES else estimate
+        for i, (name, estimate) in enumerate(zip(names, estimates, strict=True))
+    }

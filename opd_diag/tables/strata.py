@@ -11,6 +11,7 @@ import pandas as pd
 from opd_diag import stats
 from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
 from opd_diag.tables.repetition import REPETITION
+from opd_diag.tables.ranges import SHARES, within_range
 from opd_diag.tables.responses import OUTCOMES, RESPONSE_SETS, outcomes_of
 from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, sample_of
 from opd_diag.tables.states import IDENTITY
@@ -81,7 +82,7 @@ def strata_table(states: pd.DataFrame, rollouts: pd.DataFrame, stops: pd.DataFra
             if by in of_responses and identity["states"] in RESPONSE_SETS:
                 own = (responses[["label", "states"]] == [identity["label"], identity["states"]]).all(axis=1).to_numpy()
                 rows += [about | row for row in _response_rows(responses[own], of_responses[by][own], by)]
-    return strata_rows(pd.DataFrame(rows, columns=STRATA_COLUMNS))
+    return strata_rows(within_range(pd.DataFrame(rows, columns=STRATA_COLUMNS)))
 
 
 def strata_rows(strata: pd.DataFrame | None) -> pd.DataFrame:
@@ -133,7 +134,8 @@ def _response_rows(responses: pd.DataFrame, levels: Levels, by: str) -> list[dic
                 counts |= {"n_states": estimate.n, "n_undefined": asked - estimate.n}
             aggregation = "state mean" if name in STOP_METRICS else "rollout mean"
             about = {"level": level, "metric": name, "k": pd.NA, "aggregation": aggregation}
-            rows.append(about | estimate_columns(estimate) | counts)
+            shown = stats.open_share(estimate, values[:, i]) if name in SHARES else estimate
+            rows.append(about | estimate_columns(shown) | counts)
     return rows
 
 

@@ -15,6 +15,7 @@ from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, METRIC_NAMES
 from opd_diag.tables.coverage import coverage_rows
 from opd_diag.tables.fits import FitsByPart, fit_differences, fit_rows
 from opd_diag.tables.floors import FLOOR_COLUMNS, with_floors
+from opd_diag.tables.ranges import within_range
 from opd_diag.tables.responses import Responses
 from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of, sample_of
 from opd_diag.tables.states import IDENTITY
@@ -67,7 +68,7 @@ def summarize(
         if responses is not None:
             rows += [identity | row for row in responses.rows(group)]
         rows += [identity | row for row in fit_rows((fits or {}).get((identity["label"], identity["states"])))]
-    banded = with_bands(pd.DataFrame(rows), states, ["states"], ["label"])
+    banded = within_range(with_bands(pd.DataFrame(rows), states, ["states"], ["label"]))
     table = with_floors(banded.assign(bound_low=np.nan, bound_high=np.nan), None)
     return table[SUMMARY_COLUMNS].astype({"step": "Int64", "k": "Int64", "approximate": bool})
 

@@ -125,7 +125,7 @@ def _above(ours: pd.Series, theirs: pd.Series | None) -> stats.Estimate | None:
     """
     if theirs is None:
         return None
-    half = math.hypot(*(of["ci_high"] - of["value"] for of in (ours, theirs)))
+    half = math.hypot(ours["ci_high"] - ours["value"], theirs["value"] - theirs["ci_low"])
     value, prompts = float(ours["value"] - theirs["value"]), min(int(of["n_prompts"]) for of in (ours, theirs))
     return interval_as_estimate(value, value - half, value + half, prompts)
 

@@ -1,4 +1,4 @@
-"""Bands, adjusted p-values and shares: against naive versions, other libraries' numbers and their promised coverage."""
+"""Bands and adjusted p-values: against naive versions, other libraries' numbers and their promised coverage."""
 
 from __future__ import annotations
 
@@ -86,12 +86,3 @@ def test_holm_keeps_false_claims_of_a_family_rare():
         any_adjusted += stats.holm(p).min() <= 0.05
     assert any_raw > 200
     assert any_adjusted <= 36
-
-
-def test_wilson_equals_scipys():
-    for hits, trials in ((0, 60), (58, 60), (60, 60), (3, 7)):
-        theirs = scipy_stats.binomtest(hits, trials).proportion_ci(0.9, method="wilson")
-        assert stats.wilson(hits, trials, 0.9) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-    assert all(math.isnan(end) for end in stats.wilson(0, 0))
-    with pytest.raises(ValueError, match="found 3 of 2"):
-        stats.wilson(3, 2)

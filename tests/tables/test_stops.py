@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from student_intervals import within
 
 from opd_diag.records.vocabulary import Token
 from opd_diag.tables import assemble, stop_table
@@ -134,7 +135,8 @@ def test_summary_is_the_mean_probability_clustered_by_prompt(tables):
             row = one(tables.summary, label=label, states=states, metric=metric)
             of = of_set[of_set["place"] == place]
             known = of[of[column].notna()]
-            assert numbers(row) == pytest.approx(naive_mean(np.exp(of[column]), of["prompt_index"]), nan_ok=True)
+            expected = within(naive_mean(np.exp(of[column]), of["prompt_index"]))
+            assert numbers(row) == pytest.approx(expected, nan_ok=True)
             assert row["value"] > 0
             assert row["aggregation"] == "state mean"
             assert (row["n_states"], row["n_undefined"]) == (len(known), len(of) - len(known))
