@@ -18,6 +18,9 @@ PAPER = "arXiv 2604.13016"
 
 AVERAGES = "token, rollout and prompt averages lead to different conclusions"
 
+_MIXED = (("rise", "rise"), ("fall", "fall"), ("fall", "unordered fall"))
+"""Outcomes of reverse KL and overlap ratio that contradict each other."""
+
 _WHERE = {OWN: "On own states", START: "At the start's states"}
 
 
@@ -43,7 +46,7 @@ def moved_on(tables: Tables, states: str, limits: Thresholds, *, ordered: bool =
     status: Status
     if math.isnan(kl.ci_low):
         status, word = "unknown", told(kl, limits, apart)
-    elif (apart, shared) in (("rise", "rise"), ("unordered rise", "rise"), ("fall", "fall")):
+    elif (apart.removeprefix("unordered "), shared) in _MIXED:
         status, word = "warn", "mixed"
     elif apart == "rise":
         status, word = "fail", "regress"

@@ -38,6 +38,9 @@ ALIGNMENT = [
     pytest.param(
         (0.4, 0.5, 0.6, 0.7, 0.8), (0.9, 1.7, 1.6, 1.5, 1.1), "warn", "mixed", id="overlap better, KL bounces up"
     ),
+    pytest.param(
+        (0.6, 0.2, 0.3, 0.25, 0.4), (1.0, 0.9, 0.8, 0.7, 0.6), "warn", "mixed", id="overlap bounces down, KL better"
+    ),
 ]
 
 
