@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from opd_diag.records.verdict import finite_or_none
 
-Outcome = Literal["pass", "fail", "unknown"]
+Outcome = Literal["pass", "warn", "fail", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class SelfTest:
     model: str
     """Which model, checkpoint or pair it was asked of, as tables and messages call it."""
     status: Outcome
-    """``pass``, ``fail``, or ``unknown`` where it could not be asked (the evidence says why)."""
+    """``fail``: the measurement cannot be believed. ``warn``: it can, but the pair has a fault that it shows, as other
+    stop tokens. ``unknown`` where it could not be asked (the evidence says why). Else ``pass``."""
     value: float
     """The number it read; NaN when there is none."""
     threshold: float

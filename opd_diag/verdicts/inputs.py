@@ -38,26 +38,27 @@ RESTS_ON: dict[str, tuple[str, ...]] = {
 }
 """Which verdict rests on which self-tests: one of them failed, and the verdict is unknown."""
 
-OF_THE_PAIR = {("ends", "student and teacher"), ("template", "teacher's own template")}
-"""Self-tests, by name and model, that tell of the pair and not of the measurement: other stop tokens, another template.
-Both models were scored at the very same tokens, as training had them; so numbers stand, and inputs get a warning."""
-
 
 def aligned_inputs(selftests: Sequence[SelfTest]) -> Verdict:
-    """Whether student and teacher were shown the same tokens at the same places: no self-test failed."""
+    """Whether student and teacher were shown the same tokens at the same places: no self-test failed.
+
+    A self-test that warns tells of the pair and not of the measurement (other stop tokens, another template): both
+    models were scored at the very same tokens, as training had them. So numbers stand, and inputs get a warning.
+    """
     name, question = "aligned_inputs", "Are the inputs aligned, so that the numbers can be believed?"
     asked = [test for test in selftests if test.status != "unknown"]
     if not asked:
         none = "No self-test was run." if not selftests else f"None of {len(selftests)} self-tests could be asked."
         return unknown(name, question, none, "Run opd-diag doctor, or report again.")
-    failed = [test for test in asked if test.status == "fail"]
-    status: Status = "pass" if not failed else "warn" if all(map(_of_the_pair, failed)) else "fail"
+    failed, warned = ([test for test in asked if test.status == status] for status in ("fail", "warn"))
+    status: Status = "fail" if failed else "warn" if warned else "pass"
     silent = len(selftests) - len(asked)
     unasked = f", {silent} could not be asked" if silent else ""
     names = ", ".join(dict.fromkeys(test.name for test in asked))
+    odd = " and ".join(f"{len(of)} {word}" for of, word in ((failed, "failed"), (warned, "warned")) if of)
     seen = (
-        f"{len(failed)} of {len(asked)} self-tests failed{unasked}: {' '.join(map(_said, failed))}"
-        if failed
+        f"Of {len(asked)} self-tests {odd}{unasked}: {' '.join(map(_said, (*failed, *warned)))}"
+        if odd
         else f"All {len(asked)} self-tests passed{unasked}: {names}."
     )
     nan = math.nan
@@ -70,7 +71,7 @@ def aligned_inputs(selftests: Sequence[SelfTest]) -> Verdict:
         ci_high=nan,
         threshold=nan,
         evidence=seen,
-        advice=min(failed, key=_of_the_pair).advice if failed else "Go on to the other verdicts.",
+        advice=(*failed, *warned)[0].advice if odd else "Go on to the other verdicts.",
         reference="Ours: self-tests before belief; faults of this kind: TRL 4561 and 6437, AReaL 1728, rllm 356",
         caution="A self-test sees the faults that it was made for; what it could not ask stays open.",
     )
@@ -79,7 +80,7 @@ def aligned_inputs(selftests: Sequence[SelfTest]) -> Verdict:
 def believed(verdict: Verdict, selftests: Sequence[SelfTest]) -> Verdict:
     """Give the verdict, or, where a self-test that it rests on failed, ``unknown`` and why."""
     names = RESTS_ON.get(verdict.name, ())
-    failed = [t for t in selftests if t.status == "fail" and t.name in names and not _of_the_pair(t)]
+    failed = [t for t in selftests if t.status == "fail" and t.name in names]
     if not failed:
         return verdict
     why = " ".join(f"It rests on a self-test that failed, {_said(test)}" for test in failed[:1])
@@ -96,10 +97,6 @@ def believed(verdict: Verdict, selftests: Sequence[SelfTest]) -> Verdict:
         evidence=f"{why}{more}",
         advice=failed[0].advice or "Mend that first, and run report again.",
     )
-
-
-def _of_the_pair(test: SelfTest) -> bool:
-    return (test.name, test.model) in OF_THE_PAIR
 
 
 def _said(test: SelfTest) -> str:

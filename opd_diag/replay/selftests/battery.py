@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opd_diag.replay.parts import Parts
     from opd_diag.replay.replay import ScoredSet
 
-SELFTESTS_VERSION = 2
+SELFTESTS_VERSION = 3
 """Raised whenever the same models and responses would give other results."""
 
 

@@ -127,7 +127,7 @@ def ends_of_models(
     -------
     SelfTest
         Its value is the share of ends at which the teacher finds another stop token more probable than those that the
-        student knows.
+        student knows; more than half is a warning, as both are scored at the same tokens whatever stops them.
     """
     pair = "student and teacher"
     ours, theirs = {*student_stops}, {*teacher_stops}
@@ -149,7 +149,7 @@ def ends_of_models(
         )
     common, other = (_best(of_teacher, at_ends, ids) for ids in (ours, theirs - ours))
     share = float((other > common).mean())
-    status: Outcome = "fail" if share > 0.5 else "pass"
+    status: Outcome = "warn" if share > 0.5 else "pass"
     said = f"{differ}; at {share:.0%} of {len(at_ends)} ends the teacher prefers one that the student does not know."
     return SelfTest(NAME, pair, status, share, 0.5, said, "" if status == "pass" else _ADVICE)
 

@@ -116,7 +116,7 @@ def template_of_pair(
         first, said = apart[0], f"{len(apart)} of {len(pairs)} prompts differ, as they were recorded"
     elif foreign and not expected:
         first = (foreign[0][0], foreign[0][1] or ())
-        status, about = "fail", "teacher's own template"
+        status, about = "warn", "teacher's own template"
         said = f"{len(foreign)} of {len(pairs)} prompts are others under the teacher's own chat template"
         advice = "Name the template that the teacher is to see with --teacher-template."
     else:

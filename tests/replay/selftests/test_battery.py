@@ -168,8 +168,8 @@ class TestPlanted:
         path = own_run.teacher / "chat_template.jinja"
         path.write_text(path.read_text().replace("{{ m.content }}", "{{ m.content }}!"))
         tests = replayed(own_run.run_dir, tmp_path / "out")
-        assert failed(tests) == {"template"}
-        wrong = next(t for t in tests if t.status == "fail")
+        assert not failed(tests)
+        wrong = next(t for t in tests if t.status == "warn")
         assert wrong.model == "teacher's own template"
         assert "others under the teacher's own chat template" in wrong.evidence
 
@@ -177,5 +177,6 @@ class TestPlanted:
         for name in ("generation_config.json",):
             path = own_run.teacher / name
             path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": tiny.BYTES + 2}))
-        found = {(t.model, t.status) for t in replayed(own_run.run_dir, tmp_path / "out") if t.name == "ends"}
-        assert ("student and teacher", "pass") not in found
+        found = {t.model: t for t in replayed(own_run.run_dir, tmp_path / "out") if t.name == "ends"}
+        assert found["student and teacher"].status in ("warn", "unknown")
+        assert "The student stops by" in found["student and teacher"].evidence

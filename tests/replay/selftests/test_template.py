@@ -135,7 +135,7 @@ class TestOfThePair:
     def test_a_teacher_with_a_template_of_its_own(self, chat, prompts):
         home = [(*ids[:2], 9, *ids[3:]) for ids in prompts]
         found = self.of(chat, [(ids, ids) for ids in prompts], at_home=home)
-        assert (found.status, found.value) == ("fail", 3.0)
+        assert (found.status, found.value) == ("warn", 3.0)
         assert f"number 2, {prompts[0][2]} (" in found.evidence
         assert "--teacher-template" in found.advice
         assert self.of(chat, [(ids, ids) for ids in prompts], at_home=home, expected=True).status == "pass"
