@@ -28,6 +28,7 @@ from opd_diag.lab.collapse import KINDS, Kind, grow_runs
 from opd_diag.lab.faults import FAULTS, Case, Fault, copied_case, record_rollouts
 from opd_diag.records.selftest import SelfTest
 from opd_diag.replay import open_store
+from opd_diag.stats import wilson
 from opd_diag.tables import Tables
 from opd_diag.verdicts import Verdict, judge
 
@@ -205,14 +206,6 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     told = Counter(line["verdicts"]["healthy"] for line in lines if line["fault"] in HEALTHY)
     said = ", ".join(f"{status} in {n}" for status, n in told.most_common())
     return "\n".join([*rows, "", f"Of the reports without a fault the verdict `healthy` is {said}."])
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Give the 95 % interval of a share."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def main() -> None:
