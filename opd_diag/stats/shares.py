@@ -67,7 +67,7 @@ def open_share(estimate: Estimate, values: npt.ArrayLike, level: float = 0.95) -
 def open_share_difference(
     estimate: Estimate, first: npt.ArrayLike, second: npt.ArrayLike, level: float = 0.95
 ) -> Estimate:
-    """Do :func:`open_share` for the second share minus the first, where neither varies.
+    """Do :func:`open_share` for the second share minus the first, of the same clusters, where neither varies.
 
     Formula: d - √((d₂ - l₂)² + (u₁ - d₁)²) and d + √((u₂ - d₂)² + (d₁ - l₁)²), with l and u the ends of each one's
     Wilson interval (Newcombe's square-and-add), both of the clusters that they share.

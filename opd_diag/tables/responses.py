@@ -144,6 +144,13 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame, names: Sequence[str]) -> 
         one, first["prompt_index"].to_numpy(), two, second["prompt_index"].to_numpy()
     )
     return {
-        name: stats.open_share_difference(estimate, one[:, i], two[:, i]) if name in SHARES else estimate
-        for i, (name, estimate) in enumerate(zip(names, estimates, strict=True))
+        name: stats.open_share_difference(estimate, *_shared(first, second, name)) if name in SHARES else estimate
+        for name, estimate in zip(names, estimates, strict=True)
     }
+
+
+def _shared(first: pd.DataFrame, second: pd.DataFrame, name: str) -> list[pd.Series]:
+    """Give the values of both sides of the prompts that have one on each."""
+    known = [of[of[name].notna()] for of in (first, second)]
+    both = np.intersect1d(*(of["prompt_index"] for of in known))
+    return [of.loc[of["prompt_index"].isin(both), name] for of in known]

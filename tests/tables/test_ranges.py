@@ -60,3 +60,16 @@ def test_a_share_of_none_has_the_interval_of_wilson(tables):
     shared = stats.wilson(0, int(found["n_prompts"]))[1]
     assert numbers(found) == pytest.approx([0.0, -shared, shared])
     assert "repetition_rate" in SHARES
+
+
+def test_what_prompts_of_one_side_alone_did_does_not_count(tables):
+    """Only the prompts of both checkpoints make the difference; on theirs nothing varies."""
+    states, rollouts = tables.states, tables.rollouts.copy()
+    own = rollouts[(rollouts["states"] == "on-policy") & rollouts["is_repeating"].notna()]
+    first, last = (set(own.loc[own["label"] == label, "prompt_index"]) for label in ("step 10", "step 20"))
+    assert first - last
+    alone = rollouts["prompt_index"].isin(first - last) & rollouts["is_repeating"].notna()
+    rollouts.loc[alone, "is_repeating"] = True
+    found = one(difference_table(states, rollouts), metric="repetition_rate", states="on-policy")
+    reach = stats.wilson(0, len(first & last))[1]
+    assert numbers(found) == pytest.approx([0.0, -reach, reach])
