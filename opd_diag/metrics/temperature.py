@@ -10,6 +10,9 @@ from torch import Tensor
 FLAT = 1e-6
 """Nats. A mean that changes by less over all temperatures does not depend on them: float32 logits tell no more."""
 
+_NEAR, _PARTS = 4, 4
+"""Temperatures that the curve between two of them follows from, and the parts that it is cut into."""
+
 
 class Tempered(NamedTuple):
     """Reverse KL of a student at several temperatures, both (..., G) float64."""
@@ -75,8 +78,8 @@ def tempered_reverse_kl(student_logprobs: Tensor, teacher_logprobs: Tensor, temp
 def fitted_temperature(reverse_kl: Tensor, slope: Tensor, temperatures: Tensor) -> TemperatureFit:
     """Temperature at which the mean reverse KL is least, and what remains there.
 
-    Formula: τ* = argmin_τ E KL(p^(1/τ)‖q). Between two temperatures the mean is taken for the cubic in log τ that has
-    its values and slopes at both; of all minima inside, the lowest counts.
+    Formula: τ* = argmin_τ E KL(p^(1/τ)‖q). Between two temperatures the mean is taken for the polynomial in log τ that
+    has its values and slopes at the four around; of all minima inside, the lowest counts.
 
     Parameters
     ----------
@@ -94,9 +97,9 @@ def fitted_temperature(reverse_kl: Tensor, slope: Tensor, temperatures: Tensor) 
 
     Notes
     -----
-    On the grid of :data:`opd_diag.records.fits.TEMPERATURES` (four an octave) τ* is off by at most 0.04 % and the KL by
-    5e-5 nats in the cases that the tests hold against exact values. Caution: the temperature is
-    fitted on these states; sampled at τ* the student would visit others.
+    On the grid of :data:`opd_diag.records.fits.TEMPERATURES` (four an octave) τ* is off by at most 0.01 % and the KL by
+    1e-5 nats in the cases that the tests hold against exact values, the bundled runs among them. Caution: the
+    temperature is fitted on these states; sampled at τ* the student would visit others.
 
     References
     ----------
@@ -111,10 +114,10 @@ def fitted_temperature(reverse_kl: Tensor, slope: Tensor, temperatures: Tensor) 
     >>> round(fitted_temperature(*curve, temperatures).temperature.item(), 3)
     1.5
     """
-    at = temperatures.double().log()
-    inside, where = _stationary(reverse_kl, slope, at)
-    values = torch.cat([reverse_kl, inside], -1)
-    places = torch.cat([at.expand_as(reverse_kl), where], -1)
+    curve, rises, at = _finer(reverse_kl.double(), slope.double(), temperatures.double().log())
+    inside, where = _stationary(curve, rises, at)
+    values = torch.cat([curve, inside], -1)
+    places = torch.cat([at.expand_as(curve), where], -1)
     least, index = values.masked_fill(values.isnan(), torch.inf).min(-1)
     known = reverse_kl.isfinite().all(-1) & (reverse_kl.amax(-1) - reverse_kl.amin(-1) > FLAT)
     beyond = (index == len(at) - 1).int() - (index == 0).int()
@@ -123,6 +126,29 @@ def fitted_temperature(reverse_kl: Tensor, slope: Tensor, temperatures: Tensor) 
     temperature = places.gather(-1, index.unsqueeze(-1)).squeeze(-1).exp()
     return TemperatureFit(
         torch.where(found, temperature, torch.nan), torch.where(found, least.clamp(min=0.0), torch.nan), beyond
+    )
+
+
+def _finer(values: Tensor, slopes: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give values, slopes and places at `_PARTS` points a gap, by the polynomials through the `_NEAR` places around."""
+    near = min(_NEAR, len(at))
+    first = (torch.arange(len(at) - 1) - near // 2 + 1).clamp(0, len(at) - near)
+    around, width = first.unsqueeze(-1) + torch.arange(near), at.diff().unsqueeze(-1)
+    middle = at[:-1].unsqueeze(-1) + width / 2
+    powers = torch.arange(2 * near, dtype=at.dtype)
+
+    def rows(x: Tensor) -> list[Tensor]:
+        x = x.unsqueeze(-1)
+        return [x**powers, powers * x ** (powers - 1).clamp(min=0)]
+
+    known = torch.cat([values[..., around], slopes[..., around] * width], -1).unsqueeze(-1)
+    coefficients = torch.linalg.solve(torch.cat(rows((at[around] - middle) / width), -2), known).squeeze(-1)
+    parts = torch.arange(_PARTS, dtype=at.dtype) / _PARTS - 0.5
+    value, rise = (coefficients @ row.T for row in rows(parts))
+    return (
+        torch.cat([value.flatten(-2), values[..., -1:]], -1),
+        torch.cat([(rise / width).flatten(-2), slopes[..., -1:]], -1),
+        torch.cat([(middle + parts * width).flatten(), at[-1:]]),
     )
 
 

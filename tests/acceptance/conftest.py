@@ -1,3 +1,3 @@
 """The independent computation bars imports of the package: it runs in a process of its own and is never imported."""
 
-collect_ignore = ["independent.py"]
+collect_ignore_glob = ["independent*.py"]

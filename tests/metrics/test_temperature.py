@@ -80,8 +80,8 @@ def test_a_student_that_is_the_teacher_at_another_temperature_is_found_out(plant
     student = (teacher * planted).log_softmax(-1)  # its best temperature is `planted`: p^(1/planted) = q
     found = fit(student, teacher)
     before = metrics.reverse_kl(student, teacher).mean().item()
-    assert found.temperature.item() == pytest.approx(planted, rel=4e-4)
-    assert 0 <= found.reverse_kl.item() <= 5e-5
+    assert found.temperature.item() == pytest.approx(planted, rel=5e-5)
+    assert 0 <= found.reverse_kl.item() <= 2e-6
     assert before > 1e-4 or planted == 1.0
     assert found.beyond.item() == 0
 
@@ -101,9 +101,10 @@ def test_noise_at_equal_sharpness_is_no_temperature():
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("sharper", [0.6, 1.0, 1.7])
-def test_between_the_temperatures_tried_it_is_what_a_search_finds(seed, sharper):
-    teacher = logprobs(50, 80, seed=seed, spread=4.0)
-    noise = torch.randn(50, 80, generator=torch.Generator().manual_seed(seed + 50))
+@pytest.mark.parametrize(("spread", "other"), [(4.0, 1.0), (8.0, 2.0)])
+def test_between_the_temperatures_tried_it_is_what_a_search_finds(seed, sharper, spread, other):
+    teacher = logprobs(50, 80, seed=seed, spread=spread)
+    noise = other * torch.randn(50, 80, generator=torch.Generator().manual_seed(seed + 50))
     student = (sharper * (teacher + noise)).log_softmax(-1)
 
     def mean(log_temperature):
@@ -112,8 +113,8 @@ def test_between_the_temperatures_tried_it_is_what_a_search_finds(seed, sharper)
 
     true = minimize_scalar(mean, bounds=(math.log(0.25), math.log(4)), method="bounded", options={"xatol": 1e-9})
     found = fit(student, teacher)
-    assert found.temperature.item() == pytest.approx(math.exp(true.x), rel=4e-4)
-    assert found.reverse_kl.item() == pytest.approx(true.fun, abs=5e-5)
+    assert found.temperature.item() == pytest.approx(math.exp(true.x), rel=5e-5)
+    assert found.reverse_kl.item() == pytest.approx(true.fun, abs=2e-6)
 
 
 @pytest.mark.parametrize(("planted", "beyond"), [(0.1, -1), (9.0, 1)])
