@@ -22,6 +22,14 @@ from __future__ import annotations
 class OpdDiagError(Exception):
     """The base of every error that opd-diag raises on purpose."""
 
+    code: str | None = None
+    """Short name of what it is about, in capitals, as ``NO_CHECKPOINTS``; None where it has none."""
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
 
 class InputError(OpdDiagError, ValueError):
     """A file, folder or option of the user's cannot be used as it is."""
@@ -49,6 +57,8 @@ class StoreError(InputError):
 
 class TokenizerMismatchError(OpdDiagError, ValueError):
     """An id that occurs in rollouts or kept tokens decodes differently under student and teacher."""
+
+    code = "TOKENIZER_MISMATCH"
 
 
 class ModelError(OpdDiagError, RuntimeError):

@@ -21,6 +21,7 @@ HEAVY = ("torch", "transformers", "matplotlib", "seaborn", "pandas", "pyarrow", 
 
 UNTESTED = {
     "errors.py": "a tree of classes; every test of a refusal uses it",
+    "records/recorded.py": "tested through runs/recorded, whose readers make it",
     "records/sampling.py": "tested through records/test_settings.py, which holds it",
     "lab/models.py": "tested by growing runs with it, lab/test_grow.py",
     "lab/outcomes.py": "tested by growing runs with it, lab/test_grow.py",

@@ -4,6 +4,7 @@
 `checkpoint.py`    ``Checkpoint``: one set of weights of a run, loadable or blocked
 `prompt.py`        ``Prompt`` and the three prompt file formats
 `rollout.py`       ``Rollout``: one response, token-exact, and its JSON lines
+`recorded.py`      ``Recorded``: one response as a trainer wrote it, before it is a rollout
 `scores.py`        ``Scores``: all that metrics need about N states, one safetensors file
 `fits.py`          ``Fits``: what a second pass leaves at some states, one safetensors file
 `verdict.py`       ``Verdict``: one answer with its evidence

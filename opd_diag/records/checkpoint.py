@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-CheckpointKind = Literal["full", "adapter"]
+CheckpointKind = Literal["full", "adapter", "fsdp", "distributed", "other"]
+"""``full``: Hugging Face weights. ``adapter``: a PEFT adapter. ``fsdp``: the shards that verl and SkyRL write, one file a
+rank. ``distributed``: a torch distributed checkpoint. ``other``: weights that must be converted first."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,17 @@ class Checkpoint:
     path: Path
     """Folder of the weights; for a hub model the id stands here as given."""
     kind: CheckpointKind
-    """``full``: Hugging Face weights. ``adapter``: a PEFT adapter on `base_model`."""
+    """What `path` holds; an adapter is one on `base_model`."""
     base_model: str | None = None
     """Path or hub id of the model under an adapter; None for full weights."""
+    config: Path | None = None
+    """Folder of ``config.json`` where that does not lie in `path`, as of shards; None: in `path`."""
     tokenizer: str | None = None
     """Folder or hub id of the tokenizer; None when the folder of the weights has none."""
     complete: bool | None = True
     """Whether the save had finished; None when nothing tells."""
+    code: str | None = None
+    """Short name of what `blocker` is about, in capitals, as ``INCOMPLETE_WEIGHTS``; None without one."""
     blocker: str | None = None
     """Why it cannot be loaded, one sentence; None when it can."""
     way_out: str | None = None

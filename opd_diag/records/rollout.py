@@ -110,6 +110,17 @@ class Rollout:
         return tuple(i for i, own in enumerate(self.generated) if own)
 
 
+def in_training(step: int) -> str:
+    """Give the label of weights as they were in training after `step` updates, whether or not they were saved.
+
+    Examples
+    --------
+    >>> in_training(40)
+    'training at step 40'
+    """
+    return f"training at step {step}"
+
+
 def save_rollouts(path: Path, rollouts: Iterable[Rollout]) -> None:
     """Write rollouts as JSON lines, the whole file or nothing; NaN is written as null."""
     lines = (json.dumps(_nan_to_none(asdict(r)), ensure_ascii=False, allow_nan=False) for r in rollouts)

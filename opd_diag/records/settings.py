@@ -11,9 +11,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 from opd_diag.errors import InputError
 from opd_diag.records.sampling import Sampling
 
-STATE_SETS = ("on-policy", "start", "teacher", "back")
-"""The state sets, in the order pages show them: each checkpoint's own; the initial student's; the teacher's; and, with
-the initial student scoring instead of the checkpoint, each checkpoint's own again."""
+STATE_SETS = ("on-policy", "start", "teacher", "back", "near-on-policy")
+"""The state sets, in the order pages show them: each checkpoint's own; the initial student's; the teacher's; with the
+initial student scoring instead of the checkpoint, each checkpoint's own again; and those that a trainer recorded, of
+weights at or shortly after the checkpoint."""
+
+NEAR_ON_POLICY = STATE_SETS[4]
+"""The recorded ones. They tell of other prompts at every checkpoint, so that no verdict rests on them."""
 
 DEFAULT_STATES = STATE_SETS[:3]
 """Those that are scored unless others are named."""
@@ -36,7 +40,12 @@ class Settings:
     prompts: str | None = None
     """Prompts file."""
     rollouts: str | None = None
-    """Recorded rollouts: a JSON lines file of ours, or a folder of them."""
+    """Recorded rollouts: a file of ours or of a trainer, or a folder of them."""
+    max_staleness: int | None = None
+    """Most updates from a checkpoint to the weights that wrote recorded rollouts which it scores; default: less than
+    the smallest distance of two checkpoints."""
+    allow_pickle: bool = False
+    """Read files of recorded rollouts that may run code when they are read."""
     base_model: str | None = None
     """Model under the adapters; overrides what each adapter names."""
     tokenizer: str | None = None
@@ -68,7 +77,16 @@ class Settings:
     checkpoints: tuple[str, ...] = ()
     """Steps or labels to use of those found; empty: all."""
     layout: str | None = None
+    """How the run is laid out; default: the first layout that finds anything."""
+    steps: tuple[str, ...] = ()
+    """``STEP=FOLDER`` of each checkpoint, in place of looking for them; empty: they are looked for."""
+    step_base: int | None = None
+    """What the trainer numbers the first update, 0 or 1; default: as the layout has it."""
     trust_remote_code: bool = False
+    logs: str | None = None
+    """The trainer's log, or a folder of logs; default: those in the run folder."""
+    beta: float | None = None
+    """Of the trainer's loss, 0 to 1, so that its curve has a name: 1 is reverse KL; default: as the log tells."""
     store: str | None = None
     """Folder in which rollouts and scores are also kept, and found again by other reports; changes no number."""
 
@@ -77,6 +95,10 @@ class Settings:
             (not 1 <= self.k <= K_KEPT, f"k must be 1 to {K_KEPT}, found {self.k}"),
             (self.max_prompts < 1, f"max_prompts must be at least 1, found {self.max_prompts}"),
             (
+                self.max_staleness is not None and self.max_staleness < 0,
+                f"max_staleness must be 0 or more, found {self.max_staleness}",
+            ),
+            (
                 not 0 < self.student_temperature < float("inf"),
                 f"student_temperature must be above 0, found {self.student_temperature}",
             ),
@@ -84,7 +106,9 @@ class Settings:
                 not 0 < self.teacher_temperature < float("inf"),
                 f"teacher_temperature must be above 0, found {self.teacher_temperature}",
             ),
+            (self.beta is not None and not 0 <= self.beta <= 1, f"beta must be 0 to 1, found {self.beta}"),
             (self.dtype not in DTYPES, f"dtype must be one of {', '.join(DTYPES)}, found {self.dtype}"),
+            (self.step_base not in (None, 0, 1), f"step_base must be 0 or 1, found {self.step_base}"),
             (not self.states, "states must name at least one state set"),
         ]
         problems += [
