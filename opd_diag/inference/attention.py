@@ -62,7 +62,8 @@ def span_attention(hf: Any, spans: tuple[Span, ...]) -> Iterator[Layout]:
 
 
 _HARMLESS = frozenset(
-    ("position_ids", "cache_position", "past_key_values", "cache", "use_cache", "is_causal", "output_attentions", "training")
+    ("position_ids", "cache_position", "past_key_values", "cache", "use_cache")
+    + ("is_causal", "output_attentions", "training")
 )
 """Arguments of attention that change nothing here; any other that is set makes an architecture unpackable."""
 

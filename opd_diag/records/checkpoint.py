@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 CheckpointKind = Literal["full", "adapter", "fsdp", "distributed", "other"]
-"""``full``: Hugging Face weights. ``adapter``: a PEFT adapter. ``fsdp``: the shards that verl and SkyRL write, one file a
-rank. ``distributed``: a torch distributed checkpoint. ``other``: weights that must be converted first."""
+"""``full``: Hugging Face weights. ``adapter``: a PEFT adapter. ``fsdp``: the shards that verl and SkyRL write, one file
+a rank. ``distributed``: a torch distributed checkpoint. ``other``: weights that must be converted first."""
 
 
 @dataclass(frozen=True)
