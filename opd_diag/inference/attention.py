@@ -61,10 +61,10 @@ def span_attention(hf: Any, spans: tuple[Span, ...]) -> Iterator[Layout]:
         hf.set_attn_implementation(before)
 
 
-_HARMLESS = frozenset(
-    ("position_ids", "cache_position", "past_key_values", "cache", "use_cache")
-    + ("is_causal", "output_attentions", "training")
-)
+_HARMLESS = frozenset({
+    "position_ids", "cache_position", "past_key_values", "cache", "use_cache", "is_causal", "output_attentions",
+    "training",
+})  # fmt: skip
 """Arguments of attention that change nothing here; any other that is set makes an architecture unpackable."""
 
 
