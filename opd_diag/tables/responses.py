@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from opd_diag import stats
@@ -28,6 +29,8 @@ RESPONSE_METRICS = (*OUTCOMES, *DIVERSITY, COVERAGE, *REWARD_METRICS, *REPETITIO
 
 OWN_STATES = "on-policy"
 """The state set whose rollouts the scoring checkpoint wrote itself."""
+
+Floats = npt.NDArray[np.float64]
 
 RESPONSE_SETS = STOP_SETS
 """State sets whose responses are described; those of the others are the first checkpoint's, or again its own."""
@@ -149,8 +152,9 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame, names: Sequence[str]) -> 
     }
 
 
-def _shared(first: pd.DataFrame, second: pd.DataFrame, name: str) -> list[pd.Series]:
+def _shared(first: pd.DataFrame, second: pd.DataFrame, name: str) -> tuple[Floats, Floats]:
     """Give the values of both sides of the prompts that have one on each."""
     known = [of[of[name].notna()] for of in (first, second)]
-    both = np.intersect1d(*(of["prompt_index"] for of in known))
-    return [of.loc[of["prompt_index"].isin(both), name] for of in known]
+    both = set(known[0]["prompt_index"]) & set(known[1]["prompt_index"])
+    one, two = (of.loc[of["prompt_index"].isin(both), name].to_numpy(float) for of in known)
+    return one, two
