@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -23,6 +24,30 @@ err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 INTERRUPTED = 130
 
 
+def plain(text: str) -> str:
+    r"""Give text of the user's, or of a file's, so that it prints as it is: no markup, no control characters.
+
+    A name may hold line breaks, escape sequences, bytes that are no text, or marks that turn the direction of reading.
+
+    Examples
+    --------
+    >>> print(plain("a\x1bb\nдва [red]"))
+    a\x1bb\nдва \[red]
+    """
+    return escape("".join(_escaped(c) if _is_control(c) else c for c in text))
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def shows_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn our errors into one sentence and exit code 2, Ctrl-C into 130."""
 
@@ -31,10 +56,11 @@ def shows_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except OpdDiagError as error:
-            err.print(f"[red]error:[/red] {escape(str(error))}")
+            code = f" [{error.code}]" if error.code else ""
+            err.print(f"[red]error:[/red] {plain(str(error) + code)}")
             raise typer.Exit(2) from error
         except PermissionError as error:  # of a folder above something that was named
-            err.print(f"[red]error:[/red] {escape(f'{error.filename} may not be read. Ask for the permission.')}")
+            err.print(f"[red]error:[/red] {plain(f'{error.filename} may not be read. Ask for the permission.')}")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             err.print("Interrupted. Run the same command again: what was finished is kept.")

@@ -12,9 +12,12 @@ from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.runs.contents import FileContent, Stamp, Stop, StoredTensor, changed
 from opd_diag.runs.digests import Digests
+from opd_diag.runs.huggingface import ADAPTER_CONFIG, BIN_INDEX
 from opd_diag.runs.weights import ADAPTER, FULL, INDEX, classify_weights
 
-_CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
+_CONFIGS = ("config.json", "generation_config.json")
+_BESIDE = (*_CONFIGS, ADAPTER_CONFIG, BIN_INDEX, "lora_train_meta.json")
+"""What beside weight files decides about weights."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,13 @@ class FolderContent:
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """What a checkpoint holds: one folder, or an adapter and the model under it."""
+    """What a checkpoint holds: one folder, or an adapter and the model under it; and where its config lies."""
 
     own: FolderContent
     base: FolderContent | None
     """None of full weights."""
+    config: FolderContent | None = None
+    """None where the config lies beside the weights."""
 
     @property
     def weights(self) -> FolderContent:
@@ -71,12 +76,18 @@ class CheckpointContent:
     @property
     def key(self) -> str:
         """Key of all of it; names of folders do not count."""
-        return content_key([self.own.known, None if self.base is None else self.base.known])
+        known = [self.own.known, None if self.base is None else self.base.known]
+        return content_key(known if self.config is None else [*known, self.config.known])
 
     @property
     def stamps(self) -> dict[Path, Stamp]:
         """All files as they were when they were read."""
-        return self.own.stamps | ({} if self.base is None else self.base.stamps)
+        return {file: stamp for folder in self.folders for file, stamp in folder.stamps.items()}
+
+    @property
+    def folders(self) -> list[FolderContent]:
+        """All folders that it is of."""
+        return [folder for folder in (self.own, self.base, self.config) if folder is not None]
 
 
 def fingerprint(checkpoint: Checkpoint, digests: Digests | None = None) -> str:
@@ -97,16 +108,19 @@ def fingerprint(checkpoint: Checkpoint, digests: Digests | None = None) -> str:
     Notes
     -----
     A copy has the same key. So have two files of the same tensors in another order, for they are the same weights.
+    Shards and pickles are taken byte by byte: the same weights, saved by another number of ranks, have another.
     """
     return checkpoint_content(checkpoint, digests or Digests()).key
 
 
 def checkpoint_content(checkpoint: Checkpoint, digests: Digests, stop: Stop = lambda: False) -> CheckpointContent:
     """Give what a checkpoint holds. Parameters and errors as :func:`fingerprint`; `stop` as of the digests."""
-    base = checkpoint.base_model
+    base, config = checkpoint.base_model, checkpoint.config
     try:
         return CheckpointContent(
-            _folder(checkpoint.path, digests, stop), None if base is None else _folder(Path(base), digests, stop)
+            _folder(checkpoint.path, digests, stop),
+            None if base is None else _folder(Path(base), digests, stop),
+            None if config is None else _content(config, _configs(config), digests, stop),
         )
     except OSError as error:
         where = error.filename or checkpoint.path
@@ -124,7 +138,7 @@ def refuse_other(before: CheckpointContent, now: CheckpointContent) -> None:
     CheckpointError
         Naming the first of them.
     """
-    for was, found in ((before.own, now.own), (before.weights, now.weights)):
+    for was, found in zip(before.folders, now.folders, strict=True):
         for name in sorted({*was.files, *found.files}):
             if name not in found.files:
                 raise changed(Path(was.name) / name, "it is gone")
@@ -136,11 +150,16 @@ def checkpoint_stamps(checkpoint: Checkpoint) -> dict[Path, Stamp]:
     """Give the system's stamps of the files of a checkpoint that are there; none is opened."""
     folders = [Path(checkpoint.path), *([Path(checkpoint.base_model)] if checkpoint.base_model else [])]
     files = [folder / name for folder in folders for name in _names(folder)]
+    files += [] if checkpoint.config is None else [checkpoint.config / name for name in _configs(checkpoint.config)]
     return {file: Stamp.of(file) for file in files if file.is_file()}
 
 
 def _folder(model: Path, digests: Digests, stop: Stop) -> FolderContent:
-    return FolderContent(str(model), {name: digests.of(model / name, stop) for name in _names(model)})
+    return _content(model, _names(model), digests, stop)
+
+
+def _content(folder: Path, names: list[str], digests: Digests, stop: Stop) -> FolderContent:
+    return FolderContent(str(folder), {name: digests.of(folder / name, stop) for name in names})
 
 
 def _names(model: Path) -> list[str]:
@@ -148,7 +167,11 @@ def _names(model: Path) -> list[str]:
     if not model.is_dir():
         return []
     weights = classify_weights(model)
-    files = [file.name for file in weights.files] if weights else []
+    files = [str(file.relative_to(model)) for file in weights.files] if weights else []
     if FULL not in files:
         files += [FULL, INDEX]  # the first lies beside an adapter, the second says which shard holds what
-    return sorted({n for n in (*files, *_CONFIGS) if os.path.isfile(model / n)})
+    return sorted({n for n in (*files, *_BESIDE) if os.path.isfile(model / n)})
+
+
+def _configs(folder: Path) -> list[str]:
+    return [name for name in _CONFIGS if os.path.isfile(folder / name)]

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from opd_diag.records.checkpoint import Checkpoint, CheckpointKind
-from opd_diag.runs.weights import classify_weights, is_local
+from opd_diag.records.rollout import Exactness
+from opd_diag.runs.holdings import is_local
+from opd_diag.runs.huggingface import FULL
+from opd_diag.runs.recorded import RecordedFile
+
+JUST_WRITTEN = 60
+"""Seconds within which a save may still go on."""
+
+_WEIGHTS: dict[CheckpointKind, re.Pattern[str]] = {
+    "full": re.compile(r"model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin"),
+    "adapter": re.compile(r"adapter_model\.(safetensors|bin)"),
+    "fsdp": re.compile(r"model_world_size_\d+_rank_\d+\.pt"),
+    "distributed": re.compile(r"\.metadata|.*\.distcp|.*\.safetensors"),
+    "other": re.compile(r".*\.(distcp|safetensors)|zero_pp_rank_.*\.pt|.*_model_states\.pt"),
+}
+"""Names of the files of weights of each kind."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +43,28 @@ class InspectionRow:
     """Size of the weight files, in 10^6 bytes; None where they are not on this machine."""
     path: str
     base_model: str | None
+    code: str
+    """Short name of what `blocker` is about; empty when it can be loaded."""
     blocker: str
     """Why it cannot be loaded; empty when it can."""
     way_out: str
     """What to do about it; empty when it can."""
     note: str
     """What else to know; may be empty."""
+
+
+@dataclass(frozen=True)
+class RecordedRow:
+    """Files of one folder in which the trainer recorded responses, as a row of the table."""
+
+    format: str
+    folder: str
+    files: int
+    steps: str
+    """The lowest and the highest number in their names; empty where there is none."""
+    exactness: Exactness
+    evaluation: bool
+    """Whether the responses are to held-out prompts."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +80,29 @@ class NamedInput:
 
 
 def inspection_rows(checkpoints: Iterable[Checkpoint]) -> list[InspectionRow]:
-    """Give one row for each checkpoint, in the same order."""
-    return [
-        InspectionRow(
-            step=checkpoint.step,
-            label=checkpoint.label,
-            kind=checkpoint.kind,
-            loadable=checkpoint.loadable,
-            complete=checkpoint.complete,
-            megabytes=_megabytes(checkpoint),
-            path=str(checkpoint.path),
-            base_model=checkpoint.base_model,
-            blocker=checkpoint.blocker or "",
-            way_out=checkpoint.way_out or "",
-            note=checkpoint.note or "",
-        )
-        for checkpoint in checkpoints
-    ]
+    """Give one row for each checkpoint, in the same order; of its files, sizes and times alone are asked for."""
+    return [_row(checkpoint) for checkpoint in checkpoints]
+
+
+def recorded_rows(files: Iterable[RecordedFile]) -> list[RecordedRow]:
+    """Give one row for the files of one format in one folder, in the order in which they come first."""
+    alike: dict[tuple[str, str, Exactness, bool], list[RecordedFile]] = {}
+    for file in files:
+        # where a step has a folder of its own, the one above is shown
+        above = file.path.parents[1] if re.search(r"\d", file.path.parent.name) else file.path.parent
+        alike.setdefault((file.format, str(above), file.exactness, file.evaluation), []).append(file)
+    rows = []
+    for (name, folder, exactness, evaluation), group in alike.items():
+        numbers = sorted({file.step for file in group if file.step is not None})
+        steps = " to ".join(map(str, [numbers[0], *numbers[-1:]] if len(numbers) > 1 else numbers))
+        rows.append(RecordedRow(name, folder, len(group), steps, exactness, evaluation))
+    return rows
 
 
 def named_inputs(settings: Mapping[str, Any]) -> list[NamedInput]:
     """Say of each model and file that `settings` (by field name of ``Settings``) names whether it is there."""
     models = ("student", "teacher", "base_model", "tokenizer")
-    names = (*models, "prompts", "rollouts", "teacher_template")
+    names = (*models, "prompts", "rollouts", "teacher_template", "logs")
     return [
         NamedInput(name, str(settings[name]), _found(str(settings[name]), name in models))
         for name in names
@@ -86,7 +119,36 @@ def _found(value: str, is_model: bool) -> Literal["folder", "file", "hub id", "m
     return "hub id" if is_model and not is_local(value) else "missing"
 
 
-def _megabytes(checkpoint: Checkpoint) -> float | None:
-    weights = classify_weights(checkpoint.path, checkpoint.base_model)
-    sizes = [os.path.getsize(file) for file in weights.files if file.exists()] if weights else []
-    return sum(sizes) / 1e6 if sizes else None
+def _row(checkpoint: Checkpoint) -> InspectionRow:
+    sizes, written = _weight_files(checkpoint)
+    recent = checkpoint.complete is not True and 0 <= time.time() - written < JUST_WRITTEN
+    notes = [checkpoint.note, "It was written to less than a minute ago: its save may go on." if recent else None]
+    return InspectionRow(
+        step=checkpoint.step,
+        label=checkpoint.label,
+        kind=checkpoint.kind,
+        loadable=checkpoint.loadable,
+        complete=checkpoint.complete,
+        megabytes=sum(sizes) / 1e6 if sizes else None,
+        path=str(checkpoint.path),
+        base_model=checkpoint.base_model,
+        code=checkpoint.code or "",
+        blocker=checkpoint.blocker or "",
+        way_out=checkpoint.way_out or "",
+        note=" ".join(note for note in notes if note),
+    )
+
+
+def _weight_files(checkpoint: Checkpoint) -> tuple[list[int], float]:
+    """Give the sizes of the weight files, in bytes, and when the newest was written, in seconds since 1970."""
+    sizes, newest = [], 0.0
+    try:
+        with os.scandir(checkpoint.path) as entries:
+            found = {entry.name: entry for entry in entries if _WEIGHTS[checkpoint.kind].fullmatch(entry.name)}
+        for entry in (found[FULL],) if FULL in found else found.values():
+            status = entry.stat()
+            sizes.append(status.st_size)
+            newest = max(newest, status.st_mtime)
+    except OSError:  # a hub id, a folder that is not there, a link to nothing
+        return sizes, newest
+    return sizes, newest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 HEADER_LIMIT = 100_000_000
@@ -22,7 +23,10 @@ def file_damage(path: Path) -> str | None:
     OSError
         The file cannot be opened or read.
     """
-    found = path.stat().st_size
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return "is no regular file"
+    found = status.st_size
     with path.open("rb") as file:
         start = file.read(len(_LFS_POINTER))
         if start == _LFS_POINTER:

@@ -11,7 +11,7 @@ from typing import Any
 from opd_diag.errors import RunFolderError
 from opd_diag.records.sampling import Sampling
 from opd_diag.records.settings import SETTING_NAMES, type_problem
-from opd_diag.runs.weights import is_local
+from opd_diag.runs.holdings import is_local
 
 MANIFEST_NAME = "opd-diag.toml"
 
@@ -19,7 +19,7 @@ SAMPLING_NAMES = ("max_prompts", *(f.name for f in fields(Sampling)))
 """What the table ``[sampling]`` may hold; at the top level they mean the same."""
 
 _MODELS = ("student", "teacher", "base_model", "tokenizer")
-_FILES = ("prompts", "rollouts", "teacher_template", "store")
+_FILES = ("prompts", "rollouts", "teacher_template", "logs", "store")
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def read_manifest(run_dir: str | Path) -> Manifest:
     """Read ``opd-diag.toml`` of a run folder; an empty manifest when there is none.
 
     ``checkpoints`` may be a list of tables with ``step`` and ``path`` (where the checkpoints are), or a list of steps
-    and labels (which of those found to use). Prompts, rollouts, the template and the store are relative to the
-    manifest; models and tokenizer are too where such a folder exists there, and hub ids otherwise.
+    and labels (which of those found to use). Folders in ``steps``, prompts, rollouts, the template, logs and the store
+    are relative to the manifest; models and tokenizer are too where such a folder exists there, and hub ids otherwise.
 
     Raises
     ------
@@ -112,12 +112,19 @@ def _refuse_unknown(path: Path, data: dict[str, Any], known: tuple[str, ...], wh
 
 
 def _resolved(path: Path, name: str, value: Any) -> Any:
+    if name == "steps":
+        return [_resolved_step(path, str(entry)) for entry in (value.split(",") if isinstance(value, str) else value)]
     if name not in (*_MODELS, *_FILES):
         return value
     if not value.strip():
         raise _error(path, name, "a path" if name in _FILES else "a path or hub id", value)
     file = path.parent / os.path.expanduser(value)
     return str(file) if name in _FILES or is_local(value) or file.exists() else value
+
+
+def _resolved_step(path: Path, entry: str) -> str:
+    step, equals, folder = entry.partition("=")
+    return f"{step}={path.parent / os.path.expanduser(folder.strip())}" if equals and folder.strip() else entry
 
 
 def _error(path: Path, where: str, expected: str, found: Any) -> RunFolderError:

@@ -34,10 +34,16 @@ def shape_difference(first: Checkpoint, second: Checkpoint) -> str | None:
     return None
 
 
+def config_source(checkpoint: Checkpoint) -> str:
+    """Give the folder or hub id of the config of a checkpoint: of an adapter, its base model's."""
+    if checkpoint.kind == "adapter":
+        return str(checkpoint.base_model)
+    return str(checkpoint.config or checkpoint.path)
+
+
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
-    folder = checkpoint.path if checkpoint.base_model is None else Path(checkpoint.base_model)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((Path(config_source(checkpoint)) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(config, dict):

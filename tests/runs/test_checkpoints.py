@@ -1,7 +1,6 @@
 """Finding, choosing and naming checkpoints: the right ones in the right order, and errors that show the way."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,17 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from opd_diag.errors import CheckpointError, InputError, RunFolderError
+from opd_diag.errors import CheckpointError, InputError
 from opd_diag.records.checkpoint import Checkpoint
-from opd_diag.runs import Manifest, find_checkpoints, fingerprint, read_manifest, select_checkpoints, step_zero
+from opd_diag.runs import find_checkpoints, find_run, fingerprint, read_manifest, select_checkpoints, step_zero
 
+from . import trainers
 from .folders import TENSORS, adapter, full_model, trainer_run, write
-
-
-def refusal(run_dir, **options) -> str:
-    with pytest.raises(RunFolderError) as caught:
-        find_checkpoints(run_dir, **options)
-    return str(caught.value)
 
 
 class TestFind:
@@ -41,114 +35,16 @@ class TestFind:
         assert find_checkpoints(tmp_path)[0].base_model == "org/manifest"
         assert find_checkpoints(tmp_path, base_model="org/given")[0].base_model == "org/given"
 
-    def test_a_given_manifest_is_used_in_place_of_the_file(self, tmp_path):
-        trainer_run(tmp_path, steps=(20,))
-        write(tmp_path, {"opd-diag.toml": "this is broken"})
-        listed = Manifest(None, {}, ((7, tmp_path / "checkpoint-20"),))
-        assert [c.step for c in find_checkpoints(tmp_path, manifest=listed)] == [7]
-
-    def test_a_list_in_the_manifest_wins_over_discovery_and_a_layout_over_the_list(self, tmp_path):
-        trainer_run(tmp_path)
-        full_model(tmp_path / "other")
-        write(tmp_path, {"opd-diag.toml": "[[checkpoints]]\nstep = 5\npath = 'other'"})
-        assert [(c.step, c.path) for c in find_checkpoints(tmp_path)] == [(5, tmp_path / "other")]
-        assert [c.step for c in find_checkpoints(tmp_path, layout="hf_trainer")] == [20, 40, 100]
-
-    def test_a_layout_in_the_manifest_counts(self, tmp_path):
-        full_model(trainer_run(tmp_path))
-        write(tmp_path, {"opd-diag.toml": "layout = 'single'"})
-        assert [c.path for c in find_checkpoints(tmp_path)] == [tmp_path]
+    def test_they_are_those_of_the_run_that_is_found(self, tmp_path):
+        trainers.verl_fsdp(tmp_path / "run")
+        options = {"step_base": 0, "student": "org/start", "layout": "verl_fsdp"}
+        assert find_checkpoints(tmp_path, **options) == find_run(tmp_path, **options).checkpoints
+        assert [c.step for c in find_checkpoints(tmp_path, steps=f"3={tmp_path}/run/global_step_20")] == [3]
 
     def test_the_home_folder_is_known(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
         trainer_run(tmp_path / "run", steps=(1,))
         assert find_checkpoints("~/run")[0].path == tmp_path / "run" / "checkpoint-1"
-
-
-class TestRefusals:
-    def test_missing_folder(self, tmp_path):
-        folder = tmp_path / "gone"
-        assert refusal(folder) == f"Expected the folder a trainer wrote its checkpoints to; {folder} does not exist."
-
-    def test_file(self, tmp_path):
-        file = tmp_path / "model.safetensors"
-        file.write_bytes(TENSORS)
-        assert refusal(file) == f"Expected the folder a trainer wrote its checkpoints to; {file} is a file."
-
-    def test_address(self):
-        assert refusal("s3://bucket/run") == (
-            "Expected a folder on this machine, found the address s3://bucket/run. Download the run first."
-        )
-
-    def test_empty_folder_says_what_was_looked_for_and_how_to_list_checkpoints(self, tmp_path):
-        assert refusal(tmp_path) == (
-            f"No checkpoint found in {tmp_path}. Looked for: [[checkpoints]] in opd-diag.toml, folders named "
-            "checkpoint-N, a model in the folder itself. Found: nothing. Pass the folder that holds the checkpoints, "
-            f"or list them in {tmp_path}/opd-diag.toml: [[checkpoints]] step = … path = 'my-model'"
-        )
-
-    def test_the_first_ten_names_are_shown(self, tmp_path):
-        write(tmp_path, {f"file-{i:02d}": "" for i in range(13)})
-        assert "Found: file-00, file-01, " in refusal(tmp_path)
-        assert "file-09 and 3 more." in refusal(tmp_path)
-
-    def test_what_blocks_a_model_without_weights_is_said(self, tmp_path):
-        write(tmp_path, {"config.json": "{}"})
-        assert "It has config.json but no weights. Save the model into it with save_pretrained" in refusal(tmp_path)
-
-    def test_empty_and_unfinished_step_folders_are_named(self, tmp_path):
-        for name in ("checkpoint-20", "tmp-checkpoint-40"):
-            (tmp_path / name).mkdir()
-        (tmp_path / "checkpoint-60").symlink_to("checkpoint-60")
-        assert (
-            "Nothing to load in: checkpoint-20 (empty), checkpoint-60 (a link to nothing), "
-            "tmp-checkpoint-40 (an unfinished save)."
-        ) in refusal(tmp_path)
-
-    def test_model_folders_of_other_names_are_offered_for_the_manifest(self, tmp_path):
-        full_model(tmp_path / "iter_20")
-        full_model(tmp_path / "iter_40")
-        message = refusal(tmp_path)
-        assert message.endswith("[[checkpoints]] step = … path = 'iter_20' [[checkpoints]] step = … path = 'iter_40'")
-
-    def test_one_run_a_level_down(self, tmp_path):
-        trainer_run(tmp_path / "v0-2025")
-        (tmp_path / "logs").mkdir()
-        assert refusal(tmp_path) == f"{tmp_path} is no run, but the folder in it is one: pass {tmp_path}/v0-2025."
-
-    def test_several_runs_a_level_down(self, tmp_path):
-        trainer_run(tmp_path / "a", steps=(1,))
-        write(tmp_path / "b", {"opd-diag.toml": ""})
-        trainer_run(tmp_path / ".hidden")
-        assert refusal(tmp_path) == f"{tmp_path} holds 2 runs: pass one of {tmp_path}/a, {tmp_path}/b."
-
-    def test_unknown_layout(self, tmp_path):
-        trainer_run(tmp_path)
-        message = refusal(tmp_path, layout="verl")
-        assert message == "Expected --layout as one of manifest, hf_trainer, single, found 'verl'."
-
-    def test_a_layout_that_finds_nothing(self, tmp_path):
-        trainer_run(tmp_path)
-        assert refusal(tmp_path, layout="manifest").startswith(
-            f"No checkpoint found in {tmp_path} with --layout manifest."
-        )
-
-    @pytest.mark.parametrize("layout", ["hf_trainer", "manifest"])
-    def test_a_step_twice(self, tmp_path, layout):
-        folders = [full_model(tmp_path / name) for name in ("checkpoint-07", "checkpoint-7")]
-        manifest = Manifest(None, {}, tuple((7, folder) for folder in folders))
-        assert refusal(tmp_path, manifest=manifest, layout=layout) == (
-            "Expected one checkpoint for each step, found step 7 more than once: "
-            f"{tmp_path}/checkpoint-07, {tmp_path}/checkpoint-7. Remove one, or list those you mean as "
-            "[[checkpoints]] in opd-diag.toml."
-        )
-
-    def test_a_folder_that_may_not_be_listed(self, tmp_path, monkeypatch):
-        def refusing(folder):
-            raise PermissionError(13, "Permission denied", str(folder))
-
-        monkeypatch.setattr(os, "listdir", refusing)
-        assert refusal(tmp_path) == f"{tmp_path} cannot be read: Permission denied. Check its permissions."
 
 
 class TestSelect:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from opd_diag.errors import CheckpointError
+from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs import find_checkpoints, fingerprint, step_zero
 from opd_diag.runs.digests import Digests
 from opd_diag.runs.fingerprint import checkpoint_content, checkpoint_stamps, refuse_other
@@ -87,6 +90,65 @@ class TestFingerprint:
         ids = ("org/a", "org/a@v2", "org/b")
         assert len({fingerprint(step_zero(name, [])) for name in ids}) == 3
         assert fingerprint(step_zero("org/a", [])) == fingerprint(step_zero("org/a", []))
+
+
+FILES = {
+    "fsdp": (
+        *("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"),
+        *("lora_train_meta.json", "huggingface/config.json", "huggingface/generation_config.json"),
+    ),
+    "distributed": (".metadata", "__0_0.distcp", "__1_0.distcp", "huggingface/config.json"),
+    "full": ("pytorch_model.bin", "config.json"),
+    "adapter": ("adapter_model.bin", "adapter_config.json"),
+}
+
+
+class TestSharded:
+    """Weights in parts: every byte of every file counts, and so does the config that lies elsewhere."""
+
+    def found(self, folder, kind):
+        for name in FILES[kind]:
+            write((folder / name).parent, {(folder / name).name: f"{name} {kind}"})
+        elsewhere = None if kind in ("full", "adapter") else folder / "huggingface"
+        return Checkpoint(
+            "step 1", 1, folder, kind, config=elsewhere, base_model="org/a" if kind == "adapter" else None
+        )
+
+    @pytest.mark.parametrize("kind", FILES)
+    def test_every_byte_counts(self, tmp_path, kind):
+        found = self.found(tmp_path / "a", kind)
+        keys = [fingerprint(found)]
+        for name in FILES[kind]:
+            file = tmp_path / "a" / name
+            file.write_bytes(file.read_bytes()[:-1] + b"?")
+            keys.append(fingerprint(found))
+        assert len(set(keys)) == 1 + len(FILES[kind])
+        assert fingerprint(self.found(tmp_path / "b", kind)) == keys[0]
+
+    @pytest.mark.parametrize("kind", FILES)
+    def test_all_files_are_watched_and_no_others(self, tmp_path, kind):
+        found = self.found(tmp_path, kind)
+        write(tmp_path, {"optim_world_size_2_rank_0.pt": "o", "fsdp_config.json": "{}", "trainer_state.json": "{}"})
+        content = checkpoint_content(found, Digests())
+        assert set(content.stamps) == {tmp_path / name for name in FILES[kind]}
+        assert content.stamps == checkpoint_stamps(found)
+        for name in FILES[kind]:
+            (tmp_path / name).write_text("other")
+            with pytest.raises(CheckpointError) as caught:
+                refuse_other(content, checkpoint_content(found, Digests()))
+            assert "it holds other bytes than when this report began" in str(caught.value)
+            self.found(tmp_path, kind)
+
+    def test_those_in_a_folder_within_are_found(self, tmp_path):
+        self.found(tmp_path / "pytorch_model_fsdp_0", "distributed")
+        content = checkpoint_content(Checkpoint("step 1", 1, tmp_path, "distributed"), Digests())
+        names = {f"pytorch_model_fsdp_0/{name}" for name in FILES["distributed"][:3]}
+        assert set(content.own.files) == names
+
+    def test_a_config_of_the_hub_counts_by_its_id(self, tmp_path):
+        found = self.found(tmp_path, "distributed")
+        keys = {fingerprint(replace(found, config=Path(name))) for name in ("org/a", "org/b")}
+        assert len(keys | {fingerprint(found)}) == 3
 
 
 class TestContent:

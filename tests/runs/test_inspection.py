@@ -1,8 +1,18 @@
 """``inspect`` shows every checkpoint, blocked ones with the way out, and whether what the manifest names is there."""
 
-from opd_diag.runs import NamedInput, find_checkpoints, inspection_rows, named_inputs, read_manifest, step_zero
+import os
+import time
+from pathlib import Path
 
-from .folders import TENSORS, adapter, sharded_model, trainer_run, write
+import pytest
+
+from opd_diag.runs import NamedInput, find_checkpoints, inspection_rows, named_inputs, read_manifest, step_zero
+from opd_diag.runs.holdings import SAVE_AGAIN
+from opd_diag.runs.inspection import JUST_WRITTEN, RecordedRow, recorded_rows
+from opd_diag.runs.recorded import RecordedFile
+
+from . import trainers
+from .folders import TENSORS, adapter, full_model, sharded_model, trainer_run, write
 
 
 def test_rows_of_a_run_with_a_damaged_checkpoint(tmp_path):
@@ -13,7 +23,7 @@ def test_rows_of_a_run_with_a_damaged_checkpoint(tmp_path):
     assert (first.blocker, first.way_out, first.note) == ("", "", "")
     assert first.path == str(tmp_path / "checkpoint-20")
     assert first.megabytes == len(TENSORS) / 1e6
-    assert (second.loadable, second.way_out) == (False, "Copy or save it again.")
+    assert (second.loadable, second.code, second.way_out) == (False, "INCOMPLETE_WEIGHTS", SAVE_AGAIN)
     assert second.blocker.startswith("model.safetensors is truncated")
     assert second.megabytes == (len(TENSORS) - 1) / 1e6
 
@@ -48,3 +58,42 @@ def test_named_inputs_and_whether_they_are_there(tmp_path):
         NamedInput("teacher_template", str(tmp_path / "t"), "missing"),
     ]
     assert named_inputs({"k": 16, "teacher": None}) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "files"),
+    [(trainers.verl_fsdp, 2), (trainers.prime_rl, 3), (trainers.slime, 3), (trainers.openrlhf_adapter, 1)],
+)
+def test_sizes_of_other_kinds_are_those_of_their_weights(tmp_path, make, files):
+    folder = find_checkpoints(make(tmp_path))[0].path
+    sizes = sorted((p.stat().st_size for p in folder.iterdir() if p.is_file()), reverse=True)
+    (row, *_) = inspection_rows(find_checkpoints(tmp_path))
+    shard = len(trainers.SHARD)
+    assert sizes[0] >= shard
+    assert row.megabytes * 1e6 in (pytest.approx(shard * files), pytest.approx(shard * (files - 1) + 1), 2 * shard)
+
+
+def test_what_was_just_written_may_be_written_to_yet(tmp_path):
+    full_model(tmp_path / "checkpoint-1")
+    trainer_run(tmp_path, steps=(2,))
+    file = tmp_path / "checkpoint-1" / "model.safetensors"
+    notes = [row.note for row in inspection_rows(find_checkpoints(tmp_path))]
+    assert notes == ["It was written to less than a minute ago: its save may go on.", ""]
+    before = time.time() - JUST_WRITTEN - 5
+    os.utime(file, (before, before))
+    assert [row.note for row in inspection_rows(find_checkpoints(tmp_path))] == ["", ""]
+
+
+def test_recorded_files_of_one_folder_are_one_row():
+    files = [
+        RecordedFile(Path("run/completions") / f"completions_{n:05d}.parquet", "trl", n, "text-stripped")
+        for n in (9, 40)
+    ]
+    files += [RecordedFile(Path(f"run/token_exports/step_{n}/rank_0.jsonl"), "prime-tokens", n, "ids") for n in (1, 2)]
+    files += [RecordedFile(Path("run/completions.jsonl"), "ms-swift", None, "text-stripped", True)]
+    assert recorded_rows(files) == [
+        RecordedRow("trl", "run/completions", 2, "9 to 40", "text-stripped", False),
+        RecordedRow("prime-tokens", "run/token_exports", 2, "1 to 2", "ids", False),
+        RecordedRow("ms-swift", "run", 1, "", "text-stripped", True),
+    ]
+    assert recorded_rows([]) == []

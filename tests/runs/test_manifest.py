@@ -9,6 +9,8 @@ from opd_diag.errors import RunFolderError
 from opd_diag.records.settings import SETTING_NAMES, Settings, settings_from
 from opd_diag.runs.manifest import SAMPLING_NAMES, Manifest, read_manifest
 
+from .folders import write
+
 
 def manifest(folder: Path, text: str) -> Manifest:
     (folder / "opd-diag.toml").write_text(text, encoding="utf-8")
@@ -82,12 +84,13 @@ def test_explicit_checkpoints_keep_their_order_and_are_relative_to_the_manifest(
 
 
 def test_files_are_always_relative_to_the_manifest(tmp_path):
-    text = 'prompts = "p.jsonl"\nrollouts = "../r"\nteacher_template = "/abs/t.jinja"\nstore = "../s"'
+    text = 'prompts = "p.jsonl"\nrollouts = "../r"\nteacher_template = "/abs/t.jinja"\nstore = "../s"\nlogs = "l"'
     assert manifest(tmp_path, text).settings == {
         "prompts": str(tmp_path / "p.jsonl"),
         "rollouts": str(tmp_path / "../r"),
         "teacher_template": "/abs/t.jinja",
         "store": str(tmp_path / "../s"),
+        "logs": str(tmp_path / "l"),
     }
 
 
@@ -116,7 +119,7 @@ def test_the_home_folder_is_known(tmp_path, monkeypatch):
         ("k = ", "is not TOML: Invalid value (at end of document). Correct it, or delete it and use options."),
         (
             "techer = 'x'",
-            "unknown key 'techer'. Correct or delete it; known: base_model, chat_template_kwargs, ",
+            "unknown key 'techer'. Correct or delete it; known: allow_pickle, base_model, beta, chat_template_kwargs, ",
         ),
         ("[model]\na = 1", "unknown table 'model'. Correct or delete it; known: "),
         (
@@ -182,3 +185,21 @@ def test_a_link_to_nothing_is_not_taken_for_no_manifest(tmp_path):
     (tmp_path / "opd-diag.toml").symlink_to("gone.toml")
     with pytest.raises(RunFolderError, match="cannot be read: No such file or directory"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["'20=a, 40=b/c,0=~/d'", "['20=a', '40=b/c', '0=~/d']"])
+def test_folders_of_steps_are_relative_to_the_manifest(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write(tmp_path, {"opd-diag.toml": f"steps = {text}\nstep_base = 0"})
+    settings = read_manifest(tmp_path).settings
+    assert [step.strip() for step in settings["steps"]] == [
+        f"20={tmp_path}/a",
+        f"40={tmp_path}/b/c",
+        f"0={tmp_path}/home/d",
+    ]
+    assert settings["step_base"] == 0
+
+
+def test_what_is_no_step_and_folder_is_left_for_whoever_reads_it(tmp_path):
+    write(tmp_path, {"opd-diag.toml": "steps = ['20', '=', '3=']"})
+    assert read_manifest(tmp_path).settings["steps"] == ["20", "=", "3="]

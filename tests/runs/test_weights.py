@@ -1,56 +1,20 @@
-"""What one folder holds is told from names and small text files, and every blocker names its way out."""
+"""A folder is classified from its names: what is not there, what may not be read, what goes before what."""
 
-import builtins
-import io
 import os
 from pathlib import Path
 
 import pytest
 
-from opd_diag.runs.weights import CONVERT, classify_weights, has_tokenizer, is_local
+from opd_diag.runs.weights import classify_weights, has_tokenizer
 
 from .folders import TENSORS, adapter, full_model, sharded_model, write
+from .trainers import rank_files
 
 
-def blocked(folder, base_model=None):
-    weights = classify_weights(folder, base_model)
+def blocked(folder):
+    weights = classify_weights(folder)
     assert weights is not None
-    assert weights.blocker, "expected a blocker"
-    assert weights.way_out, "a blocker needs a way out"
-    return weights.blocker, weights.way_out
-
-
-def test_full_weights(tmp_path):
-    weights = classify_weights(full_model(tmp_path))
-    assert (weights.kind, weights.blocker, weights.base_model) == ("full", None, None)
-    assert weights.files == (tmp_path / "model.safetensors",)
-
-
-def test_sharded_weights(tmp_path):
-    weights = classify_weights(sharded_model(tmp_path, shards=3))
-    assert (weights.kind, weights.blocker) == ("full", None)
-    assert [f.name for f in weights.files] == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
-
-
-def test_adapter(tmp_path):
-    weights = classify_weights(adapter(tmp_path, "org/base"))
-    assert (weights.kind, weights.blocker, weights.base_model) == ("adapter", None, "org/base")
-
-
-def test_adapter_wins_over_a_config_of_its_base(tmp_path):
-    weights = classify_weights(adapter(tmp_path, **{"config.json": "{}"}))
-    assert (weights.kind, weights.note) == ("adapter", None)
-
-
-def test_adapter_wins_over_full_weights_beside_it_and_says_so(tmp_path):
-    weights = classify_weights(adapter(full_model(tmp_path)))
-    assert weights.kind == "adapter"
-    assert weights.note == "Full weights lie beside the adapter; the adapter on its base model is used."
-
-
-def test_one_whole_file_wins_over_an_index_as_in_transformers(tmp_path):
-    weights = classify_weights(full_model(sharded_model(tmp_path)))
-    assert [f.name for f in weights.files] == ["model.safetensors"]
+    return weights.code, weights.blocker, weights.way_out
 
 
 def test_a_folder_without_a_model_is_none(tmp_path):
@@ -60,199 +24,69 @@ def test_a_folder_without_a_model_is_none(tmp_path):
 
 def test_missing_folder_and_file(tmp_path):
     folder = tmp_path / "gone"
-    assert blocked(folder) == (f"Expected a model folder, but {folder} does not exist.", "Correct the path.")
+    said = f"Expected a model folder, but {folder} does not exist."
+    assert blocked(folder) == ("NO_WEIGHTS", said, "Correct the path.")
     folder.write_text("x")
-    assert blocked(folder) == (f"Expected a model folder, but {folder} is a file.", "Correct the path.")
+    assert blocked(folder) == ("NO_WEIGHTS", f"Expected a model folder, but {folder} is a file.", "Correct the path.")
 
 
-def test_truncated_weights(tmp_path):
-    full_model(tmp_path, **{"model.safetensors": TENSORS[:-5]})
-    expected = f"model.safetensors is truncated: expected {len(TENSORS)} bytes, found {len(TENSORS) - 5}."
-    assert blocked(tmp_path) == (expected, "Copy or save it again.")
-
-
-def test_truncated_shard_and_truncated_adapter(tmp_path):
-    shard = sharded_model(tmp_path / "a") / "model-00002-of-00002.safetensors"
-    shard.write_bytes(TENSORS[:-1])
-    assert blocked(tmp_path / "a")[0].startswith("model-00002-of-00002.safetensors is truncated: expected ")
-    adapter(tmp_path / "b", **{"adapter_model.safetensors": TENSORS[:20]})
-    assert blocked(tmp_path / "b")[0].startswith("adapter_model.safetensors is truncated: expected at least ")
-
-
-def test_lfs_pointer(tmp_path):
-    full_model(tmp_path, **{"model.safetensors": "version https://git-lfs.github.com/spec/v1\noid sha256:1\n"})
-    blocker, way_out = blocked(tmp_path)
-    assert blocker == "model.safetensors is a Git LFS pointer, not the weights themselves."
-    assert way_out == "Run git lfs pull there."
-
-
-def test_index_with_missing_and_empty_shards(tmp_path):
-    sharded_model(tmp_path, shards=4)
-    (tmp_path / "model-00002-of-00004.safetensors").unlink()
-    (tmp_path / "model-00003-of-00004.safetensors").write_bytes(b"")
-    assert blocked(tmp_path)[0] == (
-        "model.safetensors.index.json names 4 files, of which are missing or empty: "
-        "model-00002-of-00004.safetensors, model-00003-of-00004.safetensors."
-    )
-
-
-def test_many_missing_shards_are_counted(tmp_path):
-    sharded_model(tmp_path, shards=9)
-    for shard in tmp_path.glob("model-*"):
-        shard.unlink()
-    assert blocked(tmp_path)[0].endswith("model-00005-of-00009.safetensors and 4 more.")
-
-
-@pytest.mark.parametrize(
-    "index",
-    ["{}", '{"weight_map": []}', '{"weight_map": {}}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../x"}}'],
-)
-def test_index_without_a_usable_map(tmp_path, index):
-    write(tmp_path, {"config.json": "{}", "model.safetensors.index.json": index})
-    assert blocked(tmp_path)[0] == "model.safetensors.index.json has no 'weight_map' from tensors to files beside it."
-
-
-@pytest.mark.parametrize(("content", "problem"), [('{"a":', "is not JSON ("), ("[1]", "holds no JSON object.")])
-def test_broken_json_is_a_blocker(tmp_path, content, problem):
-    full_model(tmp_path / "full", **{"config.json": content})
-    assert blocked(tmp_path / "full")[0].startswith(f"config.json {problem}")
-    adapter(tmp_path / "adapter", **{"adapter_config.json": content})
-    assert blocked(tmp_path / "adapter")[0].startswith(f"adapter_config.json {problem}")
-    write(sharded_model(tmp_path / "sharded"), {"model.safetensors.index.json": content})
-    assert blocked(tmp_path / "sharded")[0].startswith(f"model.safetensors.index.json {problem}")
-
-
-def test_json_that_is_not_text_is_a_blocker(tmp_path):
-    full_model(tmp_path, **{"config.json": b"\xff\x00"})
-    assert blocked(tmp_path)[0].startswith("config.json is not JSON (")
-
-
-def test_weights_without_config(tmp_path):
-    write(tmp_path, {"model.safetensors": TENSORS})
-    expected = "It has model.safetensors but no config.json."
-    assert blocked(tmp_path) == (expected, "Copy config.json of the model that was trained into it.")
-
-
-def test_config_without_weights(tmp_path):
+def test_an_adapter_goes_before_full_weights_and_those_before_shards_of_ranks(tmp_path):
+    rank_files(tmp_path)
     write(tmp_path, {"config.json": "{}"})
-    blocker, way_out = blocked(tmp_path)
-    assert blocker == "It has config.json but no weights."
-    assert way_out == "Save the model into it with save_pretrained, as model.safetensors."
-
-
-def test_shards_without_index(tmp_path):
-    sharded_model(tmp_path)
-    (tmp_path / "model.safetensors.index.json").unlink()
-    blocker, _ = blocked(tmp_path)
-    assert blocker == "It has 2 weight shards but no model.safetensors.index.json: the save was interrupted."
-    assert len(classify_weights(tmp_path).files) == 2
-
-
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
-def test_pickles_are_never_read(tmp_path, name):
-    write(tmp_path, {"config.json": "{}", name: b"\x80\x04"})
-    assert blocked(tmp_path) == (f"Its weights are pickles, which can run code ({name}).", CONVERT)
-    assert "safe_serialization=True" in CONVERT
-
-
-def test_adapter_pickle_and_adapter_without_weights(tmp_path):
-    (adapter(tmp_path) / "adapter_model.safetensors").unlink()
-    expected = "It has adapter_config.json but no adapter_model.safetensors: the save was interrupted."
-    assert blocked(tmp_path) == (expected, "Copy or save it again.")
-    write(tmp_path, {"adapter_model.bin": b"\x80"})
-    assert blocked(tmp_path) == ("adapter_model.bin is a pickle, which can run code.", CONVERT)
-
-
-def test_training_args_beside_safetensors_do_not_block(tmp_path):
-    assert (
-        classify_weights(full_model(tmp_path, **{"training_args.bin": b"\x80", "optimizer.bin": b"\x80"})).blocker
-        is None
-    )
-
-
-@pytest.mark.parametrize("base", ["/models/gone", "./gone", "../gone", "a/b/gone"])
-def test_adapter_on_a_local_base_that_is_gone(tmp_path, base):
-    adapter(tmp_path, base)
-    assert blocked(tmp_path) == (
-        f"The base model {base} that adapter_config.json names does not exist here.",
-        "Name it with --base-model (a folder or a hub id).",
-    )
-
-
-def test_base_model_option_wins_over_what_the_adapter_names(tmp_path):
-    base = full_model(tmp_path / "base")
-    weights = classify_weights(adapter(tmp_path / "a", "/models/gone"), str(base))
-    assert (weights.blocker, weights.base_model) == (None, str(base))
-
-
-def test_base_model_in_the_home_folder_is_named_in_full(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    full_model(tmp_path / "base")
-    weights = classify_weights(adapter(tmp_path / "a"), "~/base")
-    assert (weights.blocker, weights.base_model) == (None, str(tmp_path / "base"))
-
-
-def test_base_model_option_that_is_gone(tmp_path):
-    blocker, way_out = blocked(adapter(tmp_path), "/also/gone")
-    assert blocker == "The base model /also/gone given for the adapter does not exist here."
-    assert "--base-model" in way_out
-
-
-@pytest.mark.parametrize("base", [None, ""])
-def test_adapter_that_names_no_base(tmp_path, base):
-    adapter(tmp_path, base)
-    expected = "The adapter names no base model ('base_model_name_or_path' in adapter_config.json)."
-    assert blocked(tmp_path)[0] == expected
-    assert classify_weights(tmp_path, "org/base").blocker is None
-
-
-def test_base_model_is_of_adapters_only(tmp_path):
-    weights = classify_weights(full_model(tmp_path), "/models/gone")
-    assert (weights.blocker, weights.base_model) == (None, None)
-
-
-def test_shards_of_fsdp_and_deepspeed_come_with_the_command_that_merges_them(tmp_path):
-    (tmp_path / "fsdp" / "pytorch_model_fsdp_0").mkdir(parents=True)
-    blocker, way_out = blocked(tmp_path / "fsdp")
-    assert blocker == "It holds FSDP shards, not Hugging Face weights."
-    assert way_out.startswith(f"Run accelerate merge-weights {tmp_path}/fsdp/pytorch_model_fsdp_0 OUT")
-    write(tmp_path / "zero", {"zero_to_fp32.py": "", "config.json": "{}"})
-    blocker, way_out = blocked(tmp_path / "zero")
-    assert blocker == "It holds DeepSpeed shards, not Hugging Face weights."
-    assert f"python {tmp_path}/zero/zero_to_fp32.py {tmp_path}/zero OUT --safe_serialization" in way_out
-
-
-def test_a_file_that_may_not_be_read_is_a_blocker(tmp_path, monkeypatch):
+    assert classify_weights(tmp_path).kind == "fsdp"
     full_model(tmp_path)
-    whole_open = io.open
-
-    def refusing(file, *args, **kwargs):
-        if str(file).endswith("model.safetensors"):
-            raise PermissionError(13, "Permission denied", str(file))
-        return whole_open(file, *args, **kwargs)
-
-    monkeypatch.setattr(io, "open", refusing)
-    monkeypatch.setattr(builtins, "open", refusing)
-    blocker, way_out = blocked(tmp_path)
-    assert blocker == f"{tmp_path / 'model.safetensors'} cannot be read: Permission denied."
-    assert way_out == "Check that the file exists and that you may read it."
+    assert classify_weights(tmp_path).kind == "full"
+    adapter(tmp_path)
+    assert classify_weights(tmp_path).kind == "adapter"
 
 
-def test_a_folder_that_may_not_be_listed_is_a_blocker(tmp_path, monkeypatch):
+def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
     def refusing(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(os, "listdir", refusing)
-    assert blocked(tmp_path)[0] == f"{tmp_path} cannot be read: Permission denied."
+    monkeypatch.setattr(os, "scandir", refusing)
+    said = f"{tmp_path} cannot be read: Permission denied."
+    assert blocked(tmp_path) == ("UNREADABLE", said, "Check that the file exists and that you may read it.")
 
 
-def test_links_in_a_circle_and_to_nothing_are_blockers(tmp_path):
+@pytest.mark.parametrize("name", ["config.json", "adapter_config.json", "model.safetensors.index.json"])
+def test_a_text_file_that_may_not_be_read(tmp_path, monkeypatch, name):
+    adapter(tmp_path) if name.startswith("adapter") else sharded_model(tmp_path)
+    opened = os.open
+
+    def refusing(file, *args, **kwargs):
+        if str(file).endswith(name):
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refusing)
+    said = f"{tmp_path / name} cannot be read: Permission denied."
+    assert blocked(tmp_path) == ("UNREADABLE", said, "Check that the file exists and that you may read it.")
+
+
+def test_links_in_a_circle_and_to_nothing(tmp_path):
     full_model(tmp_path)
     file = tmp_path / "model.safetensors"
-    for target in ("model.safetensors", "gone"):
+    for target, why in (
+        ("model.safetensors", "Too many levels of symbolic links"),
+        ("gone", "No such file or directory"),
+    ):
         file.unlink()
         file.symlink_to(target)
-        assert blocked(tmp_path)[0].startswith(f"{file} cannot be read: ")
+        code, blocker, _ = blocked(tmp_path)
+        assert (code, blocker) == ("UNREADABLE", f"{file} cannot be read: {why}.")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    full_model(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    code, blocker, _ = blocked(tmp_path)
+    assert (code, blocker.split(" ", 1)[1]) in [
+        ("INCOMPLETE_WEIGHTS", "is no regular file."),
+        ("UNREADABLE", "cannot be read: it is no regular file."),
+    ]
 
 
 def test_links_to_weights_are_followed_as_the_hub_cache_has_them(tmp_path):
@@ -263,17 +97,14 @@ def test_links_to_weights_are_followed_as_the_hub_cache_has_them(tmp_path):
     assert classify_weights(tmp_path / "snapshot").blocker is None
 
 
+def test_a_file_that_grows_while_it_is_looked_at_is_incomplete(tmp_path):
+    full_model(tmp_path, **{"model.safetensors": TENSORS[:-9]})
+    assert blocked(tmp_path)[0] == "INCOMPLETE_WEIGHTS"
+    full_model(tmp_path)
+    assert classify_weights(tmp_path).blocker is None
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "tokenizer_config.json"])
 def test_has_tokenizer(tmp_path, name):
     assert not has_tokenizer(full_model(tmp_path))
     assert has_tokenizer(write(tmp_path, {name: "{}"}))
-
-
-def test_is_local():
-    assert [n for n in ("a", "org/a", "org/a@main", "./a", "../a", "/a", "~/a", "a/b/c") if is_local(n)] == [
-        "./a",
-        "../a",
-        "/a",
-        "~/a",
-        "a/b/c",
-    ]
