@@ -17,6 +17,14 @@ def tiny_run(tmp_path_factory):
     return build(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="session")
+def sharded_forms(tmp_path_factory):
+    """Checkpoints in parts, of every form that `sharded_runs` writes, to be read and not changed."""
+    from sharded_runs import write_all
+
+    return write_all(tmp_path_factory.mktemp("sharded"))
+
+
 @pytest.fixture
 def own_run(tiny_run, tmp_path):
     """A copy of the run, to be broken."""

@@ -3,6 +3,13 @@
 ===============  ============================================================================================
 `model.py`       ``Model``: body, head, what is known of it
 `loading.py`     folder or hub id → ``Model``; adapters, refusals, what a model's folder lacks
+`weights.py`     which way weights come into memory, by what their folder holds
+`merging.py`     weights in parts, or pickled → a transformers model, merged in memory
+`ranks.py`       one file a rank (verl, SkyRL), made whole
+`distributed.py` torch distributed checkpoints, made whole by torch
+`pickles.py`     tensors of pickles; nothing that they name is run
+`names.py`       which stored tensors are which weights, whatever a trainer wraps around a model
+`completeness.py` whether a model was loaded whole
 `swapping.py`    one model in memory that becomes one checkpoint after another
 `stored.py`      tensors of safetensors files, read into tensors that are there already
 `adapters.py`    PEFT adapters, merged with every weight accounted for

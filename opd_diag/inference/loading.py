@@ -1,4 +1,4 @@
-"""From a folder or hub id to a model that can be run: no unpickling, no remote code unless asked for."""
+"""From a folder or hub id to a model that can be run: no remote code unless asked for, of pickles tensors alone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import torch
 import transformers
 
 from opd_diag.errors import CheckpointError, InputError
-from opd_diag.inference.adapters import merged, some
 from opd_diag.inference.libraries import errors_of, quiet
+from opd_diag.inference.merging import generation_settings
 from opd_diag.inference.model import Model, own_stop_ids, wrap_model
+from opd_diag.inference.weights import loaded
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.contents import Stamp, refuse_changed
 from opd_diag.runs.fingerprint import checkpoint_stamps
+from opd_diag.runs.shapes import config_source
 from opd_diag.tokenization import split_revision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -31,9 +33,10 @@ def load_model(
     device: str = "auto",
     stop_ids: tuple[int, ...] = (),
     trust_remote_code: bool = False,
+    allow_pickle: bool = False,
     stamps: Mapping[Path, Stamp] | None = None,
 ) -> Model:
-    """Load a checkpoint: full weights, or a PEFT adapter merged (in float32) into its base model.
+    """Load a checkpoint: full weights, shards put together, or an adapter merged (in float32) into its base model.
 
     Parameters
     ----------
@@ -51,6 +54,9 @@ def load_model(
         Ids that end a response besides those of the model's generation settings: the tokenizer's.
     trust_remote_code
         Whether code that comes with the model may run.
+    allow_pickle
+        Whether a torch whose reader of pickled weights has a known hole may read some
+        (:mod:`opd_diag.inference.pickles`).
     stamps
         What its files were when `key` was taken; default: what they are now.
 
@@ -62,7 +68,8 @@ def load_model(
     Raises
     ------
     CheckpointError
-        The folder cannot be loaded: blocked, damaged, of an unknown architecture, lacking weights, or written to.
+        The folder cannot be loaded: blocked, damaged, of an unknown architecture, lacking weights, or written to; or
+        its weights are pickles that name more than tensors.
     MissingExtra
         An adapter, and peft is not installed.
     InputError
@@ -71,13 +78,9 @@ def load_model(
     if checkpoint.blocker is not None:
         raise CheckpointError(f"{checkpoint.label}: {checkpoint.blocker} {checkpoint.way_out or ''}".strip())
     target = resolve_device(device)
-    where = checkpoint.base_model if checkpoint.kind == "adapter" else str(checkpoint.path)
-    load_dtype = torch.float32 if checkpoint.kind == "adapter" else DTYPES[dtype]
+    trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
     with unchanged(checkpoint_stamps(checkpoint) if stamps is None else stamps), quiet(), errors_of(checkpoint):
-        model = _full(str(where), load_dtype, trust_remote_code)
-        if checkpoint.kind == "adapter":
-            model, _ = merged(model, checkpoint.path, DTYPES[dtype])
-        model = _owned(model.to(target))
+        model = _owned(loaded(checkpoint, DTYPES[dtype], **trusted).to(target))
     return wrap_checkpoint(model, checkpoint, name=name, key=key, stop_ids=stop_ids)
 
 
@@ -89,17 +92,13 @@ def stored_stop_ids(checkpoint: Checkpoint, *, trust_remote_code: bool = False) 
     tuple of int, or None
         Those of its generation settings, or else of its config; None where neither can be read.
     """
-    where = checkpoint.base_model if checkpoint.kind == "adapter" else str(checkpoint.path)
-    name, revision = split_revision(str(where))
+    config = config_source(checkpoint)
     with quiet():
-        try:
-            settings = transformers.GenerationConfig.from_pretrained(name, revision=revision)
-        except (OSError, TypeError, ValueError):  # most folders of trainers have none
-            settings = transformers.GenerationConfig()
-        ids = settings.eos_token_id
+        settings = generation_settings(*([] if checkpoint.kind == "adapter" else [str(checkpoint.path)]), config)
+        ids = None if settings is None else settings.eos_token_id
         if ids is None:
             try:
-                ids = _config(name, revision, trust_remote_code).eos_token_id
+                ids = _config(*split_revision(config), trust_remote_code).eos_token_id
             except (OSError, TypeError, ValueError, AttributeError):
                 return None
     return tuple(sorted({*(ids if isinstance(ids, list) else () if ids is None else [ids])}))
@@ -158,32 +157,6 @@ def resolve_device(device: str) -> torch.device:
     return target
 
 
-def _full(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
-    name, revision = split_revision(source)
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(
-        name,
-        revision=revision,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # refused below, by name
-    )
-    missing, mismatched = sorted(info["missing_keys"]), sorted(str(m[0]) for m in info["mismatched_keys"])
-    if missing or mismatched:
-        kind, names = ("lacks", missing) if missing else ("has other shapes than its config says for", mismatched)
-        raise CheckpointError(
-            f"{source} {kind} {len(names)} weights ({some(names)}). They would be random: save the checkpoint again."
-        )
-    surplus = [name for name in sorted(info["unexpected_keys"]) if _counts(name, model)]
-    if surplus:
-        raise CheckpointError(
-            f"{source} has {len(surplus)} weights that its config leaves no place for ({some(surplus)}). They would "
-            "be left out: save the checkpoint again with the config that it was trained with."
-        )
-    return model
-
-
 def _owned(model: Any) -> Any:
     """Give the weights memory of their own.
 
@@ -194,9 +167,3 @@ def _owned(model: Any) -> Any:
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
     return model
-
-
-def _counts(name: str, model: Any) -> bool:
-    """Tell whether a weight would change logits: one of the body or the head, not a value head beside them."""
-    head = next((n for n, module in model.named_modules() if module is model.get_output_embeddings()), None)
-    return name.startswith(tuple(f"{part}." for part in (model.base_model_prefix, head) if part))

@@ -9,7 +9,8 @@ was in memory before.
 This holds only where the file's tensors *are* the model's tensors, name by name. Transformers renames and fuses those
 of some architectures (mixtures of experts); whether it did is looked at once, after the first load: every tensor of
 the model must be named in the file and hold what the file says. Where not, each checkpoint is loaded in the ordinary
-way. Files are read into place and not mapped: a mapped file that another process cuts short kills whoever looks at it.
+way; so are shards and pickles, of which no digest a tensor is known. Files are read into place and not mapped: a mapped
+file that another process cuts short kills whoever looks at it.
 """
 
 from __future__ import annotations
@@ -75,12 +76,13 @@ class Resident:
         device: str = "auto",
         stop_ids: tuple[int, ...] = (),
         trust_remote_code: bool = False,
+        allow_pickle: bool = False,
     ) -> Model:
         """Put a checkpoint in memory, in place of what was there; models given before must not be used any more.
 
         Parameters
         ----------
-        checkpoint, name, dtype, device, stop_ids, trust_remote_code
+        checkpoint, name, dtype, device, stop_ids, trust_remote_code, allow_pickle
             As of :func:`~opd_diag.inference.loading.load_model`.
         content
             What its files hold.
@@ -100,12 +102,12 @@ class Resident:
         target = str(resolve_device(device))
         loading: dict[str, Any] = {"dtype": dtype, "device": target, "trust_remote_code": trust_remote_code}
         with unchanged(content.stamps), quiet(), errors_of(checkpoint):
-            how = (*loading.values(), dtype == "float32" or checkpoint.kind, _settings(content.weights))
+            how = (*loading.values(), dtype == "float32" or checkpoint.kind, _settings(checkpoint, content))
             if held is not None and _exchangeable(held, how, content) and self._exchange(held, content):
                 model = wrap_checkpoint(held.hf, checkpoint, **about)
             else:
                 held = None  # its memory is needed
-                model = load_model(checkpoint, **about, **loading, stamps=content.stamps)
+                model = load_model(checkpoint, **about, **loading, stamps=content.stamps, allow_pickle=allow_pickle)
                 held = _hold(model.hf, how, content)
         self._held, self._now = held, (checkpoint, content.key, model)
         return model
@@ -183,14 +185,17 @@ def _opened(weights: FolderContent) -> Iterator[tuple[str, StoredTensor, BinaryI
                 yield name, tensor, handle
 
 
-def _settings(weights: FolderContent) -> list[Mapping[str, Any] | None] | None:
+def _settings(checkpoint: Checkpoint, content: CheckpointContent) -> list[Mapping[str, Any] | None] | None:
     """Give what configs say that decides how weights are used; None of a model that is loaded in a way of its own."""
+    if checkpoint.kind not in ("full", "adapter"):
+        return None
+    folder = content.config or content.weights
     settings: list[Mapping[str, Any] | None] = []
     for name in ("config.json", "generation_config.json"):
-        if name not in weights.files:
+        if name not in folder.files:
             settings.append(None)
             continue
-        config = json.loads((Path(weights.name) / name).read_text(encoding="utf-8"))
+        config = json.loads((Path(folder.name) / name).read_text(encoding="utf-8"))
         if not isinstance(config, dict) or any(field in config for field in _OWN_WAYS):
             return None
         settings.append({field: value for field, value in config.items() if field not in _SAME_MODEL})

@@ -64,6 +64,7 @@ class LazyModel:
             device=self.settings.device,
             stop_ids=self.tokenizer.stop_ids,
             trust_remote_code=self.settings.trust_remote_code,
+            allow_pickle=self.settings.allow_pickle,
         )
 
     def checked_on(self, ids: Sequence[int]) -> HeadCheck:

@@ -367,14 +367,6 @@ class TestRefusals:
         sorted(folder.glob("model-*.safetensors"))[1].unlink()
         assert refusal(checkpoint(folder)).startswith(f"step 10: {folder} does not load: ")
 
-    def test_pickled_weights_are_never_read(self, tmp_path):
-        hf = tiny_model()
-        folder = save(tmp_path, hf)
-        (folder / "model.safetensors").unlink()
-        torch.save({"bomb": _Bomb(tmp_path / "exploded")}, folder / "pytorch_model.bin")
-        assert refusal(checkpoint(folder)).startswith(f"step 10: {folder} does not load: ")
-        assert not (tmp_path / "exploded").exists()
-
     def test_code_of_the_folder_is_not_run_unless_asked_for(self, tmp_path):
         folder = save(tmp_path, tiny_model())
         change_config(
@@ -415,16 +407,6 @@ def _cutting(file):
                 file.write_bytes(b"")
 
     return cutting
-
-
-class _Bomb:
-    """Unpickling it leaves a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 class TestSmallParts:

@@ -12,7 +12,7 @@ from models import FAMILIES, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from opd_diag.errors import CheckpointError
-from opd_diag.inference.size import model_size, size_of_config, with_layers
+from opd_diag.inference.size import limits_of, model_size, size_of_config, with_layers
 from opd_diag.records.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
@@ -102,3 +102,10 @@ def test_a_model_within_another_is_the_one_that_is_sized(tmp_path):
     outer = transformers.Qwen3Config.from_dict(inner.to_dict())
     outer.save_pretrained(tmp_path)
     assert model_size(Checkpoint("a", 1, tmp_path, "full")).config.model_type == "qwen3"
+
+
+def test_limits_of_a_model_that_its_config_does_not_tell(tmp_path):
+    made = tiny_model("llama", max_position_embeddings=77)
+    made.config.save_pretrained(tmp_path / "llama")
+    assert limits_of(Checkpoint("a", 0, tmp_path / "llama", "full")) == (made.config.vocab_size, 77)
+    assert limits_of(Checkpoint("a", 0, tmp_path / "gone", "full")) == (None, None)

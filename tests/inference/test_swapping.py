@@ -374,6 +374,83 @@ class TestAdapters:
         assert len(loads) == 2
 
 
+class TestShards:
+    """Checkpoints in parts, and pickles, take their turn in the same memory, each loaded in the ordinary way."""
+
+    def put(self, resident, found, **how):
+        return resident.load(found, checkpoint_content(found, Digests()), name=found.label, **how)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_between_whole_models(self, sharded_forms, tmp_path, loads, dtype):
+        student = save(tmp_path / "student", tiny_model("qwen3", seed=5))
+        first, second = (sharded_forms / "two" / name for name in ("fsdp2-tied", "fsdp1"))
+        steps = [
+            checkpoint(student, label="step 0"),
+            *(checkpoint(f, label=f.name, kind="fsdp", config=f / "huggingface") for f in (first, second)),
+            checkpoint(student, label="step 0 again"),
+        ]
+        resident = Resident()
+        for found in steps:
+            model = self.put(resident, found, dtype=dtype)
+            alone = load_model(found, dtype=dtype)
+            assert torch.equal(model.hf(IDS).logits, alone.hf(IDS).logits)
+            assert model.key == checkpoint_content(found, Digests()).key
+        assert loads == [found.label for found in steps]
+        assert resident.copied.tensors == 0
+
+    def test_a_file_that_changes_between_its_key_and_its_load(self, sharded_forms, tmp_path):
+        folder = shutil.copytree(sharded_forms / "two" / "fsdp2-tied", tmp_path / "own")
+        found = checkpoint(folder, kind="fsdp", config=folder / "huggingface")
+        for file in (folder / "model_world_size_2_rank_1.pt", folder / "huggingface" / "config.json"):
+            content = checkpoint_content(found, Digests())
+            os.utime(file, ns=(1, 1))
+            with pytest.raises(CheckpointError) as caught:
+                Resident().load(found, content, name="x")
+            assert str(caught.value).startswith(f"{file} changed while it was read: written anew")
+
+    def test_factors_alone_are_never_taken_for_their_base_model(self, sharded_forms, tmp_path, loads):
+        base = save(tmp_path / "base", tiny_model("qwen3"))
+        found = checkpoint(sharded_forms / "lora" / "alone", base=base, kind="fsdp", config=base)
+        resident = Resident()
+        put(resident, base)
+        model = self.put(resident, found)
+        assert torch.equal(model.hf(IDS).logits, load_model(found).hf(IDS).logits)
+        assert_is(put(resident, base), base)
+        assert len(loads) == 3
+
+    def test_whole_models_whose_config_lies_elsewhere_are_swapped(self, tmp_path, loads):
+        found = []
+        for seed in (1, 2):
+            folder = save(tmp_path / str(seed), tiny_model(seed=seed))
+            (tmp_path / "config").mkdir(exist_ok=True)
+            for name in ("config.json", "generation_config.json"):
+                shutil.move(folder / name, tmp_path / "config" / name)
+            found.append(checkpoint(folder, config=tmp_path / "config"))
+        resident = Resident()
+        for of in found:
+            model = self.put(resident, of)
+            assert torch.equal(model.hf(IDS).logits, load_model(of).hf(IDS).logits)
+        assert len(loads) == 1
+
+    def test_pickles_are_loaded_anew(self, tmp_path, loads):
+        folders = [save(tmp_path / str(seed), tiny_model(seed=seed)) for seed in (1, 2)]
+        for folder in folders:
+            torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+            (folder / "model.safetensors").unlink()
+        resident = Resident()
+        for folder in folders:
+            assert_is(put(resident, folder), folder)
+        assert len(loads) == 2
+
+    def test_an_old_torch_needs_to_be_told(self, sharded_forms, monkeypatch):
+        folder = sharded_forms / "two" / "fsdp1"
+        found = checkpoint(folder, kind="fsdp", config=folder / "huggingface")
+        monkeypatch.setattr(torch, "__version__", "2.9.0")
+        with pytest.raises(CheckpointError, match="pass --allow-pickle"):
+            self.put(Resident(), found)
+        assert self.put(Resident(), found, allow_pickle=True).label == "step 10"
+
+
 def test_a_config_that_is_nonsense_is_one_sentence(tmp_path):
     folder = save(tmp_path, tiny_model())
     (folder / "config.json").write_text("{broken")
@@ -383,6 +460,6 @@ def test_a_config_that_is_nonsense_is_one_sentence(tmp_path):
 
 def test_models_with_code_of_their_own_are_never_swapped(tmp_path):
     folder = change_config(save(tmp_path, tiny_model()), auto_map={})
-    content = checkpoint_content(checkpoint(folder), Digests())
-    assert swapping._settings(content.weights) is None
+    found = checkpoint(folder)
+    assert swapping._settings(found, checkpoint_content(found, Digests())) is None
     assert json.loads((folder / "config.json").read_text())["auto_map"] == {}
