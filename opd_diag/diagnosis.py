@@ -31,7 +31,7 @@ from opd_diag.report.json_file import write_report_json
 from opd_diag.report.provenance import provenance, reader_notes
 from opd_diag.runs import MANIFEST_NAME, read_manifest
 from opd_diag.runs.digests import DIGESTS, Digests
-from opd_diag.tables import Tables, assemble, load_tables, save_baselines, save_states, save_stops
+from opd_diag.tables import Tables, assemble, load_tables, logged_table, save_baselines, save_states, save_stops
 from opd_diag.verdicts import DEFAULTS, Thresholds, headline, judge
 
 EXCERPTS = 6
@@ -108,6 +108,7 @@ def measured(plan: ReplayPlan, store: Store, progress: Progress | None = None) -
         floors=larger(replayed.floors),
         fits=[s.fits for s in replayed.scored if s.fits is not None],
         tokens=load_vocabulary(store.path("vocabulary.json")),
+        logged=logged_table(plan.logged, plan.run_dir),
     )
     return replayed, tables
 

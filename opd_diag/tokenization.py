@@ -50,6 +50,14 @@ class Tokenizer:
         decoded: str = self.hf.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return decoded
 
+    def stripped(self, ids: Sequence[int]) -> frozenset[str]:
+        """Give ids as trainers print them, without special tokens: spaces as they are, or as the tokenizer has them."""
+        return frozenset((self.plain_text(ids), self.hf.decode(list(ids), skip_special_tokens=True)))
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """Give text as ids; special tokens that it spells out are those tokens, and none is added."""
+        return tuple(self.hf(text, add_special_tokens=False, verbose=False)["input_ids"])
+
     def token(self, token_id: int) -> Token:
         """Give one vocabulary entry as people read it."""
         raw = self._raw(token_id)

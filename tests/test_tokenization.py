@@ -470,3 +470,17 @@ class TestFiles:
                 read_template(tmp_path / name)
             assert str(caught.value).startswith(f"Chat template {tmp_path / name} cannot be read: ")
             assert str(caught.value).endswith(". Name a file with --teacher-template.")
+
+
+def test_text_becomes_ids_as_it_is_and_back():
+    tokenizer = byte_tokenizer(adds_bos=True)
+    ids = tokenizer.ids("a cat</s>")
+    assert tokenizer.text(ids) == "a cat</s>", "no BOS is added, and the end is the token"
+    assert ids[-1] == tokenizer.hf.eos_token_id
+    assert tokenizer.stripped(ids) == {"a cat"}
+
+
+def test_stripped_text_has_spaces_as_they_are_or_as_the_tokenizer_cleans_them():
+    tokenizer = word_tokenizer()
+    tokenizer.hf.clean_up_tokenization_spaces = True
+    assert tokenizer.stripped(tokenizer.ids("the cat .")) == {"the cat .", "the cat."}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -74,15 +75,17 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
 
 
 def print_selftests(selftests: Sequence[SelfTest]) -> None:
-    """Print the self-tests that failed, each with what to do, and how many were asked; nothing where none was."""
-    failed = [test for test in selftests if test.status == "fail"]
-    for test in failed:
-        said = f"{test.name} ({test.model}): {test.evidence} {test.advice}"
-        terminal.out.print(f"[red]self-test failed:[/red] {escape(said)}")
+    """Print the self-tests that failed or warned, each with what to do, and how many were asked."""
+    for status, word in (("fail", "failed"), ("warn", "warned")):
+        for test in selftests:
+            if test.status == status:
+                said = f"{test.name} ({test.model}): {test.evidence} {test.advice}"
+                terminal.out.print(f"[{COLOURS[status]}]self-test {word}:[/] {escape(said)}")
     if selftests:
-        unknown = sum(test.status == "unknown" for test in selftests)
-        passed = len(selftests) - len(failed) - unknown
-        terminal.out.print(f"self-tests: {passed} pass, {len(failed)} fail, {unknown} could not be asked")
+        counts = Counter(test.status for test in selftests)
+        warned = f", {counts['warn']} warn" if counts["warn"] else ""
+        said = f"{counts['pass']} pass{warned}, {counts['fail']} fail, {counts['unknown']} could not be asked"
+        terminal.out.print(f"self-tests: {said}")
 
 
 def print_every_selftest(selftests: Sequence[SelfTest]) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from opd_diag.cli import terminal
 from opd_diag.cli.doctor import doctor_with_options_of, json_option
@@ -62,6 +61,15 @@ RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the r
 OutDir = Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder of a finished report.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No plan, no progress, no cost. What was left out is still said.")]
 Text = Annotated[str | None, typer.Option(metavar="TEXT")]
+Layout = Annotated[
+    str | None, typer.Option(help="How the run is laid out, as hf_trainer or verl_fsdp; inspect says which was taken.")
+]
+Steps = Annotated[
+    str | None, typer.Option(metavar="STEP=FOLDER,…", help="The checkpoints, in place of looking for them.")
+]
+StepBase = Annotated[
+    int | None, typer.Option(min=0, max=1, help="What the trainer numbers the first update. Default: by its layout.")
+]
 
 
 @app.command()
@@ -75,11 +83,24 @@ def report(  # noqa: PLR0913 - the options of the contract
     teacher: Annotated[str | None, typer.Option(help="Teacher: folder or hub id[@revision].")] = None,
     prompts: Annotated[str | None, typer.Option(help="Prompts: JSON lines, parquet, or text, one a line.")] = None,
     rollouts: Annotated[
-        str | None, typer.Option(help="Recorded rollouts: JSON lines of an earlier OUT_DIR, a file or their folder.")
+        str | None,
+        typer.Option(metavar="PATH", help="Recorded rollouts, of a trainer or an earlier OUT_DIR: file or folder."),
+    ] = None,
+    max_staleness: Annotated[
+        int | None,
+        typer.Option(
+            help="Most updates from a checkpoint to the weights that wrote recorded rollouts. Default: less than "
+            "between two checkpoints."
+        ),
+    ] = None,
+    allow_pickle: Annotated[
+        bool | None, typer.Option("--allow-pickle", help="Read recorded rollouts that may run code; pickled weights under torch < 2.10.")
     ] = None,
     base_model: Annotated[str | None, typer.Option(help="Model under the adapters.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer: folder or hub id.")] = None,
-    states: Annotated[str | None, typer.Option(help="Of on-policy,start,teacher (default) and back.")] = None,
+    states: Annotated[
+        str | None, typer.Option(help="Of on-policy,start,teacher (default), back, near-on-policy.")
+    ] = None,
     k: Annotated[int | None, typer.Option(help="Tokens compared, 1 to 32. Default 16.")] = None,
     rollouts_per_prompt: Annotated[int | None, typer.Option(help="Default 2.")] = None,
     max_prompts: Annotated[int | None, typer.Option(help="Default 64.")] = None,
@@ -97,10 +118,16 @@ def report(  # noqa: PLR0913 - the options of the contract
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, … Default auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default float32.")] = None,
     checkpoints: Annotated[str | None, typer.Option(help="Steps or labels to use of those found: 20,40.")] = None,
-    layout: Annotated[str | None, typer.Option(help="How the run is laid out: manifest, hf_trainer, single.")] = None,
+    layout: Layout = None,
+    steps: Steps = None,
+    step_base: StepBase = None,
     trust_remote_code: Annotated[
         bool | None, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
     ] = None,
+    logs: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The trainer's log or its folder. Default: those in RUN_DIR.")
+    ] = None,
+    beta: Annotated[float | None, typer.Option(help="Of the trainer's loss: 1 is reverse KL, 0 forward KL.")] = None,
     store: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder that shares rollouts and scores between reports.")
     ] = None,
@@ -140,7 +167,7 @@ def check(
     thresholds: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file: name = number.")] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Exit with 1 if a verdict is as bad as this.")] = FailOn.fail,
 ) -> None:
-    """Judge again what a report left; no model is loaded. A self-test that failed counts as a failed verdict."""
+    """Judge again what a report left; no model is loaded. A self-test counts as a verdict of its status."""
     from opd_diag.diagnosis import check as check_out_dir
     from opd_diag.replay.selftests import load_selftests
     from opd_diag.report.junit import write_junit
@@ -161,26 +188,28 @@ def check(
 def inspect(
     run_dir: RunDir,
     base_model: Annotated[str | None, typer.Option(help="Model under the adapters.")] = None,
-    layout: Annotated[str | None, typer.Option(help="How the run is laid out: manifest, hf_trainer, single.")] = None,
+    student: Annotated[str | None, typer.Option(help="Initial student, whose config serves bare weights.")] = None,
+    layout: Layout = None,
+    steps: Steps = None,
+    step_base: StepBase = None,
 ) -> None:
     """Show the checkpoints and inputs that a report would use; load nothing."""
-    from opd_diag.runs import find_checkpoints, inspection_rows, named_inputs, read_manifest
+    from opd_diag.cli.inspecting import print_found, print_inputs, print_recorded
+    from opd_diag.runs import find_run, read_manifest
 
     manifest = read_manifest(run_dir)
-    found = find_checkpoints(run_dir, base_model=base_model, layout=layout, manifest=manifest)
-    table = Table("step", "label", "kind", "MB", "loadable", "path", box=None, pad_edge=False)
-    rows = inspection_rows(found)
-    for row in rows:
-        size = "" if row.megabytes is None else f"{row.megabytes:.1f}"
-        step = "?" if row.step is None else str(row.step)
-        table.add_row(step, escape(row.label), row.kind, size, "yes" if row.loadable else "no", escape(row.path))
-    terminal.out.print(table)
-    for row in rows:
-        for text in (f"{row.blocker} {row.way_out}".strip(), row.note):
-            if text:
-                terminal.out.print(f"{escape(row.label)}: {escape(text)}")
-    for named in named_inputs(manifest.settings):
-        terminal.out.print(f"{named.name}: {escape(named.value)} ({named.found})")
+    found = find_run(
+        run_dir,
+        base_model=base_model,
+        student=student,
+        layout=layout,
+        manifest=manifest,
+        steps=steps,
+        step_base=step_base,
+    )
+    print_found(found)
+    print_recorded(found.folder)
+    print_inputs(manifest.settings)
 
 
 @app.command()

@@ -45,7 +45,8 @@ class Settings:
     """Most updates from a checkpoint to the weights that wrote recorded rollouts which it scores; default: less than
     the smallest distance of two checkpoints."""
     allow_pickle: bool = False
-    """Read files of recorded rollouts that may run code when they are read."""
+    """Read files of recorded rollouts that may run code when they are read, and pickled weights under torch before
+    2.10, whose check of them has a hole."""
     base_model: str | None = None
     """Model under the adapters; overrides what each adapter names."""
     tokenizer: str | None = None

@@ -2,7 +2,12 @@
 
 ============  =====================================================================================
 `plan.py`     ``make_plan``: everything that can be known, and refused, before a model is loaded
-`recorded.py` rollouts that ``--rollouts`` brings, and which of them are refused
+`recorded.py` what ``--rollouts`` names, and which rollouts of ours are refused
+`near.py`     what a trainer recorded, read and given to checkpoints
+`pairing.py`  which checkpoint scores what weights in training wrote
+`retokenized.py` recorded responses made into ids, or why that cannot be done
+`known_prompts.py` prompts of the file, found by what trainers record of them
+`prompts.py`  which prompts a report uses
 `store.py`    ``Store``: OUT_DIR, its lock, its finished parts, and the shards of those under way
 `marker.py`   what OUT_DIR says of itself: whose run, the key and the checksum of every part
 `shared.py`   a folder in which several OUT_DIRs find each other's parts (``--store``)

@@ -23,10 +23,9 @@ from opd_diag.inference.size import ModelSize, model_size
 from opd_diag.records.files import readable_size
 from opd_diag.replay.account import Account, Work
 from opd_diag.replay.plan import ReplayPlan
-from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.replay.store import Store
 from opd_diag.replay.subsample import MOST_STATES
-from opd_diag.replay.work import Lengths, planned_work, shared_states, writers_of
+from opd_diag.replay.work import Lengths, listed_sets, planned_work, shared_states, writers_of
 
 ASSUMED_FILL = 0.6
 """Part of ``--max-new-tokens`` that responses are taken to fill."""
@@ -210,11 +209,7 @@ def _side_by_side(columns: dict[str, list[str]]) -> list[str]:
 
 def _cost(plan: ReplayPlan, lengths: Lengths, sizes: tuple[ModelSize, ModelSize], pace: Pace, slower: float) -> Cost:
     work = planned_work(plan, lengths)
-    sets = [
-        {"start": plan.first.label, "teacher": TEACHER_LABEL}.get(states, checkpoint.label)
-        for checkpoint in plan.checkpoints
-        for states in plan.settings.states
-    ]
+    sets = [writer for _, _, writer in listed_sets(plan)]
     rows = sum(map(lengths.response, sets))
     students = len(plan.checkpoints)
     fixed = PAGE_SECONDS + MODEL_SECONDS * (students + 1) + PART_SECONDS * len(sets) + ROW_SECONDS * rows

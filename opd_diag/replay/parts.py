@@ -20,6 +20,7 @@ from opd_diag.records.files import content_key, write_json
 from opd_diag.records.fits import FITS_VERSION, Fits
 from opd_diag.records.rollout import Rollout, load_rollouts, save_rollouts
 from opd_diag.records.scores import SCORES_VERSION, Scores
+from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.replay.coverage import COVERAGE_VERSION, coverage_of, covered_states, equal_places
 from opd_diag.replay.lazy import LazyModel, longest_ids
 from opd_diag.replay.plan import ReplayPlan
@@ -85,6 +86,17 @@ class Parts:
             make=lambda: self._same_text(recorded or self._sampled(writer, key)),
             save=save_rollouts,
             load=lambda path: self._same_text(tuple(load_rollouts(path))),
+        )
+
+    def near(self, checkpoint: Checkpoint) -> Rollouts:
+        """Give the responses that a trainer recorded near a checkpoint."""
+        recorded = self.plan.near[checkpoint.label]
+        return self.store.part(
+            f"rollouts/{checkpoint.slug}.{NEAR_ON_POLICY}.jsonl",
+            content_key([NEAR_ON_POLICY, [asdict(r) for r in recorded]]),
+            make=lambda: self._meaning_the_same(recorded),
+            save=save_rollouts,
+            load=lambda path: self._meaning_the_same(tuple(load_rollouts(path))),
         )
 
     def head_check(self, model: LazyModel, rollouts: Rollouts) -> HeadCheck:
@@ -306,9 +318,12 @@ class Parts:
                 )
 
     def _same_text(self, rollouts: Rollouts) -> Rollouts:
-        """Give the rollouts, once it is sure that their ids mean the same to both models."""
+        """Give the responses of a model of this run, once it is sure that their ids mean the same to both models."""
+        self.store.account.seen(self._meaning_the_same(rollouts))
+        return rollouts
+
+    def _meaning_the_same(self, rollouts: Rollouts) -> Rollouts:
         self._check_ids({i for r in rollouts for i in (*r.prompt_ids, *r.teacher_prompt_ids, *r.response_ids)})
-        self.store.account.seen(rollouts)
         return rollouts
 
     def _check_ids(self, ids: set[int]) -> None:

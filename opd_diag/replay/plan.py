@@ -11,21 +11,20 @@ from opd_diag.errors import CheckpointError, InputError, RunFolderError
 from opd_diag.inference import resolve_device, usable_dtype
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
-from opd_diag.records.prompt import Prompt, load_prompts
 from opd_diag.records.rollout import Rollout
-from opd_diag.records.settings import Settings
-from opd_diag.replay.recorded import TEACHER_LABEL, recorded_rollouts
-from opd_diag.runs import Manifest, find_checkpoints, select_checkpoints, step_zero
+from opd_diag.records.settings import NEAR_ON_POLICY, Settings
+from opd_diag.replay.near import Near
+from opd_diag.replay.prompts import chosen_prompts, near_of
+from opd_diag.replay.recorded import TEACHER_LABEL, given_rollouts, not_used
+from opd_diag.runs import Manifest, find_run, select_checkpoints, step_zero
 from opd_diag.runs.digests import Digests
+from opd_diag.runs.logged import LogsOfRun, logs_of_run
 from opd_diag.runs.shapes import shape_difference
 from opd_diag.tokenization import (
     EncodedPrompt,
-    TeacherView,
     Tokenizer,
     check_same_ids,
-    encode_prompts,
     load_tokenizer,
-    read_template,
     tokenizer_differences,
 )
 
@@ -51,6 +50,10 @@ class ReplayPlan:
     """None when the teacher brings none."""
     notes: tuple[str, ...]
     """What a reader of the report must know."""
+    near: dict[str, tuple[Rollout, ...]] = field(default_factory=dict)
+    """What a trainer recorded, by the label of the checkpoint that scores it as ``near-on-policy``."""
+    logged: LogsOfRun = field(default_factory=LogsOfRun, compare=False, repr=False)
+    """What the trainer logged."""
     other_dtype: str | None = None
     """Why bodies run in another precision than was asked for; None where they do not."""
     digests: Digests = field(default_factory=Digests, compare=False, repr=False)
@@ -80,7 +83,8 @@ class ReplayPlan:
         sampled = [c for c in writers if c.label not in self.recorded]
         # the first checkpoint's own states are the start's, and step 0 scoring them is the same again
         repeated = len({"on-policy", "start", "back"} & {*settings.states}) - 1
-        passes = len(self.checkpoints) * len(settings.states) - max(0, repeated)
+        everywhere = [states for states in settings.states if states != NEAR_ON_POLICY]
+        passes = len(self.checkpoints) * len(everywhere) - max(0, repeated) + len(self.near)
         start = os.path.normpath(self.first.path) if self.step_zero_known else "unknown (name it with --student)"
         return [
             f"run          {self.run_dir} ({len(self.checkpoints)} checkpoints: "
@@ -110,23 +114,34 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest, digests: Di
     dtype, too_slow = usable_dtype(settings.dtype, settings.device)
     settings = replace(settings, dtype=dtype)
     digests = digests or Digests()
-    found = find_checkpoints(run_dir, base_model=settings.base_model, layout=settings.layout, manifest=manifest)
-    found = select_checkpoints(found, settings.checkpoints)
+    run = find_run(
+        run_dir,
+        base_model=settings.base_model,
+        student=settings.student,
+        layout=settings.layout,
+        manifest=manifest,
+        steps=settings.steps or None,
+        step_base=settings.step_base,
+    )
+    found = select_checkpoints(run.checkpoints, settings.checkpoints)
     checkpoints = [c for c in found if c.loadable]
     blocked = [c for c in found if not c.loadable]
     if not checkpoints:
         reasons = "; ".join(f"{c.label}: {c.blocker} {c.way_out or ''}".strip() for c in blocked[:3])
-        raise RunFolderError(f"None of the {len(blocked)} checkpoints of {run_dir} can be loaded. {reasons}")
+        text = f"None of the {len(blocked)} checkpoints of {run_dir} can be loaded. {reasons}"
+        raise RunFolderError(text, code=blocked[0].code)
     checkpoints, notes = _with_step_zero(settings, checkpoints)
-    notes += [too_slow] if too_slow else []
+    notes = [*run.notes, *notes, *([too_slow] if too_slow else [])]
     _refuse_shared_file_names(checkpoints)
     resolve_device(settings.device)
+    logged = logs_of_run(run.folder, settings.logs, settings.beta)
     teacher = _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
-    recorded, of_recorded = recorded_rollouts(settings, checkpoints, teacher, digests)
-    notes += of_recorded
-    prompts, of_prompts = _prompts(settings, tokenizer, recorded)
-    notes += of_prompts
+    given = given_rollouts(settings, checkpoints, teacher, digests)
+    near = near_of(settings, given, checkpoints, teacher, tokenizer)
+    settings = replace(settings, states=_with_near(settings, near))
+    prompts, of_prompts = chosen_prompts(settings, tokenizer, given.stand_ins, near)
+    notes += [*not_used(settings, run.folder), *given.notes, *near.notes, *of_prompts]
     _refuse_other_tokenizer(checkpoints[0], tokenizer, prompts, settings.trust_remote_code)
     if teacher_tokenizer is None:
         notes.append("The teacher brings no tokenizer; its ids are taken to mean what the student's mean.")
@@ -141,10 +156,12 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest, digests: Di
         step_zero_known=checkpoints[0].step == 0,
         teacher=teacher,
         prompts=tuple(prompts),
-        recorded=recorded,
+        recorded=given.stand_ins,
+        near=near.rollouts,
         tokenizer=tokenizer,
         teacher_tokenizer=teacher_tokenizer,
-        notes=tuple(notes + [c.note for c in checkpoints if c.note]),
+        notes=tuple(notes + [c.note for c in checkpoints if c.note] + list(logged.notes)),
+        logged=logged,
         other_dtype=too_slow,
         digests=digests,
     )
@@ -223,7 +240,8 @@ def _tokenizers(
     source = settings.tokenizer or own or base or teacher.tokenizer
     if source is None:
         raise InputError(
-            "No tokenizer: none lies in the checkpoints, beside them or with the teacher. Name one with --tokenizer."
+            "No tokenizer: none lies in the checkpoints, beside them or with the teacher. Name one with --tokenizer.",
+            code="TOKENIZER_MISSING",
         )
     load = settings.trust_remote_code
     theirs = teacher.tokenizer or teacher.base_model
@@ -233,35 +251,16 @@ def _tokenizers(
     )
 
 
-def _prompts(
-    settings: Settings, tokenizer: Tokenizer, recorded: dict[str, tuple[Rollout, ...]]
-) -> tuple[list[EncodedPrompt], list[str]]:
-    if recorded:
-        if settings.teacher_template or settings.teacher_system_prompt:
-            raise InputError(
-                "Recorded rollouts bring what the teacher sees with them. Leave --teacher-template and "
-                "--teacher-system-prompt out, or leave --rollouts out."
-            )
-        unique = {r.prompt_index: r for rollouts in recorded.values() for r in rollouts}
-        prompts = [
-            EncodedPrompt(
-                index, Prompt(r.prompt_text, r.prompt_id, r.answer, r.group), r.prompt_ids, r.teacher_prompt_ids
-            )
-            for index, r in sorted(unique.items())
-        ]
-        used = {(r.provenance.temperature, r.provenance.top_p) for rollouts in recorded.values() for r in rollouts}
-        how = " and ".join(f"temperature {t:g}, top-p {p:g}" for t, p in sorted(used))
-        return prompts, [
-            f"Responses of {', '.join(recorded)} were recorded ({how}); the sampling settings hold for the others.",
-            f"Prompts are the {len(prompts)} of the recorded rollouts, at most --max-prompts {settings.max_prompts}.",
-        ]
-    if settings.prompts is None:
-        raise InputError("No prompts. Name a file with --prompts, or as 'prompts' in opd-diag.toml of the run folder.")
-    everything = load_prompts(settings.prompts)
-    chosen = everything[: settings.max_prompts]
-    left = len(everything) - len(chosen)
-    notes = [f"The first {len(chosen)} of {len(everything)} prompts were used (--max-prompts)."] if left else []
-    template = None if settings.teacher_template is None else read_template(settings.teacher_template)
-    view = TeacherView(template=template, system_prompt=settings.teacher_system_prompt)
-    encoded = encode_prompts(chosen, tokenizer, template_kwargs=settings.chat_template_kwargs, teacher=view)
-    return encoded, notes
+def _with_near(settings: Settings, near: Near) -> tuple[str, ...]:
+    """Give the state sets, that of recorded rollouts last where there are such."""
+    others = tuple(states for states in settings.states if states != NEAR_ON_POLICY)
+    if NEAR_ON_POLICY in settings.states and not near.rollouts:
+        raise InputError(
+            f"State set {NEAR_ON_POLICY} needs responses that a trainer recorded, and --rollouts names none. Name "
+            "their file or folder, or leave the set out of --states."
+        )
+    if not others:
+        raise InputError(
+            f"State set {NEAR_ON_POLICY} is scored beside others: name one more in --states, as {NEAR_ON_POLICY},start."
+        )
+    return (*others, NEAR_ON_POLICY) if near.rollouts else others

@@ -13,6 +13,7 @@ from opd_diag.records.fits import Fits
 from opd_diag.records.rollout import save_rollouts
 from opd_diag.records.scores import Scores
 from opd_diag.records.selftest import SelfTest
+from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.records.vocabulary import save_vocabulary
 from opd_diag.replay.ahead import read_ahead
 from opd_diag.replay.lazy import LazyModel
@@ -33,7 +34,7 @@ class ScoredSet:
     scores: Scores
     rollouts: Rollouts
     fits: Fits | None = None
-    """What a second pass leaves at some of the states; None for ``back``."""
+    """What a second pass leaves at some of the states; None for ``back`` and ``near-on-policy``."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,12 @@ class _Work:
             self._check_heads(student, self.own[checkpoint])
         own = self.own.get(checkpoint, ())
         rollouts = {"on-policy": own, "start": self.start or own, "teacher": self.of_teacher}
+        if checkpoint.label in self.plan.near:
+            rollouts[NEAR_ON_POLICY] = self.parts.near(checkpoint)
         if is_first:
             self._ask_themselves(student, own or self.of_teacher)
         sets: list[ScoredSet] = []
-        for states in (s for s in wanted if s != "back"):
+        for states in (s for s in wanted if s in rollouts):
             self._check_heads(student, rollouts[states])
             sets.append(self._scored(student, checkpoint, states, rollouts[states], sets))
         if is_first:  # only now: a first checkpoint that fails leaves the place to the next
@@ -188,7 +191,7 @@ class _Work:
     ) -> ScoredSet:
         same = next((s for s in earlier if s.rollouts is rollouts), None)
         scores = self.parts.scores(student, listed, states, rollouts, same.scores if same else None)
-        if states == "back":  # of another student than the rows it is listed under
+        if states in ("back", NEAR_ON_POLICY):  # of another student than the rows it is listed under, or of others
             return ScoredSet(listed, states, scores, rollouts)
         fits = self.parts.fits(student, listed, states, rollouts, same.fits if same else None)
         return ScoredSet(listed, states, scores, rollouts, fits)

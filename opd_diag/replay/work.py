@@ -9,6 +9,8 @@ from opd_diag.inference import resolve_device
 from opd_diag.inference.head import CHECKED_TOKENS
 from opd_diag.inference.packing import TOKENS_PER_PACK
 from opd_diag.inference.sampling import ROWS_PER_SHARD
+from opd_diag.records.rollout import Rollout
+from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.replay import coverage, precision, subsample
 from opd_diag.replay.account import Work
 from opd_diag.replay.plan import ReplayPlan
@@ -29,26 +31,33 @@ class Lengths:
         self.teacher_prompts = sum(len(p.teacher_ids) for p in plan.prompts)
         self.longest_prompt = max(max(len(p.ids), len(p.teacher_ids)) for p in plan.prompts)
         self.assumed, self.all_full = fill * plan.settings.max_new_tokens, fill >= 1
+        self.near = {near_writer(label): rollouts for label, rollouts in plan.near.items()}
         self.pack = TOKENS_PER_PACK[resolve_device(plan.settings.device).type]
+
+    def recorded(self, writer: str) -> tuple[Rollout, ...] | None:
+        """Give the responses of a writer where they are recorded."""
+        return self.plan.recorded.get(writer) or self.near.get(writer)
 
     def rows(self, writer: str) -> int:
         """Count the responses of a writer."""
-        recorded = self.plan.recorded.get(writer)
+        recorded = self.recorded(writer)
         return len(recorded) if recorded else self.prompts * self.plan.settings.rollouts_per_prompt
 
     def response(self, writer: str) -> float:
         """Give the tokens of all responses of a writer."""
-        recorded = self.plan.recorded.get(writer)
+        recorded = self.recorded(writer)
         return sum(len(r.response_ids) for r in recorded) if recorded else self.rows(writer) * self.assumed
 
     def states(self, writer: str) -> float:
         """Give the states of all responses: a terminal one more where a response is known to be cut."""
-        recorded = self.plan.recorded.get(writer)
+        recorded = self.recorded(writer)
         cut = sum(r.truncated for r in recorded) if recorded else self.rows(writer) * self.all_full
         return self.response(writer) + cut
 
     def passed(self, writer: str, prompts: int) -> float:
         """Give the tokens of one pass over all responses of a writer, a prompt once in each pack that holds it."""
+        if writer in self.near:  # to prompts of their own, each in one pack as a rule
+            return sum(map(len, {r.prompt_ids for r in self.near[writer]})) + self.response(writer)
         each, response = self.rows(writer) / self.prompts, max(1.0, self.response(writer) / self.rows(writer))
         prompt = prompts / self.prompts
         fits = prompt + each * response <= self.pack
@@ -62,6 +71,22 @@ class Lengths:
         return (self.student_prompts + self.teacher_prompts) / (2 * self.prompts) + mean / 2
 
 
+def near_writer(label: str) -> str:
+    """Name those who wrote what a trainer recorded near a checkpoint, apart from the checkpoint itself."""
+    return f"{label}, {NEAR_ON_POLICY}"
+
+
+def listed_sets(plan: ReplayPlan) -> list[tuple[str, str, str]]:
+    """Give (checkpoint that it is listed under, state set, writer) of each set there is."""
+    writers = {"start": plan.first.label, "teacher": TEACHER_LABEL}
+    return [
+        (label, states, near_writer(label) if states == NEAR_ON_POLICY else writers.get(states, label))
+        for label in (checkpoint.label for checkpoint in plan.checkpoints)
+        for states in plan.settings.states
+        if states != NEAR_ON_POLICY or label in plan.near
+    ]
+
+
 def writers_of(plan: ReplayPlan) -> list[str]:
     """Give the labels of those whose responses are needed, the teacher last."""
     states = plan.settings.states
@@ -73,11 +98,8 @@ def scored_sets(plan: ReplayPlan) -> list[tuple[str, str, str]]:
     """Give (scoring checkpoint, state set, writer) of each set that is scored; what is the same again is not."""
     first = plan.first.label
     sets: dict[tuple[str, str], str] = {}
-    for checkpoint in plan.checkpoints:
-        for states in plan.settings.states:
-            scores = first if states == "back" else checkpoint.label
-            writer = {"start": first, "teacher": TEACHER_LABEL}.get(states, checkpoint.label)
-            sets.setdefault((scores, writer), states)
+    for label, states, writer in listed_sets(plan):
+        sets.setdefault((first if states == "back" else label, writer), states)
     return [(scores, states, writer) for (scores, writer), states in sets.items()]
 
 
@@ -110,7 +132,7 @@ def planned_work(plan: ReplayPlan, lengths: Lengths) -> Work:
     work.student_tokens += 4 * asked  # twice beside the teacher, and as either against itself
     work.teacher_tokens += 2 * asked
     work.states += 2 * states + 3 * of_asked
-    own = [(states, writer) for _, states, writer in sets if states != "back"]
+    own = [(states, writer) for _, states, writer in sets if states not in ("back", NEAR_ON_POLICY)]
     for _, writer in own:
         work.student_tokens += _second_pass(lengths, writer, lengths.student_prompts)[0]
         work.states += subsample.WORTH * _second_pass(lengths, writer, 0)[1]

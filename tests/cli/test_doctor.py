@@ -30,11 +30,25 @@ def test_a_healthy_run(tiny_run, tmp_path):
 
 
 def test_a_failed_test_is_exit_code_1_and_says_what_to_do(own_run, tmp_path):
-    path = own_run.teacher / "chat_template.jinja"
-    path.write_text(path.read_text().replace("{{ m.content }}", "{{ m.content }}!"))
+    """A template that begins every prompt with two BOS."""
+    for folder in (own_run.student, own_run.teacher, *(own_run.checkpoint(step) for step in tiny.STEPS)):
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token": "<system>"}))
+        template = folder / "chat_template.jinja"
+        template.write_text("<system><system>" + template.read_text())
     result = doctored(own_run.run_dir, "--out", tmp_path / "out", "--max-prompts", 6, "--quiet")
     assert result.exit_code == 1
     line = next(line for line in result.stdout.splitlines() if line.startswith("fail"))
+    assert line.split()[1] == "template"
+    assert "BOS" in result.stdout
+
+
+def test_what_is_of_the_pair_warns_and_is_exit_code_0(own_run, tmp_path):
+    path = own_run.teacher / "chat_template.jinja"
+    path.write_text(path.read_text().replace("{{ m.content }}", "{{ m.content }}!"))
+    result = doctored(own_run.run_dir, "--out", tmp_path / "out", "--max-prompts", 6, "--quiet")
+    assert result.exit_code == 0
+    line = next(line for line in result.stdout.splitlines() if line.startswith("warn"))
     assert line.split()[1] == "template"
     assert "--teacher-template" in result.stdout
 

@@ -277,15 +277,17 @@ def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, m
         "temperature": "0.5", "top-p": "0.4", "student-temperature": "2", "teacher-temperature": "3",
         "teacher-template": "f", "teacher-system-prompt": "y", "chat-template-kwargs": '{"a": 1}', "seed": "9",
         "device": "cpu", "dtype": "float16", "checkpoints": "1,2", "layout": "single",
-        "store": "d",
+        "steps": "7=a", "step-base": "0",
+        "logs": "l", "beta": "0.5", "store": "d", "max-staleness": "2",
     }  # fmt: skip
     line = [part for name, value in words.items() for part in (f"--{name}", value)]
-    result = invoke("report", "RUN", *line, "--trust-remote-code")
+    result = invoke("report", "RUN", *line, "--trust-remote-code", "--allow-pickle")
     assert isinstance(result.exception, Stop)
     expected = {name.replace("-", "_"): value for name, value in words.items()}
-    expected |= {"k": 5, "rollouts_per_prompt": 3, "max_prompts": 4, "max_new_tokens": 6, "seed": 9}
+    expected |= {"k": 5, "step_base": 0, "rollouts_per_prompt": 3, "max_prompts": 4, "max_new_tokens": 6, "seed": 9}
     expected |= {"temperature": 0.5, "top_p": 0.4, "student_temperature": 2.0, "teacher_temperature": 3.0}
-    expected |= {"chat_template_kwargs": {"a": 1}, "trust_remote_code": True}
+    expected |= {"chat_template_kwargs": {"a": 1}, "trust_remote_code": True, "beta": 0.5}
+    expected |= {"max_staleness": 2, "allow_pickle": True}
     assert given == expected
     assert set(SETTING_NAMES) == set(given)
 
@@ -358,7 +360,7 @@ BAD_INPUT = [
     pytest.param(
         only(lambda r: r.run_dir, "opd-diag.toml"), [], ["No checkpoint found", "opd-diag.toml"], id="no checkpoints"
     ),
-    pytest.param(truncate_all, [], ["None of the 3 checkpoints", "truncated", "Copy or save it again"], id="truncated"),
+    pytest.param(truncate_all, [], ["None of the 3 checkpoints", "truncated", "copy or save it again"], id="truncated"),
     pytest.param(
         lambda r: [(r.checkpoint(s) / "model.safetensors").unlink() for s in tiny.STEPS],
         [],
@@ -620,10 +622,12 @@ def test_inspect_shows_checkpoints_and_inputs(own_run):
     assert head.split() == ["step", "label", "kind", "MB", "loadable", "path"]
     rows = [line.split() for line in lines[:3]]
     assert [row[:4] for row in rows] == [[str(s), "step", str(s), "full"] for s in (10, 20, 30)]
-    assert [row[5] for row in rows] == ["yes", "no", "yes"]
+    assert [row[5] for row in rows] == ["yes", "INCOMPLETE_WEIGHTS", "yes"]
     assert [row[6] for row in rows] == [str(own_run.checkpoint(s)) for s in (10, 20, 30)], "paths are not cut"
     assert lines[3].startswith("step 20: model.safetensors is truncated")
-    assert lines[4:] == [
+    assert lines[4] == "step 20: It was written to less than a minute ago: its save may go on."
+    assert lines[5] == "layout: hf_trainer"
+    assert lines[-3:] == [
         f"{name}: {own_run.run_dir}/../{name}{end}" for name, end in (
             ("student", " (folder)"), ("teacher", " (folder)"), ("prompts", ".jsonl (file)"),
         )

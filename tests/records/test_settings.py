@@ -90,9 +90,12 @@ def test_wrong_types(name, value, message):
         ("teacher_temperature", float("nan"), "teacher_temperature must be above 0, found nan"),
         ("seed", -1, "seed must be 0 to 4294967295, found -1"),
         ("seed", 2**32, "seed must be 0 to 4294967295, found 4294967296"),
+        ("step_base", 2, "step_base must be 0 or 1, found 2"),
+        ("beta", 1.1, "beta must be 0 to 1, found 1.1"),
+        ("beta", float("nan"), "beta must be 0 to 1, found nan"),
         ("dtype", "int8", "dtype must be one of float32, bfloat16, float16, found int8"),
         ("states", "", "states must name at least one state set"),
-        ("states", "start,mine", "states must be of on-policy, start, teacher, back, found 'mine'"),
+        ("states", "start,mine", "states must be of on-policy, start, teacher, back, near-on-policy, found 'mine'"),
     ],
 )
 def test_out_of_range(name, value, message):
@@ -100,14 +103,25 @@ def test_out_of_range(name, value, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("k", 1), ("k", 32), ("temperature", 0), ("top_p", 1), ("seed", 2**32 - 1)]
+    ("name", "value"),
+    [
+        ("k", 1),
+        ("k", 32),
+        ("temperature", 0),
+        ("top_p", 1),
+        ("seed", 2**32 - 1),
+        ("step_base", 0),
+        ("step_base", 1),
+        ("beta", 0),
+        ("beta", 1),
+    ],
 )
 def test_the_ends_of_a_range_belong_to_it(name, value):
     assert getattr(settings_from({name: value}, {}, None), name) == value
 
 
 def test_unknown_names_in_flags_and_manifest():
-    assert refusal({"tracher": "x"}).startswith("unknown setting tracher. Known: base_model, ")
+    assert refusal({"tracher": "x"}).startswith("unknown setting tracher. Known: allow_pickle, ")
     assert refusal({}, {"tracher": "x"}).startswith(f"{FILE}: unknown setting tracher. Known: ")
 
 

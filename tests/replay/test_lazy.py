@@ -41,9 +41,10 @@ def test_its_key_is_known_without_loading_it(tiny_run, loaded):
 
 
 def test_it_is_loaded_once_as_the_settings_say(tiny_run, loaded):
-    model = of_step(tiny_run, 20, dtype="bfloat16")
+    model = of_step(tiny_run, 20, dtype="bfloat16", trust_remote_code=True, allow_pickle=True)
     assert model.model is model.model
     assert len(loaded) == 1
+    assert loaded[0]["trust_remote_code"] is loaded[0]["allow_pickle"] is True
     assert (model.model.name, model.model.label, model.model.step) == ("number 20", "step 20", 20)
     assert model.model.key == model.key
     assert str(model.model.dtype) == "torch.bfloat16"

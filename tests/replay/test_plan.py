@@ -281,7 +281,9 @@ def test_a_device_that_is_not_there(tiny_run, device):
 
 
 def test_no_recorded_rollouts(tiny_run, tmp_path):
-    assert "No .jsonl file" in refused(tiny_run, RolloutsError, rollouts=str(tmp_path))
+    message = refused(tiny_run, RolloutsError, rollouts=str(tmp_path))
+    assert message.startswith(f"No rollouts in {tmp_path}. Known are opd-diag rollouts/*.jsonl; TRL completions/*.par")
+    assert message.endswith("Name their file or folder with --rollouts.")
     assert "absent.jsonl does not exist" in refused(tiny_run, RolloutsError, rollouts=str(tmp_path / "absent.jsonl"))
     (tmp_path / "broken.jsonl").write_text('{"prompt_index": 0}\n')
     assert "broken.jsonl, line 1" in refused(tiny_run, RolloutsError, rollouts=str(tmp_path / "broken.jsonl"))
@@ -354,3 +356,43 @@ def test_a_checkpoint_may_not_take_the_place_of_the_start(own_run, tmp_path):
     with pytest.raises(RunFolderError) as caught:
         make_plan(alone, settings_from(options, {}, None), read_manifest(alone))
     assert "would be stored as start, which is taken" in str(caught.value)
+
+
+def test_listed_steps_take_the_place_of_those_that_would_be_found(own_run):
+    listed = f"3={own_run.checkpoint(10)},7={own_run.checkpoint(30)}"
+    plan = planned(own_run, steps=listed)
+    assert [(c.label, c.step) for c in plan.checkpoints] == [("step 0", 0), ("step 3", 3), ("step 7", 7)]
+
+
+def test_a_trainer_that_counts_from_zero(own_run):
+    assert [c.step for c in planned(own_run, step_base=0).checkpoints] == [0, 11, 21, 31]
+
+
+def test_what_is_known_of_the_run_as_a_whole_is_noted(own_run):
+    (own_run.run_dir / "checkpoint-5").mkdir()
+    assert planned(own_run).notes == ("Nothing to load in: checkpoint-5 (empty).",)
+
+
+def test_the_run_one_folder_below_is_planned(own_run, tmp_path):
+    manifest = read_manifest(own_run.run_dir)
+    (own_run.run_dir / "opd-diag.toml").unlink()
+    plan = make_plan(own_run.root, settings_from({}, manifest.settings, manifest.path), replace(manifest, path=None))
+    assert [c.step for c in plan.checkpoints] == [0, 10, 20, 30]
+    assert f"The run is in {own_run.run_dir}." in plan.notes
+
+
+def test_the_code_of_what_blocks_all_is_the_codes_of_the_error(own_run):
+    for step in (10, 20, 30):
+        tiny.truncate(own_run.checkpoint(step))
+    with pytest.raises(RunFolderError, match="None of the 3 checkpoints") as caught:
+        planned(own_run)
+    assert caught.value.code == "INCOMPLETE_WEIGHTS"
+
+
+def test_the_missing_tokenizer_has_its_code(own_run):
+    for folder in (*own_run.run_dir.glob("checkpoint-*"), own_run.student, own_run.teacher):
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+    with pytest.raises(InputError, match=r"^No tokenizer: ") as caught:
+        planned(own_run)
+    assert caught.value.code == "TOKENIZER_MISSING"

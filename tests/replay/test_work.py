@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from opd_diag.records.settings import settings_from
 from opd_diag.replay import make_plan, open_store, replay
-from opd_diag.replay.work import Lengths, planned_work, scored_sets, shared_states, writers_of
+from opd_diag.replay.work import Lengths, near_writer, planned_work, scored_sets, shared_states, writers_of
 from opd_diag.runs import read_manifest
 
 EVERY_SET = "on-policy,start,teacher,back"
@@ -127,3 +129,20 @@ def test_states_are_shared_by_several_checkpoints_only(tiny_run):
     assert shared_states(plan, lengths) == 2 * 16 * 11
     assert shared_states(replace(plan, checkpoints=plan.checkpoints[:1]), lengths) == 0
     assert shared_states(replace(plan, settings=replace(plan.settings, states=("on-policy",))), lengths) == 0
+
+
+def test_of_what_a_trainer_recorded_the_work_is_known(tiny_run, sampled, tmp_path):
+    _, out, _ = sampled
+    shutil.copytree(out / "rollouts", tmp_path / "rollouts")
+    for step in (12, 33):
+        lines = [{"input": f"{i}+{i}" + "?" * (i % 3), "output": f"it may be {i}", "step": step} for i in range(8)]
+        (tmp_path / "rollouts" / f"{step}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plan = planned(tiny_run, rollouts=str(tmp_path / "rollouts"))
+    assert ({*plan.recorded}, [*plan.near]) == ({*writers_of(plan)}, ["step 10", "step 30"])
+    added = [of for of in scored_sets(plan) if of[1] == "near-on-policy"]
+    assert added == [(label, "near-on-policy", near_writer(label)) for label in plan.near]
+    expected = planned_work(plan, Lengths(plan, fill=99))
+    account = done(plan, tmp_path / "out")
+    assert expected.sampled == account.work.sampled == 0
+    for name in ("student_tokens", "teacher_tokens", "states"):
+        assert getattr(expected, name) == pytest.approx(getattr(account.work, name), rel=0.06), name

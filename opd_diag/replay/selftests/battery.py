@@ -13,6 +13,7 @@ from opd_diag.records.files import content_key
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import SCORES_VERSION, Scores
 from opd_diag.records.selftest import SelfTest
+from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.replay.lazy import LazyModel, longest_ids
 from opd_diag.replay.precision import Floor
 from opd_diag.replay.recorded import TEACHER_LABEL
@@ -83,7 +84,7 @@ class Battery:
                 tests += tests_of_scores(part.checkpoint.label, part.rollouts, part.scores)
             else:
                 tests += tests_of_written(writer, who, part.rollouts, part.scores)
-        everything = [r for part in scored for r in part.rollouts]
+        everything = [r for part in scored if part.states != NEAR_ON_POLICY for r in part.rollouts]
         of_few = [] if _written_by(self.rollouts) in asked else self._of_writer()
         return (*self._common(floors, everything), *of_few, *tests, *tests_of_all(written))
 

@@ -57,7 +57,7 @@ def _at_home(plan: ReplayPlan) -> Sequence[Ids | None]:
     """Give each prompt as the teacher's own tokenizer and template make it; None where that is not known."""
     theirs = plan.teacher_tokenizer
     unknown: list[Ids | None] = [None] * len(plan.prompts)
-    if plan.recorded or theirs is None or theirs.source == plan.tokenizer.source:
+    if plan.recorded or plan.settings.prompts is None or theirs is None or theirs.source == plan.tokenizer.source:
         return unknown
     try:
         made = encode_prompts(

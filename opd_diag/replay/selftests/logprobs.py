@@ -19,6 +19,9 @@ STEP = 0.02
 TEMPERATURES = np.round(np.arange(0.3, 2.001, STEP), 2)
 """Those that are tried."""
 
+BEFORE_TEMPERATURE = "recorded before temperature."
+"""How the evidence ends where log-probabilities are found to be those before temperature: as some engines give them."""
+
 LITTLE_REST = 1e-2
 """Probability that is not kept, below which log-probabilities at another temperature are known well enough."""
 
@@ -120,7 +123,7 @@ def _before_temperature(
         f"{np.median(stated[chosen]):.2g} as stated, are those of temperature 1, to {difference:.1g} nats: "
     )
     said += {
-        "pass": "recorded before temperature.",
+        "pass": BEFORE_TEMPERATURE,
         "fail": "and the tokens are likelier at temperature 1.",
         "unknown": "recorded before temperature, or drawn at 1; the tokens do not tell.",
     }[status]

@@ -11,7 +11,7 @@ from opd_diag.inference import sample_rollouts, score
 from opd_diag.records.sampling import Sampling
 from opd_diag.replay.logprobs import FLOAT32_LIMIT, SIXTEEN_BIT_LIMIT
 from opd_diag.replay.selftests.kept import Kept
-from opd_diag.replay.selftests.logprobs import logprobs
+from opd_diag.replay.selftests.logprobs import BEFORE_TEMPERATURE, logprobs
 from opd_diag.replay.selftests.shift import shift
 from opd_diag.replay.selftests.written import tests_of_all as asked_together
 
@@ -69,6 +69,7 @@ def test_what_is_recorded_before_temperature_passes(student, teacher, tokenizer,
     found = asked(scores, before_temperature(scores, drew, temperature))
     assert found.status in (("pass",) if temperature < 1 else ("pass", "unknown"))
     assert f"drawn at temperature {temperature:.2g} as stated, are those of temperature 1" in found.evidence
+    assert found.evidence.endswith(BEFORE_TEMPERATURE) == (found.status == "pass")
     assert "recorded before temperature" in found.evidence
     scores = score(student, teacher, drew, student_temperature=temperature)
     told = before_temperature(score(student, teacher, drew), drew, temperature)
