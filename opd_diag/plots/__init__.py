@@ -3,6 +3,7 @@
 ====================  =========================================================================
 `concentration.py`    probability mass on the shared tokens, and tokens shared, against k
 `steps.py`            a metric against the step, with its interval; a grid of them
+`logged.py`           the trainer's own curve behind it
 `split.py`            how much of a change is the policy's, and how much comes from going elsewhere
 `depth.py`            a metric against the position in the response
 `entropies.py`        student against teacher entropy, state by state
@@ -10,6 +11,7 @@
 `quantities.py`       title, unit and bounds of whatever a table may hold
 `quantity.py`         what is to be known of one
 `of_responses.py`     those that are no metric of one state
+`intervals.py`        lines with their intervals and the band of the whole curve
 `style.py`            colours, fonts and the axis that checkpoints stand on
 ====================  =========================================================================
 

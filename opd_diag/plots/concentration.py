@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from opd_diag.plots.intervals import band
 from opd_diag.plots.style import (
     MOST_LINES,
     STATE_STYLES,
-    band,
     checkpoints_of,
     new_axes,
     say,
@@ -41,9 +41,9 @@ def concentration_curves(
 ) -> Axes:
     """Draw the probability that one model puts on the tokens in both models' top k, against k.
 
-    One line a checkpoint, the later the darker, at most six of them spread evenly (first and last always); bands are
-    the 95 % intervals of the first and the last. The small box at k = 16 is the range that the paper states for its
-    experiments: a reference, not a pass mark.
+    One line a checkpoint, the later the darker, at most six of them spread evenly (first and last always). The first
+    and the last are shaded: their 95 % intervals, and lighter the band that holds the whole curve. The small box at k =
+    16 is the range that the paper states for its experiments: a reference, not a pass mark.
 
     A curve near 1 says that the top k of both models cover the distribution. It rises when the student merely sharpens
     or goes where agreeing is easy, so read it beside the same curve at the start's states.
@@ -64,12 +64,12 @@ def concentration_curves(
     ax = new_axes() if ax is None else ax
     column = f"{which}_overlap_mass"
     rows = table[table["states"] == states]
-    _curves(ax, rows, column, low)
+    banded = _curves(ax, rows, column, low)
     ax.set_title(f"{which.capitalize()} overlap mass, {_name(states)}")
     ax.set_ylabel("probability")
     if rows[column].notna().any() and (rows["k"] == PAPER_K).any():
         _paper_range(ax)
-    _legend(ax, rows)
+    _legend(ax, rows, banded=banded)
     return ax
 
 
@@ -95,10 +95,10 @@ def overlap_ratio_curves(
     """
     ax = new_axes() if ax is None else ax
     rows = table[table["states"] == states]
-    _curves(ax, rows, "overlap_ratio", low)
+    banded = _curves(ax, rows, "overlap_ratio", low)
     ax.set_title(f"Overlap ratio, {_name(states)}")
     ax.set_ylabel("share of tokens")
-    _legend(ax, rows)
+    _legend(ax, rows, banded=banded)
     return ax
 
 
@@ -106,20 +106,23 @@ def _name(states: str) -> str:
     return STATE_STYLES[states].name if states in STATE_STYLES else states
 
 
-def _curves(ax: Axes, rows: pd.DataFrame, column: str, low: float | None) -> None:
+def _curves(ax: Axes, rows: pd.DataFrame, column: str, low: float | None) -> bool:
+    """Draw the lines with their shades; give whether a band of a whole curve was among these."""
+    banded = False
     _k_axis(ax, rows["k"])
     shown = spread(list(checkpoints_of(rows)["label"]), MOST_LINES)
     for label, colour in zip(shown, step_colours(len(shown)), strict=True):
         line = rows[rows["label"] == label]
         ax.plot(line["k"].astype(float), line[column], color=colour, marker="o", markersize=3.0)
         if label in (shown[0], shown[-1]):
-            band(ax, line["k"], line[f"{column}_ci_low"], line[f"{column}_ci_high"], colour)
+            banded |= band(ax, line["k"], line, colour, column)
     values = rows[[column, f"{column}_ci_low"]].min().min()
     if not np.isfinite(rows[column]).any():
         say(ax, "undefined: no state has a value")
     if low is None:
         low = 0.0 if not np.isfinite(values) else max(0.0, np.floor(values * 10) / 10)
     ax.set_ylim(low, 1.0 + 0.02 * (1.0 - low))
+    return banded
 
 
 def _k_axis(ax: Axes, k: pd.Series) -> None:
@@ -141,7 +144,7 @@ def _paper_range(ax: Axes) -> None:
     ax.set_xlabel(f"{ax.get_xlabel()}\nbox: {PAPER_LABEL}")
 
 
-def _legend(ax: Axes, rows: pd.DataFrame) -> None:
+def _legend(ax: Axes, rows: pd.DataFrame, *, banded: bool) -> None:
     checkpoints = checkpoints_of(rows)
     if len(checkpoints):
-        step_legend(ax, checkpoints, spread(list(checkpoints["label"]), MOST_LINES))
+        step_legend(ax, checkpoints, spread(list(checkpoints["label"]), MOST_LINES), banded=banded)

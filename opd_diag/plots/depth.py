@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
+from opd_diag.plots.intervals import band
 from opd_diag.plots.quantities import quantity
 from opd_diag.plots.style import (
     MOST_LINES,
     MUTED,
     STATE_STYLES,
-    band,
     checkpoints_of,
     new_axes,
     say,
@@ -30,9 +30,10 @@ _GAP, _HEIGHT = 6.0, 20.0
 def metric_by_depth(depth: pd.DataFrame, metric: str, *, states: str = "on-policy", ax: Axes | None = None) -> Axes:
     """Draw one metric against the position in the response, one line a checkpoint, the later the darker.
 
-    Points stand at the middle of each bin of positions. Bands are the 95 % intervals of the first and the last
-    checkpoint. The strip above the picture shows how many rollouts of these two reach each bin: far out only the long
-    ones are left, which differ from the others, so a rise or fall there may be a change of rollouts and not of depth.
+    Points stand at the middle of each bin of positions. The first and the last checkpoint are shaded: their 95 %
+    intervals, and lighter, of primary metrics, the band that holds the whole curve. The strip above the picture shows
+    how many rollouts of these two reach each bin: far out only the long ones are left, which differ from the others, so
+    a rise or fall there may be a change of rollouts and not of depth.
 
     Parameters
     ----------
@@ -57,13 +58,13 @@ def metric_by_depth(depth: pd.DataFrame, metric: str, *, states: str = "on-polic
         return ax
     checkpoints = checkpoints_of(rows)
     shown = spread(list(checkpoints["label"]), MOST_LINES)
-    strip = _strip(ax)
+    strip, banded = _strip(ax), False
     for label, colour in zip(shown, step_colours(len(shown)), strict=True):
         line = rows[rows["label"] == label]
         x = (line["depth_low"].astype(float) + line["depth_high"].astype(float)) / 2
         ax.plot(x, line["value"].astype(float), color=colour, marker="o", markersize=3.0)
         if label in (shown[0], shown[-1]):
-            band(ax, x, line["ci_low"], line["ci_high"], colour)
+            banded |= band(ax, x, line, colour)
             strip.plot(x, line["n_rollouts"].astype(float), color=colour, linewidth=1.2)
     most = int(rows["n_rollouts"].max())
     strip.set_ylim(0, 1.15 * most)
@@ -72,7 +73,7 @@ def metric_by_depth(depth: pd.DataFrame, metric: str, *, states: str = "on-polic
         ax.set_ylim(bottom=0.0)
     elif what.high == 0.0:
         ax.set_ylim(top=0.0)
-    step_legend(ax, checkpoints, shown)
+    step_legend(ax, checkpoints, shown, banded=banded)
     return ax
 
 

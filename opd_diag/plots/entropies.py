@@ -56,7 +56,8 @@ def student_against_teacher_entropy(
     limit = max(limit, 1e-3)
     beyond = int((rows > limit).any(axis=1).sum())
     if beyond:
-        ax.set_xlabel(f"{ax.get_xlabel()}\n{beyond:,} states lie beyond and are drawn at the edge")
+        said = "state lies beyond and is drawn" if beyond == 1 else "states lie beyond and are drawn"
+        ax.set_xlabel(f"{ax.get_xlabel()}\n{beyond:,} {said} at the edge")
     rows = rows.clip(upper=limit)
     cells = ax.hexbin(
         rows["teacher_entropy"], rows["student_entropy"], gridsize=_CELLS, extent=(0.0, limit, 0.0, limit), mincnt=1,

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from opd_diag.plots.intervals import interval_line
 from opd_diag.plots.quantities import quantity
 from opd_diag.plots.steps import metric_by_step
 from opd_diag.plots.style import (
@@ -15,7 +16,6 @@ from opd_diag.plots.style import (
     STATE_STYLES,
     LineStyle,
     checkpoints_of,
-    interval_line,
     legend_below,
     new_axes,
     room_for_all,
@@ -82,7 +82,9 @@ def change_split(split: pd.DataFrame, metric: str, *, ax: Axes | None = None) ->
 
 
 @styled
-def metric_with_split(summary: pd.DataFrame, split: pd.DataFrame, metric: str) -> Figure:
+def metric_with_split(
+    summary: pd.DataFrame, split: pd.DataFrame, metric: str, *, logged: pd.DataFrame | None = None
+) -> Figure:
     """Draw :func:`metric_by_step` and, under it on the same steps, :func:`change_split`.
 
     Parameters
@@ -91,10 +93,12 @@ def metric_with_split(summary: pd.DataFrame, split: pd.DataFrame, metric: str) -
         Tables of :mod:`opd_diag.tables`.
     metric
         A metric of the catalogue.
+    logged
+        As :func:`metric_by_step`.
     """
     figure = Figure(figsize=(PANEL[0], 1.8 * PANEL[1]), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(3, 2))
-    metric_by_step(summary, metric, ax=above)
+    metric_by_step(summary, metric, logged=logged, ax=above)
     change_split(split, metric, ax=below)
     below.set_title("What changed on own states", fontsize=9.0)
     return figure

@@ -9,15 +9,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
+from opd_diag.plots.intervals import BAND_ALPHA, interval_line
+from opd_diag.plots.logged import trainer_curve
 from opd_diag.plots.quantities import RESPONSE_QUANTITIES, Quantity, quantity
 from opd_diag.plots.style import (
     MUTED,
     PANEL,
     RESPONSE_STYLES,
     STATE_STYLES,
+    WHOLE_CURVE,
     checkpoints_of,
-    interval_line,
     legend_below,
     new_axes,
     room_for_all,
@@ -41,13 +44,18 @@ _CLEAR_OF_EDGE = 0.03
 
 
 @styled
-def metric_by_step(summary: pd.DataFrame, metric: str, *, ax: Axes | None = None) -> Axes:
+def metric_by_step(
+    summary: pd.DataFrame, metric: str, *, logged: pd.DataFrame | None = None, ax: Axes | None = None
+) -> Axes:
     """Draw one metric against the optimiser step, one line a state set, with 95 % intervals clustered by prompt.
 
     The line on own states mixes two changes: of the policy, and of the states it visits. The line on the start's
     states shows the first alone. Where both move together the policy has changed; where only the own states improve,
-    the student may merely go where agreeing is easy. Bounded metrics are drawn over their whole range. Thin dotted
-    lines outside a band are the ends of the one that holds for all checkpoints at once, where the table has it.
+    the student may merely go where agreeing is easy. Bounded metrics are drawn over their whole range.
+
+    Around own states the darker shade is the interval of each checkpoint, and the lighter one, where the table has it,
+    holds all checkpoints at once. The intervals of other state sets are whiskers. The thin grey line is what the
+    trainer logged: of its own batches and at its own steps, each point from before the last update of its step.
 
     Parameters
     ----------
@@ -55,6 +63,8 @@ def metric_by_step(summary: pd.DataFrame, metric: str, *, ax: Axes | None = None
         Summary table (:mod:`opd_diag.tables`).
     metric
         A metric of the catalogue, or a quantity of the responses, as ``accuracy``.
+    logged
+        Logged table; None: the trainer's curve is not drawn.
     ax
         Axes to draw on; by default of a new figure.
 
@@ -68,15 +78,19 @@ def metric_by_step(summary: pd.DataFrame, metric: str, *, ax: Axes | None = None
     rows = summary[summary["metric"] == metric]
     ax.set_title(f"{what.title}{_at_k(rows)}")
     ax.set_ylabel(what.axis_label)
-    positions = step_positions(ax, checkpoints_of(summary))
+    positions, banded = step_positions(ax, checkpoints_of(summary)), False
+    styles = RESPONSE_STYLES if metric in RESPONSE_QUANTITIES else STATE_STYLES
     for states in [s for s in STATE_STYLES if (rows["states"] == s).any()]:
-        style = (RESPONSE_STYLES if metric in RESPONSE_QUANTITIES else STATE_STYLES)[states]
-        interval_line(ax, rows[rows["states"] == states], positions, style)
+        own = states == "on-policy"
+        banded |= interval_line(ax, rows[rows["states"] == states], positions, styles[states], whiskers=not own)
+    told = logged is not None and trainer_curve(ax, logged, metric, checkpoints_of(summary))
     room_for_all(ax, positions)
     if ax.lines:
-        legend_below(ax)
+        handles, labels = ax.get_legend_handles_labels()
+        shade = [Patch(color=styles["on-policy"].colour, alpha=BAND_ALPHA, linewidth=0)] if banded else []
+        legend_below(ax, [*handles, *shade], [*labels, *[WHOLE_CURVE] * len(shade)])
     _y_axis(ax, what)
-    if not np.isfinite(rows["value"].astype(float)).any():
+    if not told and not np.isfinite(rows["value"].astype(float)).any():
         say(ax, f"undefined: {what.undefined}")
     return ax
 
@@ -106,8 +120,9 @@ def alignment_grid(summary: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS,
 
 
 def has_bands(summary: pd.DataFrame) -> bool:
-    """Whether a summary has simultaneous bands, which :func:`metric_by_step` draws as thin dotted lines."""
-    return "band_low" in summary and bool(summary["band_low"].notna().any()) and summary["label"].nunique() > 1
+    """Whether a summary has bands that hold a whole curve, which :func:`metric_by_step` draws around own states."""
+    own = summary[summary["states"] == "on-policy"]
+    return "band_low" in own and bool(own["band_low"].notna().any()) and own["label"].nunique() > 1
 
 
 def _at_k(rows: pd.DataFrame) -> str:

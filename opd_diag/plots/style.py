@@ -9,8 +9,6 @@ from functools import cache
 from typing import Any
 
 import matplotlib
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
 from matplotlib import font_manager
@@ -66,7 +64,9 @@ MOST_LINES = 6
 
 _LEGEND_POINTS = 245.0
 _SLANTED_POINTS = 32.0
-_MARKERS_UP_TO = 40
+
+WHOLE_CURVE = "whole curve, 95 %"
+"""What legends call the band that holds all places of a curve at once."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,19 @@ class LineStyle:
     marker: str
     dashes: str
     width: float
+    shift: float = 0.0
+    """Points to the right at which it is drawn where it has whiskers, so that those of several lines stand apart."""
 
 
 STATE_STYLES: dict[str, LineStyle] = {
     "on-policy": LineStyle("own states", "#0072b2", "o", "-", 2.6),
-    "start": LineStyle("start's states", "#d55e00", "s", "--", 1.5),
-    "teacher": LineStyle("teacher's states", "#00805e", "^", "-.", 1.5),
-    "back": LineStyle("own, scored by the start", "#a6507f", "D", ":", 1.5),
+    "start": LineStyle("start's states", "#d55e00", "s", "--", 1.5, 3.0),
+    "teacher": LineStyle("teacher's states", "#00805e", "^", "-.", 1.5, -3.0),
+    "back": LineStyle("own, scored by the start", "#a6507f", "D", ":", 1.5, 6.0),
+    "near-on-policy": LineStyle("recorded, near own", "#6b6b6b", "v", " ", 1.5, -6.0),
 }
-"""Okabe and Ito's colours, distinct for colour-blind readers; lines that coincide show through each other's dashes."""
+"""Okabe and Ito's colours, distinct for colour-blind readers; lines that coincide show through each other's dashes.
+What was recorded is to other prompts at every checkpoint, so that no line connects it."""
 
 RESPONSE_STYLES = {
     "on-policy": replace(STATE_STYLES["on-policy"], name="own responses"),
@@ -151,39 +155,6 @@ def step_positions(ax: Axes, checkpoints: pd.DataFrame) -> pd.Series:
     return ranks
 
 
-def band(ax: Axes, x: npt.ArrayLike, low: pd.Series, high: pd.Series, colour: str) -> None:
-    """Shade an interval; where an end is NaN (one prompt), nothing."""
-    ends = np.column_stack([low.astype(float), high.astype(float)])
-    if np.isfinite(ends).all(axis=1).any():
-        ax.fill_between(np.asarray(x, dtype=float), ends[:, 0], ends[:, 1], color=colour, alpha=0.18, linewidth=0)
-
-
-def interval_line(ax: Axes, rows: pd.DataFrame, positions: pd.Series, style: LineStyle) -> None:
-    """Draw the values of `rows` against their checkpoints' positions, with their intervals; nothing where undefined."""
-    value = rows["value"].astype(float)
-    if not np.isfinite(value).any():
-        return
-    x = positions[rows["label"].to_numpy()].to_numpy()
-    marker = style.marker if len(positions) <= _MARKERS_UP_TO else ""
-    low, high = rows["ci_low"].astype(float), rows["ci_high"].astype(float)
-    size, width = 3.0 + style.width, style.width
-    ax.plot(
-        x, value, style.dashes, marker=marker, markersize=size, linewidth=width, color=style.colour, label=style.name
-    )
-    if len(x) == 1 and np.isfinite(low).all():
-        ax.vlines(x, low, high, color=style.colour, linewidth=1.2)
-    else:
-        band(ax, x, low, high, style.colour)
-        outline(ax, x, rows, style)
-
-
-def outline(ax: Axes, x: npt.ArrayLike, rows: pd.DataFrame, style: LineStyle) -> None:
-    """Draw the ends of a band that holds for all checkpoints at once as thin lines; nothing where there is none."""
-    for end in ("band_low", "band_high"):
-        if end in rows and np.isfinite(rows[end].astype(float)).any():
-            ax.plot(x, rows[end].astype(float), ":", color=style.colour, linewidth=0.7, alpha=0.8, label="_band")
-
-
 def room_for_all(ax: Axes, positions: pd.Series) -> None:
     """Show every checkpoint of the table, also those at which this metric is undefined."""
     first, last = float(positions.min()), float(positions.max())
@@ -221,13 +192,27 @@ def legend_below(
     legend.get_title().set_color(MUTED)
 
 
-def step_legend(ax: Axes, checkpoints: pd.DataFrame, shown: Sequence[str]) -> None:
-    """Put the legend of lines that stand for checkpoints under the axes; say so when not all are drawn."""
+def step_legend(ax: Axes, checkpoints: pd.DataFrame, shown: Sequence[str], *, banded: bool = False) -> None:
+    """Put the legend of lines that stand for checkpoints under the axes; say when not all are drawn and what is shaded.
+
+    Parameters
+    ----------
+    ax
+        Axes with the lines.
+    checkpoints
+        From :func:`checkpoints_of`.
+    shown
+        Labels of those that are drawn.
+    banded
+        Whether bands that hold a whole curve are.
+    """
     steps = checkpoints.set_index("label")["step"]
     numbers = steps.notna().all()
     handles = [Line2D([], [], color=colour, linewidth=2.4) for colour in step_colours(len(shown))]
     labels = [str(int(steps[label])) if numbers else drawable(label) for label in shown]
     left_out = f" ({len(shown)} of {len(checkpoints)} drawn)" if len(shown) < len(checkpoints) else ""
+    if banded:
+        ax.set_xlabel(f"{ax.get_xlabel()}\nshaded: each point, 95 %; lighter: {WHOLE_CURVE}")
     legend_below(ax, handles, labels, ("optimiser step" if numbers else "checkpoint") + left_out)
 
 

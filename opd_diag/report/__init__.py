@@ -10,6 +10,7 @@
 `sections.py`     the tables and lists of the page, as plain data for the template
 `belief.py`       what the self-tests said, and which conclusions hang on the average
 `grids.py`        small tables beside the pictures: baselines, strata, ends of responses
+`logged.py`       what it says of the trainer's own log
 `responses.py`    the responses it gives to be read, and what it says first of a false success
 `provenance.py`   what was measured and how, for ``report.json`` and the page
 `measured.py`     what the page says of that, and what it cannot show

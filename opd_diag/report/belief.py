@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from opd_diag.plots.quantities import QUANTITIES, quantity
 from opd_diag.records.selftest import SelfTest
 from opd_diag.records.verdict import Status
+from opd_diag.report.measured import teachers_of
 from opd_diag.report.readings import ends_of, row_of
 from opd_diag.report.wording import SELFTESTS, STATES_NAMES, count, is_set, one_line
 from opd_diag.stats.rounding import decimals_for, number
-from opd_diag.tables.catalogue import CATALOGUE
+from opd_diag.tables.catalogue import PRIMARY_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,33 +28,37 @@ class Belief:
     """What the measurement said of itself."""
 
     failed: list[SelfTest]
+    warned: list[SelfTest]
+    """Of the pair: its numbers can be believed."""
     unknown: list[SelfTest]
     passed: list[SelfTest]
 
     @property
     def status(self) -> Status:
         """The whole in one word; ``unknown`` where nothing was asked."""
-        return "fail" if self.failed else "pass" if self.passed else "unknown"
+        return "fail" if self.failed else "warn" if self.warned else "pass" if self.passed else "unknown"
 
     @property
     def sentence(self) -> str:
         """The whole in one line."""
-        asked = len(self.failed) + len(self.passed)
+        asked = len(self.failed) + len(self.warned) + len(self.passed)
         more = f"; {len(self.unknown)} could not be asked" if self.unknown else ""
-        if self.failed:
-            names = ", ".join(dict.fromkeys(titled(test).lower() for test in self.failed))
-            return f"{len(self.failed)} of {count(asked, 'self-test')} failed: {names}{more}"
+        for odd, word in ((self.failed, "failed"), (self.warned, "warned")):
+            if odd:
+                names = ", ".join(dict.fromkeys(titled(test).lower() for test in odd))
+                return f"{len(odd)} of {count(asked, 'self-test')} {word}: {names}{more}"
         if self.passed:
             return f"{'All ' if asked > 1 else ''}{count(asked, 'self-test')} pass{'' if asked > 1 else 'es'}{more}"
         return "No self-test was made: how far these numbers can be believed is not known"
 
 
 def belief(report: Report) -> Belief:
-    """Sort the self-tests of a report by what they say."""
-    by_status: dict[str, list[SelfTest]] = {"fail": [], "unknown": [], "pass": []}
+    """Sort the self-tests of a report by what they say; the teacher, whatever it is called, goes by its role."""
+    by_status: dict[str, list[SelfTest]] = {"fail": [], "warn": [], "unknown": [], "pass": []}
+    teachers = teachers_of(report)
     for test in report.selftests:
-        by_status[test.status].append(test)
-    return Belief(by_status["fail"], by_status["unknown"], by_status["pass"])
+        by_status[test.status].append(replace(test, model="teacher") if test.model in teachers else test)
+    return Belief(by_status["fail"], by_status["warn"], by_status["unknown"], by_status["pass"])
 
 
 def titled(test: SelfTest) -> str:
@@ -72,7 +77,7 @@ def averages_that_disagree(report: Report) -> list[str]:
     first, last = ends_of(report.tables.summary)
     ends = differences[(differences["from_label"] == first) & (differences["to_label"] == last)]
     flagged = ends[ends["depends_on_average"].map(is_set) & ends["metric"].isin(QUANTITIES)]
-    primary = flagged["metric"].isin([m.name for m in CATALOGUE if m.primary])
+    primary = flagged["metric"].isin(PRIMARY_NAMES)
     told = [_disagreement(row, averages, (first, last)) for _, row in flagged[primary].iterrows()]
     others = int((~primary).sum())
     return [*told, f"{count(others, 'change')} of other metrics, marked in the table of changes."] if others else told

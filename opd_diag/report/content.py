@@ -79,6 +79,8 @@ class Report:
         figures.save(folder / "figures")
         _write_table(folder, "summary", self.tables.summary)
         _write_table(folder, "strata", self.tables.strata)
+        _write_table(folder, "averages", self.tables.averages)
+        _write_table(folder, "logged", self.tables.logged)
         write_report_json(folder / "report.json", self)
         write_text(folder / "report.md", report_markdown(self))
         write_text(folder / "report.html", report_page(self, figures))

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from opd_diag import plots
 from opd_diag.plots.concentration import Which
 from opd_diag.records.files import write_text
+from opd_diag.report.logged import drawn_only_here
 from opd_diag.report.readings import (
     FEWEST_ROLLOUTS,
     called,
@@ -54,12 +55,13 @@ ALIGNMENT_GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Small multiples of the section on training, by what they tell."""
 
-GRADIENT = "Where the gradient is"
+GRADIENT, LOGGED = "Where the gradient is", "What else the trainer logged"
 
 INTRODUCTIONS = {
     GRADIENT: "Which tokens the reverse-KL gradient pushes: those among the k most probable of both models, of one "
     "alone, or of neither. Where the shared ones get nearly all of it, a loss on these alone would push much the same "
-    "way."
+    "way.",
+    LOGGED: "Metrics in the definition of the trainer whose log has them, replayed by the same formula.",
 }
 """What a group of pictures shows, where its heading does not say it."""
 
@@ -134,6 +136,7 @@ def draw_figures(tables: Tables, *, k: int) -> Figures:
     return Figures(
         concentration={STATES_NAMES[s]: list(_concentration(tables.concentration, s, k, floors)) for s in sets},
         alignment={group: list(_alignment(tables, names)) for group, names in ALIGNMENT_GROUPS.items()}
+        | {LOGGED: list(_alignment(tables, drawn_only_here(tables.logged, ALIGNMENT_GROUPS)))}
         | {GRADIENT: [_gradient(tables.summary, s) for s in sets]},
         depth={STATES_NAMES[s]: list(_depth(tables.depth, s, floors)) for s in sets},
         entropies=list(_entropies(tables.states, floors)),
@@ -194,8 +197,8 @@ def _curve(tables: Tables, name: str) -> Axes:
     """Draw the curve of a quantity, with its split under it where there is one."""
     split = tables.split[tables.split["metric"] == name]
     if split["value"].notna().any():
-        return plots.metric_with_split(tables.summary, split, name).axes[0]
-    return plots.metric_by_step(tables.summary, name)
+        return plots.metric_with_split(tables.summary, split, name, logged=tables.logged).axes[0]
+    return plots.metric_by_step(tables.summary, name, logged=tables.logged)
 
 
 def _depth(table: pd.DataFrame, states: str, floors: Floors) -> Iterator[Panel]:

@@ -13,7 +13,7 @@ from opd_diag.plots.of_responses import PLACES
 from opd_diag.report.readings import called, ends_of, row_of
 from opd_diag.report.wording import STATES_NAMES, count, one_line, told
 from opd_diag.tables.baselines import CHANCE, OTHER_PRECISION, OVERLAPS, SHUFFLED
-from opd_diag.tables.catalogue import CATALOGUE
+from opd_diag.tables.catalogue import PRIMARY_NAMES
 from opd_diag.tables.floors import near
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DASH = "–"
 MOST_LEVELS = 6
-"""Groups shown side by side, the largest; all are in ``report.json``."""
+"""Groups shown side by side, the largest; all are in ``strata.csv``."""
 
 ENDINGS = (
     "truncation_rate",
@@ -117,9 +117,9 @@ def _strata(rows: pd.DataFrame, by: str, title: str) -> Grid | None:
     sizes = rows.groupby("level", sort=False)["n_rollouts"].max().sort_values(ascending=False, kind="stable")
     levels = list(sizes.index[:MOST_LEVELS])
     left_out = f", the largest {MOST_LEVELS} of {len(sizes)}" if len(sizes) > MOST_LEVELS else ""
-    primary = [m.name for m in CATALOGUE if m.primary]
     lines = [
-        Line(metric, tuple(_cell(row_of(rows, metric=metric, level=level)) for level in levels)) for metric in primary
+        Line(metric, tuple(_cell(row_of(rows, metric=metric, level=level)) for level in levels))
+        for metric in PRIMARY_NAMES
     ]
     names = [LEVELS.get(by, {}).get(str(level), one_line(level, 40)) for level in levels]
     head = [f"{name} ({count(sizes[level], 'response')})" for name, level in zip(names, levels, strict=True)]

@@ -14,7 +14,9 @@ import pandas as pd
 
 from opd_diag.errors import StoreError
 from opd_diag.records.files import write_json
+from opd_diag.tables.catalogue import METRIC_NAMES, PRIMARY_NAMES
 from opd_diag.tables.concentration import CONCENTRATION_COLUMNS
+from opd_diag.tables.logged import OURS, spread_rows
 from opd_diag.tables.split import SPLIT_COLUMNS
 from opd_diag.tables.summary import SUMMARY_COLUMNS
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 """Raised whenever a field is taken away or changes its meaning."""
+
+MOST_IN_JSON = 400
+"""Rows of one curve of the trainer's log; ``logged.csv`` has all."""
 
 _FIELDS = ("run", "created", "provenance", "headline", "verdicts", "summary", "concentration")
 
@@ -49,9 +54,24 @@ def report_record(report: Report) -> dict[str, Any]:
 
 
 def _further(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Give the tables that reports have besides, with all their columns; none of them is read back."""
+    """Give the tables that reports have besides, with all their columns; none of them is read back.
+
+    Averages and strata have a CSV of their own, and here only what a page tells of them: other metrics of the catalogue
+    are left out, which would be most of the file.
+    """
+    left_out = set(METRIC_NAMES) - set(PRIMARY_NAMES)
     for name in ("differences", "averages", "baselines", "strata"):
-        yield name, getattr(tables, name)
+        table: pd.DataFrame = getattr(tables, name)
+        short = name in ("averages", "strata") and len(table)
+        yield name, table[~table["metric"].isin(left_out)] if short else table
+    yield "logged", _short_log(tables.logged)
+
+
+def _short_log(logged: pd.DataFrame) -> pd.DataFrame:
+    """Give what the page draws of the trainer's log: our metrics alone, and of a long curve rows spread evenly."""
+    ours = logged[logged["metric"].isin(OURS)]
+    curves = [spread_rows(rows, MOST_IN_JSON) for _, rows in ours.groupby(["metric", "trainer_key"], sort=False)]
+    return pd.concat(curves) if curves else ours
 
 
 def write_report_json(path: Path, report: Report) -> None:

@@ -10,9 +10,18 @@ from opd_diag.plots.quantities import quantity
 from opd_diag.plots.steps import MAIN_METRICS
 from opd_diag.records.verdict import Verdict
 from opd_diag.report.belief import Belief, averages_that_disagree, belief, titled
-from opd_diag.report.sections import Change, Verdicts, changes, checkpoint_span, sorted_verdicts, value_text
+from opd_diag.report.sections import (
+    Change,
+    Verdicts,
+    changes,
+    checkpoint_span,
+    sorted_verdicts,
+    teacher_names,
+    value_text,
+)
 from opd_diag.report.wording import NEAR_LEGEND, ROUGH, ROUGH_LEGEND, STATUS_SYMBOLS, STATUS_WORDS, one_line
 from opd_diag.stats.rounding import NEAR
+from opd_diag.verdicts.titles import title_of
 
 if TYPE_CHECKING:
     from opd_diag.report.content import Report
@@ -31,7 +40,8 @@ def report_markdown(report: Report) -> str:
     headline = report.headline
     parts = [
         f"### {STATUS_SYMBOLS[headline.status]} {in_markdown(headline.title)}",
-        f"opd-diag on **{in_markdown(report.run)}**, {in_markdown(checkpoint_span(report))}.",
+        f"Run: **{in_markdown(report.run)}**. Students: {in_markdown(checkpoint_span(report))}. "
+        f"Teacher: **{in_markdown(teacher_names(report))}**.",
         "\n".join(f"- {in_markdown(fact)}" for fact in headline.facts),
         _selftests(belief(report)),
         *_verdicts(sorted_verdicts(report.verdicts)),
@@ -59,16 +69,16 @@ def in_markdown(text: str, most: int = 500) -> str:
 
 
 def _selftests(asked: Belief) -> str:
-    """Say in one line what the self-tests gave, and name those that failed with what to do."""
+    """Say in one line what the self-tests gave, and name those that failed or warned with what to do."""
     lines = [f"{STATUS_SYMBOLS[asked.status]} {in_markdown(asked.sentence)}."]
-    for test in asked.failed:
+    for test in (*asked.failed, *asked.warned):
         said = f"{titled(test)} ({test.model}): {test.evidence} {test.advice}"
         lines.append(f"- {in_markdown(said, 2000)}")
     return "\n".join(lines)
 
 
 def _verdicts(verdicts: Verdicts) -> Iterator[str]:
-    """Give alarms as a table, what the data cannot tell as a list, and the names of what passes."""
+    """Give alarms as a table, what the data cannot tell as a list, and the titles of what passes."""
     if verdicts.alarms:
         lines = ["| | question | value | evidence |", "|---|---|---|---|"]
         for verdict in verdicts.alarms:
@@ -78,8 +88,8 @@ def _verdicts(verdicts: Verdicts) -> Iterator[str]:
     if verdicts.unknown:
         yield "\n".join(f"- {_status(v)}: {in_markdown(f'{v.question} {v.evidence}')}" for v in verdicts.unknown)
     if verdicts.passed:
-        names = ", ".join(v.name.replace("_", " ") for v in verdicts.passed)
-        yield f"{_status(verdicts.passed[0])}: {in_markdown(names, 2000)}"
+        titles = ", ".join(title_of(v.name) for v in verdicts.passed)
+        yield f"{_status(verdicts.passed[0])}: {in_markdown(titles, 2000)}"
 
 
 def _status(verdict: Verdict) -> str:

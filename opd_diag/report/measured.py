@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from opd_diag.plots.quantities import quantity
+from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.report.json_file import plain
 from opd_diag.report.wording import STATES_NAMES, count, one_line
 
@@ -48,12 +49,13 @@ def measured(report: Report) -> Facts:
     facts = [
         *_prompts(_dict(provenance, "prompts")),
         *_states(report),
+        ("Recorded responses", _recorded(provenance.get("recorded"))),
         ("Tokens compared", f"k = {report.k}; the curves run over powers of two"),
         ("Sampling", _joined(settings, **_SAMPLING)),
         ("Scored at", _joined(settings, student_temperature="student temperature", teacher_temperature="teacher's")),
         ("Computed with", " on ".join(filter(None, (_text(provenance, "dtype"), _text(provenance, "device"))))),
-        *_floors(provenance.get("precision"), _teachers(report)),
-        *_logprobs(provenance.get("logprobs"), _teachers(report)),
+        *_floors(provenance.get("precision"), teachers_of(report)),
+        *_logprobs(provenance.get("logprobs"), teachers_of(report)),
         *_vocabulary(_dict(provenance, "vocabulary")),
         *_tokenizer(_dict(provenance, "tokenizer")),
         ("Step 0", _STEP_ZERO.get(_text(provenance, "step_zero"), "")),
@@ -79,7 +81,8 @@ def limitations(report: Report) -> list[str]:
     provenance, summary = report.provenance, report.tables.summary
     settings = _dict(provenance, "settings")
     said = list(_ALWAYS)
-    prompts = int(summary["n_prompts"].max()) if len(summary) else 0
+    sampled = summary[summary["states"] != NEAR_ON_POLICY]
+    prompts = int(sampled["n_prompts"].max()) if len(sampled) else 0
     if 0 < prompts < FEW_PROMPTS:
         said.insert(0, f"Only {count(prompts, 'prompt')}: intervals are rough, and with one prompt there are none.")
     if provenance.get("step_zero") is False:
@@ -104,6 +107,17 @@ def limitations(report: Report) -> list[str]:
     ):
         said.append("The prompts have no reference answers, so accuracy is unknown.")
     return said
+
+
+def _recorded(parts: Any) -> str:
+    """Say how many responses of a trainer's record were scored, how stale they are and how exact, by checkpoint."""
+    found = parts if isinstance(parts, list) else []
+    return "; ".join(
+        f"{count(part['n_rollouts'], 'response')} at {part['label']} "
+        f"({', '.join(f'{n} {grade}' for grade, n in part['exactness'].items())}), "
+        f"{part['staleness']['min']} to {part['staleness']['max']} updates stale, mean {part['staleness']['mean']:.3g}"
+        for part in found
+    )
 
 
 def _dict(data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -162,7 +176,7 @@ def _floors(floors: Any, teachers: set[str]) -> Facts:
     ]
 
 
-def _teachers(report: Report) -> set[str]:
+def teachers_of(report: Report) -> set[str]:
     """Give the names under which tables and checks know a teacher, and no checkpoint."""
     summary = report.tables.summary
     return {*summary["teacher"].astype(str)} - {*summary["label"].astype(str)}

@@ -17,6 +17,7 @@ from opd_diag.report import responses, sections
 from opd_diag.report.belief import averages_that_disagree, belief, titled
 from opd_diag.report.figures import INTRODUCTIONS, Figures
 from opd_diag.report.grids import baseline_grid, ending_grid, stratum_grids
+from opd_diag.report.logged import logged_lines
 from opd_diag.report.markdown import SHOWN_METRICS
 from opd_diag.report.measured import limitations, measured, models_of, settings_of
 from opd_diag.report.readings import FEWEST_ROLLOUTS, fit_reading
@@ -31,6 +32,7 @@ from opd_diag.report.wording import (
     visible,
 )
 from opd_diag.stats.rounding import NEAR
+from opd_diag.verdicts.titles import title_of
 
 if TYPE_CHECKING:
     from opd_diag.report.content import Report
@@ -60,12 +62,13 @@ def report_page(report: Report, figures: Figures) -> str:
         banded=plots.has_bands(report.tables.summary),
         signs=_signs(_shown(report, figures, splits)),
         readings=responses.readings(report),
+        logged=logged_lines(report),
         measured=measured(report),
         models=models_of(report),
         settings=settings_of(report),
         limitations=limitations(report),
         definitions=sections.definitions(),
-        teacher=_teacher(report),
+        teacher=sections.teacher_names(report),
         intros=INTRODUCTIONS,
     )  # fmt: skip
 
@@ -157,6 +160,7 @@ def _environment() -> Environment:
         "words": STATUS_WORDS,
         "states_names": STATES_NAMES,
         "quantity": quantity,
+        "title_of": title_of,
     }
     return environment
 
@@ -165,8 +169,3 @@ def _environment() -> Environment:
 def _style() -> Markup:
     """Read the style sheet, which is ours and goes into the page as it is."""
     return Markup(files("opd_diag.report").joinpath("templates/page.css").read_text(encoding="utf-8"))
-
-
-def _teacher(report: Report) -> str:
-    names = list(dict.fromkeys(report.tables.summary["teacher"].astype(str)))
-    return ", ".join(names)

@@ -6,14 +6,18 @@ import hashlib
 import json
 import platform
 import shlex
+from collections import Counter
 from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from opd_diag.records.checkpoint import Checkpoint
-from opd_diag.records.settings import Settings
+from opd_diag.records.settings import NEAR_ON_POLICY, Settings
 from opd_diag.replay import Replay, ReplayPlan
+from opd_diag.replay.near import staleness_of
+from opd_diag.replay.replay import ScoredSet
+from opd_diag.replay.selftests.logprobs import BEFORE_TEMPERATURE
 from opd_diag.runs import read_manifest
 from opd_diag.tokenization import tokenizer_differences
 
@@ -50,6 +54,18 @@ def provenance(plan: ReplayPlan, replayed: Replay) -> dict[str, Any]:
         "precision": [asdict(floor) for floor in replayed.floors],
         "logprobs": [asdict(check) for check in replayed.logprobs],
         "step_zero": plan.step_zero_known,
+        "recorded": [_recorded(s) for s in replayed.scored if s.states == NEAR_ON_POLICY],
+    }
+
+
+def _recorded(part: ScoredSet) -> dict[str, Any]:
+    """Give how stale what a checkpoint scored of a trainer's record is, in updates, and how exact."""
+    stale = staleness_of(part.rollouts, part.checkpoint.step or 0)
+    return {
+        "label": part.checkpoint.label,
+        "n_rollouts": len(part.rollouts),
+        "staleness": {"min": min(stale), "max": max(stale), "mean": sum(stale) / len(stale)},
+        "exactness": dict(sorted(Counter(r.exactness for r in part.rollouts).items())),
     }
 
 
@@ -130,11 +146,31 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
     for note in dict.fromkeys(check.note for check in replayed.heads if check.note):
         notes.append(f"Of {', '.join(check.model for check in replayed.heads if check.note == note)}: {note}")
     notes += [f"The precision floor of {f.model} is not known in full. {f.note}" for f in replayed.floors if f.note]
-    notes += [check.note for check in replayed.logprobs if check.note]
-    if not all(r.provenance.plain for s in replayed.scored for r in s.rollouts):
+    notes += logprob_notes(replayed)
+    if not all(r.provenance.plain for s in replayed.scored if s.states != NEAR_ON_POLICY for r in s.rollouts):
         notes.append(
             "Sampled reverse KL is undefined for responses that were not sampled at temperature 1 and top-p 1."
         )
     if plan.settings.student_temperature != 1.0:
         notes.append("Sampled reverse KL is undefined: the student was scored at another temperature than 1.")
+    return notes
+
+
+def logprob_notes(replayed: Replay) -> list[str]:
+    """Say whose log-probabilities differ from the replayed ones, and where the self-test knows that as no fault."""
+    known = {test.model for test in replayed.selftests if test.evidence.endswith(BEFORE_TEMPERATURE)}
+    students = {s.checkpoint.label: s.rollouts for s in replayed.scored if s.states == "on-policy"}
+    writers = {s.scores.provenance["teacher"]["name"]: s.rollouts for s in replayed.scored if s.states == "teacher"}
+    writers |= students
+    notes, raw = [], []
+    for check in replayed.logprobs:
+        if check.note and writers[check.model][0].provenance.weights in known:
+            raw.append(check.model if check.model in students else "the teacher")
+        elif check.note:
+            notes.append(check.note)
+    if raw:
+        notes.append(
+            f"The log-probabilities recorded with the responses of {', '.join(raw)} are those before temperature, as "
+            "some engines give them. That is no fault, and no number here rests on them."
+        )
     return notes

@@ -13,9 +13,9 @@ import pandas as pd
 from opd_diag.plots.quantities import QUANTITIES, RESPONSE_QUANTITIES, quantity
 from opd_diag.records.verdict import Verdict, alarms_first
 from opd_diag.report.readings import ends_of, first_to_last, row_of, span
-from opd_diag.report.wording import RESPONSES_NAMES, ROUGH, STATES_NAMES, is_set, p_text, told
+from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES, is_set, p_text, told
 from opd_diag.stats.rounding import decimals_for, number, with_interval
-from opd_diag.tables.catalogue import BY_NAME
+from opd_diag.tables.catalogue import BY_NAME, PRIMARY_NAMES
 from opd_diag.tables.floors import floors_of, is_small, near
 
 if TYPE_CHECKING:
@@ -78,6 +78,11 @@ class Change:
 def checkpoint_span(report: Report) -> str:
     """Name the checkpoints that were measured."""
     return span(report.tables.summary)
+
+
+def teacher_names(report: Report) -> str:
+    """Name the teacher; several in a table made by hand."""
+    return ", ".join(dict.fromkeys(report.tables.summary["teacher"].astype(str)))
 
 
 def value_text(verdict: Verdict) -> str:
@@ -176,7 +181,7 @@ MAIN_RESPONSES = ("accuracy", "truncation_rate", "response_length", "unigram_ent
 
 def is_main(metric: str) -> bool:
     """Whether a quantity stands in the table that is open; the others are folded."""
-    return metric in MAIN_RESPONSES or (metric in BY_NAME and BY_NAME[metric].primary)
+    return metric in (*MAIN_RESPONSES, *PRIMARY_NAMES)
 
 
 def splits(report: Report) -> list[Split]:
@@ -205,20 +210,14 @@ def _on_equal_prompts(own: Change | None, whole: Part | None) -> Change | None:
     """Take the change from the split where there is one, so that it is the sum of what stands beside it."""
     if own is None or whole is None:
         return own
-    return replace(own, difference=_roughly(whole.difference, like=own.difference), clear=whole.clear and own.clear)
-
-
-def _roughly(difference: str, *, like: str) -> str:
-    """Mark an interval as approximate where that of the same change is."""
-    return difference.replace(" [", f" {ROUGH}[") if f" {ROUGH}[" in like else difference
+    return replace(own, difference=whole.difference, clear=whole.clear and own.clear)
 
 
 def _as_at_start(policy: Part | None, start: Change | None) -> Part | None:
     """Call a policy change clear only where the change at the start's states is: it is that change, and has its p."""
     if policy is None or start is None or not start.difference:
         return policy
-    difference = _roughly(policy.difference, like=start.difference)
-    return replace(policy, difference=difference, clear=policy.clear and start.clear, note=start.note)
+    return replace(policy, clear=policy.clear and start.clear, note=start.note)
 
 
 def _part(table: pd.DataFrame, part: str, *, floor: float) -> Part | None:
@@ -226,9 +225,10 @@ def _part(table: pd.DataFrame, part: str, *, floor: float) -> Part | None:
     rows = rows[rows["orders"] == rows["orders"].max()]
     if rows.empty or math.isnan(rows.iloc[-1]["value"]):
         return None
-    value, low, high = (float(v) for v in rows.iloc[-1][["value", "ci_low", "ci_high"]])
-    small = is_small(value, floor)
-    return Part(with_interval(value, low, high, signed=True, near=small), bool(low > 0 or high < 0) and not small)
+    row = rows.iloc[-1]
+    small = is_small(row["value"], floor)
+    clear = bool(row["ci_low"] > 0 or row["ci_high"] < 0) and not small
+    return Part(told(row, signed=True, near=small), clear)
 
 
 def threshold_text(verdict: Verdict) -> str:

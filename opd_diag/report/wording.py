@@ -15,6 +15,7 @@ STATES_NAMES = {
     "start": "the start's states",
     "teacher": "the teacher's states",
     "back": "own states, scored by the start",
+    "near-on-policy": "recorded, near own states",
 }
 """What pages call the state sets."""
 

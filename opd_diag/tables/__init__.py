@@ -3,7 +3,8 @@
 Rows always come in the order of the checkpoints. `step` is a nullable integer (``Int64``; missing when unknown, then
 `label` names and the row order orders). `teacher` is the teacher's name. `states` is one of ``on-policy`` (the
 checkpoint's own), ``start`` (the first checkpoint's), ``teacher`` (the teacher's), ``back`` (the checkpoint's own,
-scored by the first checkpoint; its rows are listed under the checkpoint whose states they are).
+scored by the first checkpoint; its rows are listed under the checkpoint whose states they are), ``near-on-policy``
+(recorded by the trainer at or shortly after the checkpoint; in tables of metrics alone).
 
 **States** (:func:`measure`), one row a state, terminal ones left out::
 
@@ -37,7 +38,7 @@ themselves, for ``on-policy`` and for ``teacher`` (then equal for every checkpoi
 - ``state mean``: ``student_stop_probability_at_stops``, ``…_after_answers``, ``…_at_truncation`` and the teacher's; not
   equal for every checkpoint on ``teacher`` either. `n_undefined` counts responses whose place cannot be told.
 
-And on every state set but ``back``, where a second pass was made (:mod:`opd_diag.tables.fits`):
+And on every state set but ``back`` and ``near-on-policy``, where a second pass was made (:mod:`opd_diag.tables.fits`):
 
 - ``subsample``: ``fitted_temperature``, ``reverse_kl_after_temperature``, ``gradient_coherence``.
 
@@ -54,13 +55,18 @@ be said.
     step label teacher states k
     overlap_ratio overlap_ratio_ci_low overlap_ratio_ci_high              (and the same three for each of
     student_overlap_mass teacher_overlap_mass student_topk_mass teacher_topk_mass)
+    overlap_ratio_band_low overlap_ratio_band_high      (and of student_overlap_mass, teacher_overlap_mass)
     n_states n_rollouts n_prompts
+
+`<name>_band_low`/`<name>_band_high` hold, at 95 %, the curve of one (step, states) at every k at once.
 
 **Depth** (:func:`depth_table`), one row a (step, states, metric, bin of positions)::
 
-    step label teacher states metric depth_low depth_high value ci_low ci_high n_states n_rollouts n_prompts
+    step label teacher states metric depth_low depth_high value ci_low ci_high band_low band_high
+    n_states n_rollouts n_prompts
 
-`depth_low` ≤ position < `depth_high`.
+`depth_low` ≤ position < `depth_high`. `band_low`/`band_high` hold, at 95 %, all bins of a primary metric of one (step,
+states) at once; NaN for other metrics.
 
 **Differences** (:func:`difference_table`), one row a (pair of steps, states, metric), value = later − earlier, paired
 by prompt; of the responses, for ``on-policy`` alone, but of stopping for ``teacher`` too::
@@ -79,10 +85,12 @@ summary's), ``rollout``, ``prompt``::
 
     step label teacher states metric k average value ci_low ci_high n_states n_rollouts n_prompts
 
+All of them are in ``averages.csv``, those of primary metrics in ``report.json`` too.
+
 **Split** (:func:`split_table`), one row a (checkpoint after the first, metric, part, orders) of the change on own
 states, all parts of one (checkpoint, metric, orders) on the same prompts::
 
-    from_step from_label step label teacher metric k part value ci_low ci_high n_prompts orders
+    from_step from_label step label teacher metric k part value ci_low ci_high approximate n_prompts orders
 
 `part` is ``on_policy_change`` = ``policy_change`` + ``state_change``. Where ``back`` was scored there are rows with
 `orders` 2 besides, averages of both orders, and ``order_difference``.
@@ -103,8 +111,8 @@ in ``stops/``::
 ``back``, which has the responses of ``on-policy``), ``group``, ``in_cycle`` (``on-policy`` and ``teacher``: whether the
 state's token lies in the repeating end of its response), `level` ``True`` or ``False`` or the name of a group. Metrics
 are those of the catalogue, and by ``is_correct`` and ``group``, on ``on-policy`` and ``teacher``, those of the summary
-with `aggregation` ``rollout mean``, and ``state mean`` of stopping; ``accuracy`` by group alone. Also in
-``strata.csv``::
+with `aggregation` ``rollout mean``, and ``state mean`` of stopping; ``accuracy`` by group alone. All of them are in
+``strata.csv``; ``report.json`` has those of primary metrics and of responses::
 
     step label teacher states by level metric k aggregation value ci_low ci_high
     n_states n_rollouts n_prompts n_undefined
@@ -124,6 +132,15 @@ define `reverse_kl`.
 masses, `baseline` one of ``chance``, ``shuffled teacher``, ``other precision``; kept in ``baselines.parquet``::
 
     step label teacher states metric k baseline value ci_low ci_high n_states n_prompts
+
+**Logged** (:func:`logged_table`), one row a number that the trainer logged, on its own steps; all of them are in
+``logged.csv``, those with a name of ours, at most 400 a curve, in ``report.json``::
+
+    step metric value trainer_key source note
+
+`step` counts updates finished when the number was logged: what it measures came before the last of them, and may be a
+mean over several. `metric` is our name where the trainer's means one of our quantities, else the trainer's; `value` has
+our sign. `source` is the file, relative to the run folder; `note` says how the definition differs.
 """
 
 from opd_diag.tables.assembled import Tables, assemble, from_rows
@@ -134,6 +151,7 @@ from opd_diag.tables.concentration import concentration_table
 from opd_diag.tables.coverage import save_coverage
 from opd_diag.tables.depth import depth_table
 from opd_diag.tables.fits import fits_table
+from opd_diag.tables.logged import logged_table
 from opd_diag.tables.split import split_table
 from opd_diag.tables.states import measure, rollout_table
 from opd_diag.tables.stops import save_stops, stop_table
@@ -156,6 +174,7 @@ __all__ = [
     "fits_table",
     "from_rows",
     "load_tables",
+    "logged_table",
     "measure",
     "rollout_table",
     "save_baselines",

@@ -18,6 +18,7 @@ from opd_diag.tables.coverage import coverage_rows
 from opd_diag.tables.depth import depth_table
 from opd_diag.tables.fits import FIT_COLUMNS, FitsByPart, fits_by_part, fits_table
 from opd_diag.tables.floors import with_floors
+from opd_diag.tables.logged import LOGGED_COLUMNS
 from opd_diag.tables.split import SPLIT_COLUMNS, split_table
 from opd_diag.tables.states import measure, rollout_table
 from opd_diag.tables.stops import stop_rows, stop_table
@@ -42,6 +43,7 @@ class Tables:
     averages: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=AVERAGE_COLUMNS))
     baselines: pd.DataFrame = field(default_factory=lambda: baseline_rows(None))
     fits: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=FIT_COLUMNS))
+    logged: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOGGED_COLUMNS))
 
 
 def assemble(
@@ -52,6 +54,7 @@ def assemble(
     floors: Mapping[str, float] | None = None,
     tokens: Mapping[int, Token] | None = None,
     fits: Iterable[Fits] = (),
+    logged: pd.DataFrame | None = None,
 ) -> Tables:
     """Make all tables of a run.
 
@@ -69,6 +72,8 @@ def assemble(
         What ids look like, to find where responses give their answers; None: not looked for.
     fits
         What a second pass left of some checkpoints and state sets.
+    logged
+        What the trainer logged, from :func:`~opd_diag.tables.logged_table`; None: not looked for.
     """
     states, rollouts, curves, baselines, stops = [], [], [], [], [stop_rows(None)]
     for scores, of in scored:
@@ -87,7 +92,8 @@ def assemble(
         pd.concat([of for of in stops if len(of)] or stops[:1], ignore_index=True),
         fits_by_part(fits),
     )
-    return replace(tables, baselines=pd.concat(baselines, ignore_index=True))
+    tables = replace(tables, baselines=pd.concat(baselines, ignore_index=True))
+    return tables if logged is None else replace(tables, logged=logged)
 
 
 def from_rows(

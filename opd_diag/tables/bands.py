@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,17 @@ SEED = 0
 
 BAND_COLUMNS = ["band_low", "band_high"]
 
+ERROR_COLUMNS = ["standard_error", "degrees_of_freedom"]
+"""What a band takes of an estimate that tables do not keep."""
 
-def with_bands(rows: pd.DataFrame, states: pd.DataFrame, curve: list[str], place: list[str]) -> pd.DataFrame:
+
+def with_bands(
+    rows: pd.DataFrame,
+    states: pd.DataFrame,
+    curve: list[str],
+    place: list[str],
+    metrics: Sequence[str] = METRIC_NAMES,
+) -> pd.DataFrame:
     """Put beside each value of a metric of the catalogue the band of the curve it belongs to.
 
     Parameters
@@ -33,23 +42,29 @@ def with_bands(rows: pd.DataFrame, states: pd.DataFrame, curve: list[str], place
         Columns that tell curves apart, beside the metric.
     place
         Columns that tell the places of one curve apart.
+    metrics
+        Those that get bands, of the catalogue.
 
     Returns
     -------
     DataFrame
-        `rows` with `band_low` and `band_high`; NaN for metrics that are not in the catalogue and where there is no
-        interval.
+        `rows` with `band_low` and `band_high`; NaN for other metrics and where there is no interval.
     """
     resampling = stats.Resampling(states["prompt_index"].to_numpy(), draws=DRAWS, seed=SEED)
-    keys = [*curve, *place]
-    draws = {key: resampling.means(*sample_of(of)) for key, of in states.groupby(keys, sort=False)}
+    columns = [METRIC_NAMES.index(metric) for metric in metrics]
     ends = np.full((len(rows), 2), np.nan)
-    numbered = rows.assign(row=np.arange(len(rows)))
-    for (metric, *_), of in numbered[rows["metric"].isin(METRIC_NAMES)].groupby(["metric", *curve], sort=False):
-        resampled = [draws[key][:, METRIC_NAMES.index(str(metric))] for key in _keys(of, keys)]
-        points = [_estimate(row) for row in of[list(_PARTS)].to_dict("records")]
-        band = stats.simultaneous_band(points, np.stack(resampled, axis=1))
-        ends[of["row"].to_numpy()] = np.stack(band, axis=1)
+    numbered = rows.assign(row=np.arange(len(rows)))[rows["metric"].isin(metrics)]
+    of_curve = dict(iter(numbered.groupby(curve, sort=False)))
+    for key, of_states in states.groupby(curve, sort=False):  # one curve at a time: draws of all would fill the memory
+        draws = {}
+        for at, of in of_states.groupby(place, sort=False):
+            values, prompts, weights = sample_of(of)
+            draws[at] = resampling.means(values[:, columns], prompts, weights[:, columns])
+        for metric, of in of_curve[key].groupby("metric", sort=False):
+            resampled = [draws[at][:, metrics.index(str(metric))] for at in _keys(of, place)]
+            points = [_estimate(row) for row in of[list(_PARTS)].to_dict("records")]
+            band = stats.simultaneous_band(points, np.stack(resampled, axis=1))
+            ends[of["row"].to_numpy()] = np.stack(band, axis=1)
     return rows.assign(band_low=ends[:, 0], band_high=ends[:, 1])
 
 

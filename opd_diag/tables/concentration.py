@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from opd_diag import stats
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
+from opd_diag.tables.bands import BAND_COLUMNS, DRAWS, SEED
+from opd_diag.tables.catalogue import PRIMARY_NAMES
+from opd_diag.tables.ranges import within_range
+from opd_diag.tables.rows import estimate_columns
 from opd_diag.tables.states import IDENTITY, identity_of
 
 CURVES = (
@@ -22,10 +27,14 @@ CURVES = (
 )
 """Quantities of the curve: what is shared, and each model's mass on its own top-k as the most that could be."""
 
+BANDED = tuple(name for name in CURVES if name in PRIMARY_NAMES)
+"""Those whose curves have bands."""
+
 CONCENTRATION_COLUMNS = [
     *IDENTITY,
     "k",
     *(f"{name}{end}" for name in CURVES for end in ("", "_ci_low", "_ci_high")),
+    *(f"{name}_{end}" for name in BANDED for end in BAND_COLUMNS),
     "n_states",
     "n_rollouts",
     "n_prompts",
@@ -45,7 +54,8 @@ def concentration_table(scores: Scores, rollouts: Sequence[Rollout]) -> pd.DataF
     Returns
     -------
     DataFrame
-        One row a k; columns as in :mod:`opd_diag.tables`; 95 % intervals clustered by prompt.
+        One row a k; columns as in :mod:`opd_diag.tables`; 95 % intervals clustered by prompt, and bands that hold the
+        whole curve.
     """
     scored = ~scores.terminal
     rows = scores.rollout[scored]
@@ -59,11 +69,22 @@ def concentration_table(scores: Scores, rollouts: Sequence[Rollout]) -> pd.DataF
         "teacher_topk_mass": scores.curve_teacher_mass[scored],
     }
     columns: dict[str, Any] = {name: value for name, (value, _) in identity_of(scores).items()} | {"k": grid}
+    resampling = stats.Resampling(clusters, draws=DRAWS, seed=SEED)
     for name in CURVES:
-        estimates = stats.clustered_means(curves[name].astype(float), clusters)
-        columns[name] = [e.value for e in estimates]
-        columns[f"{name}_ci_low"] = [e.ci_low for e in estimates]
-        columns[f"{name}_ci_high"] = [e.ci_high for e in estimates]
+        columns |= _curve_columns(name, curves[name].astype(float), clusters, resampling)
     columns |= {"n_states": int(scored.sum()), "n_rollouts": len(np.unique(rows))}
     columns["n_prompts"] = len(np.unique(clusters))
     return pd.DataFrame(columns)[CONCENTRATION_COLUMNS].astype({"step": "Int64"})
+
+
+def _curve_columns(
+    name: str, values: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64], resampling: stats.Resampling
+) -> dict[str, pd.Series]:
+    """Give the columns of one curve, from its (N, K) values; its ends cut to what it can be at all."""
+    estimates = stats.clustered_means(values, clusters)
+    rows = pd.DataFrame([estimate_columns(e) for e in estimates])[["value", "ci_low", "ci_high"]].assign(metric=name)
+    if name in BANDED:
+        band = stats.simultaneous_band(estimates, resampling.means(values, clusters))
+        rows = rows.assign(**dict(zip(BAND_COLUMNS, band, strict=True)))
+    ends = within_range(rows).drop(columns="metric")
+    return {name if column == "value" else f"{name}_{column}": ends[column] for column in ends}

@@ -10,12 +10,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from opd_diag import stats
-from opd_diag.tables.catalogue import METRIC_NAMES
+from opd_diag.records.settings import NEAR_ON_POLICY
+from opd_diag.tables.bands import BAND_COLUMNS, ERROR_COLUMNS, with_bands
+from opd_diag.tables.catalogue import METRIC_NAMES, PRIMARY_NAMES
+from opd_diag.tables.ranges import within_range
 from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, sample_of
 from opd_diag.tables.states import IDENTITY
 
 DEPTH_COLUMNS = [
-    *IDENTITY, "metric", "depth_low", "depth_high", "value", "ci_low", "ci_high", "n_states", "n_rollouts", "n_prompts",
+    *IDENTITY, "metric", "depth_low", "depth_high", "value", "ci_low", "ci_high", *BAND_COLUMNS,
+    "n_states", "n_rollouts", "n_prompts",
 ]  # fmt: skip
 
 
@@ -27,7 +31,8 @@ def depth_table(states: pd.DataFrame, edges: Sequence[int] | None = None) -> pd.
     states
         From :func:`~opd_diag.tables.measure`.
     edges
-        Increasing bin edges; default: up to 8 bins of equal width over the positions that occur.
+        Increasing bin edges; default: up to 8 bins of equal width over the positions that occur; those that occur on
+        ``near-on-policy`` alone are one bin more.
 
     Returns
     -------
@@ -36,19 +41,20 @@ def depth_table(states: pd.DataFrame, edges: Sequence[int] | None = None) -> pd.
         compares different rollouts; `n_rollouts` shows how many are left.
     """
     bins, numbers = binned(states, edges)
+    inside = states.assign(depth=numbers)[numbers >= 0]
+    inside = inside.assign(depth_low=bins[inside["depth"]])
     rows: list[dict[str, Any]] = []
-    for identity, group in groups_of(states.assign(depth=numbers), [*IDENTITY, "depth"]):
-        low = int(identity.pop("depth"))
-        if low < 0:
-            continue
+    for identity, group in groups_of(inside, [*IDENTITY, "depth_low"]):
         values, prompts, weights = sample_of(group)
         estimates = stats.clustered_means(values, prompts, weights=weights)
-        place = {"depth_low": int(bins[low]), "depth_high": int(bins[low + 1])}
+        place = {"depth_high": int(bins[group["depth"].iloc[0] + 1])}
         counts = {"n_rollouts": len(np.unique(rollout_ids(group)))}
         for name, estimate in zip(METRIC_NAMES, estimates, strict=True):
             columns = estimate_columns(estimate) | {"metric": name, "n_states": estimate.n}
             rows.append(identity | place | counts | columns)
-    table = pd.DataFrame(rows, columns=DEPTH_COLUMNS).astype({"step": "Int64"})
+    estimated = pd.DataFrame(rows, columns=[*DEPTH_COLUMNS, *ERROR_COLUMNS])
+    banded = within_range(with_bands(estimated, inside, ["label", "states"], ["depth_low"], PRIMARY_NAMES))
+    table = banded[DEPTH_COLUMNS].astype({"step": "Int64"})
     order = {label: i for i, label in enumerate(dict.fromkeys(states["label"]))}
     return table.sort_values(
         ["states", "label", "metric", "depth_low"],
@@ -61,9 +67,19 @@ def binned(
     states: pd.DataFrame, edges: Sequence[int] | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Give the edges of the bins and the number of each state's bin, -1 outside of all."""
-    bins = np.asarray(edges if edges is not None else _depth_edges(int(states["position"].max())))
+    bins = np.asarray(edges if edges is not None else _edges_of(states))
     numbers = np.searchsorted(bins, states["position"].to_numpy(), side="right") - 1
     return bins, np.where(numbers < len(bins) - 1, numbers, -1)
+
+
+def _edges_of(states: pd.DataFrame) -> list[int]:
+    """Give the edges for all state sets but the recorded one, whose deeper positions are one bin more."""
+    recorded = (states["states"] == NEAR_ON_POLICY).to_numpy()
+    if recorded.all():
+        return _depth_edges(int(states["position"].max()))
+    edges = _depth_edges(int(states["position"][~recorded].max()))
+    end = int(states["position"].max()) + 1
+    return [*edges, end] if end > edges[-1] else edges
 
 
 def _depth_edges(last: int) -> list[int]:

@@ -8,11 +8,11 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
-from opd_diag.tables.rows import sample_of
+from opd_diag.tables.rows import estimate_columns, sample_of
 
 SPLIT_COLUMNS = [
     "from_step", "from_label", "step", "label", "teacher", "metric", "k", "part",
-    "value", "ci_low", "ci_high", "n_prompts", "orders",
+    "value", "ci_low", "ci_high", "approximate", "n_prompts", "orders",
 ]  # fmt: skip
 
 PARTS = ("on_policy_change", "policy_change", "state_change", "order_difference")
@@ -84,7 +84,7 @@ def split_table(states: pd.DataFrame) -> pd.DataFrame:
         samples = [sample for sample in found if sample is not None]
         if all(sample is not None for sample in found[:3]):
             rows += _rows(samples)
-    types = {"from_step": "Int64", "step": "Int64", "k": "Int64"}
+    types = {"from_step": "Int64", "step": "Int64", "k": "Int64", "approximate": "bool"}
     return pd.DataFrame(rows, columns=SPLIT_COLUMNS).astype(types)
 
 
@@ -102,7 +102,7 @@ def _rows(samples: list[pd.DataFrame]) -> list[dict[str, Any]]:
         pair
         | {"teacher": now["teacher"], "metric": name, "part": part, "orders": orders}
         | {"k": now["k"] if BY_NAME[name].depends_on_k else pd.NA}
-        | {"value": of[i].value, "ci_low": of[i].ci_low, "ci_high": of[i].ci_high, "n_prompts": of[i].n_clusters}
+        | {column: value for column, value in estimate_columns(of[i]).items() if column in SPLIT_COLUMNS}
         for i, name in enumerate(METRIC_NAMES)
         for (part, orders), of in estimates.items()
     ]

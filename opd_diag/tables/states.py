@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from opd_diag.records.rollout import Rollout
+from opd_diag.records.rollout import Rollout, in_training
 from opd_diag.records.scores import Scores
 from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES, WEIGHTS, Metric, Values
 from opd_diag.tables.repetition import REPETITION_COLUMNS, repetition_columns
@@ -68,6 +68,8 @@ def sampled_by_scorer(scores: Scores, rollout: Rollout) -> bool:
     student, source = scores.provenance["student"], rollout.provenance
     plain = source.plain and scores.provenance["student_temperature"] == 1.0 and rollout.exactness == "ids"
     same_name = source.weights in (student["label"], student["name"])
+    if source.step is not None and source.weights == in_training(source.step):
+        same_name = source.step == student["step"]
     same_weights = student["key"] == source.weights_key if student["key"] and source.weights_key else True
     return bool(plain and same_name and same_weights)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from opd_diag.errors import RolloutsError, StoreError
 from opd_diag.records.files import replaced_whole
 from opd_diag.records.rollout import Rollout, load_rollouts
+from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.tables.assembled import Tables, from_rows
 from opd_diag.tables.baselines import load_baselines
 from opd_diag.tables.catalogue import METRIC_NAMES, WEIGHTS
@@ -56,6 +57,7 @@ def load_tables(out_dir: Path, concentration: pd.DataFrame, floors: Mapping[str,
         slug = slug_of(str(label), group)
         states.append(_states(out_dir / "states" / f"{slug}.{state_set}.parquet"))
         source = str(state_set) if state_set in SHARED_ROLLOUTS else slug
+        source += f".{state_set}" if state_set == NEAR_ON_POLICY else ""
         rollouts.append(rollout_table(states[-1], _rollouts(out_dir / "rollouts" / f"{source}.jsonl")))
     # files of an earlier report that scored more may still lie there
     both = {"on-policy", "teacher"} <= {*concentration["states"]}

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from opd_diag import stats
+from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
-from opd_diag.tables.repetition import REPETITION
 from opd_diag.tables.ranges import SHARES, within_range
+from opd_diag.tables.repetition import REPETITION
 from opd_diag.tables.responses import OUTCOMES, RESPONSE_SETS, outcomes_of
 from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, sample_of
 from opd_diag.tables.states import IDENTITY
@@ -55,7 +56,7 @@ def strata_table(states: pd.DataFrame, rollouts: pd.DataFrame, stops: pd.DataFra
     Returns
     -------
     DataFrame
-        Columns as in :mod:`opd_diag.tables`; 95 % intervals clustered by prompt, none below
+        Columns as in :mod:`opd_diag.tables`, without ``near-on-policy``; 95 % intervals clustered by prompt, none below
         :data:`opd_diag.stats.MIN_CLUSTERS` prompts. A split with one level has no rows: it says nothing new. At most
         `MOST_GROUPS` groups, those of most prompts in the run (ties by name), have rows of their own; all others are
         the level ``(N other groups)``.
@@ -64,6 +65,7 @@ def strata_table(states: pd.DataFrame, rollouts: pd.DataFrame, stops: pd.DataFra
     -----
     Caution: levels are compared across prompts as a rule: right answers are to easier ones.
     """
+    states, rollouts = (of[of["states"] != NEAR_ON_POLICY] for of in (states, rollouts))
     facts = rollouts[[*_ROLLOUT, "is_correct", "cycle_start", "stop_reason"]]
     joined = states[[*_ROLLOUT, "position"]].merge(facts, on=_ROLLOUT, how="left", validate="many_to_one")
     responses = _responses(rollouts, stops)

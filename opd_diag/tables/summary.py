@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from opd_diag import stats
+from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.tables.averages import AVERAGES, samples_of
 from opd_diag.tables.bands import BAND_COLUMNS, with_bands
 from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, METRIC_NAMES
@@ -169,9 +170,13 @@ def _difference_rows(earlier: pd.DataFrame, later: pd.DataFrame, found: Found) -
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
-    """Adjust the p-values of the primary metrics over the state sets of each pair of checkpoints; NaN elsewhere."""
+    """Adjust the p-values of the primary metrics over the state sets of each pair of checkpoints; NaN elsewhere.
+
+    Those on recorded states are left out, so that no other one depends on whether there are such.
+    """
     p_values, adjusted = table["p_value"].to_numpy(float), np.full(len(table), np.nan)
-    pairs = table["metric"].isin([m.name for m in CATALOGUE if m.primary]).to_numpy()
+    primary = table["metric"].isin([m.name for m in CATALOGUE if m.primary])
+    pairs = (primary & (table["states"] != NEAR_ON_POLICY)).to_numpy()
     for rows in table[pairs].groupby(["from_label", "to_label"], sort=False).groups.values():
         adjusted[rows] = stats.holm(p_values[rows])
     return table.assign(p_adjusted=adjusted)

@@ -13,6 +13,7 @@
 `signal.py`        sharpness, few tokens, depth
 `healthy.py`       the conjunction
 `unanswered.py`    what is missing where a question stays open
+`titles.py`        what people read where machines read names
 `headline.py`      one sentence for a tired reader
 ================== ==========================================================================
 """
@@ -31,8 +32,20 @@ from opd_diag.verdicts.headline import Headline, headline
 from opd_diag.verdicts.healthy import healthy
 from opd_diag.verdicts.inputs import RESTS_ON, aligned_inputs, believed
 from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds, load_thresholds
+from opd_diag.verdicts.titles import TITLES, title_of
 
-__all__ = ["DEFAULTS", "RESTS_ON", "Headline", "Thresholds", "Verdict", "headline", "judge", "load_thresholds"]
+__all__ = [
+    "DEFAULTS",
+    "RESTS_ON",
+    "TITLES",
+    "Headline",
+    "Thresholds",
+    "Verdict",
+    "headline",
+    "judge",
+    "load_thresholds",
+    "title_of",
+]
 
 
 def judge(

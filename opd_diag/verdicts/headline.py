@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import number
+from opd_diag.verdicts.titles import title_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _alarms(verdicts: Sequence[Verdict]) -> str:
     names = [v.name for v in verdicts if v.status in ("warn", "fail") and v.name != "healthy"]
     if names == ["false_success"]:
         return "something else gets worse"
-    return f"see {', '.join(name.replace('_', ' ') for name in names)}"
+    return f"see {', '.join(map(title_of, names))}"
 
 
 def _reading(named: Mapping[str, Verdict]) -> Reading:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.verdicts.task import NO_ANSWERS
+from opd_diag.verdicts.titles import title_of
 
 PARTS = (
     "aligned_inputs",
@@ -41,6 +42,7 @@ def healthy(verdicts: Sequence[Verdict]) -> Verdict:
         f"alarms{'; whether anything was learned at the task is not known' if blind else ''}",
     }[status]
     beside = f"; of the pair and its setup, {_list(setup)} warned" if setup else ""
+    seen = f"{said}{beside}."
     nan = math.nan
     return Verdict(
         name="healthy",
@@ -50,7 +52,7 @@ def healthy(verdicts: Sequence[Verdict]) -> Verdict:
         ci_low=nan,
         ci_high=nan,
         threshold=nan,
-        evidence=f"{said}{beside}.",
+        evidence=f"{seen[0].upper()}{seen[1:]}",
         advice={
             "pass": "Go on; another seed may go otherwise.",
             "warn": "Read the verdicts that warn.",
@@ -63,4 +65,5 @@ def healthy(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    titles = [title_of(name) for name in names]
+    return " and ".join(filter(None, [", ".join(titles[:-1]), *titles[-1:]]))

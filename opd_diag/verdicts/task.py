@@ -12,6 +12,7 @@ from opd_diag.verdicts.alignment import PAPER
 from opd_diag.verdicts.established import caution, delta, outcome, plain, told, would_tell
 from opd_diag.verdicts.evidence import OWN, TEACHER, change, is_scored
 from opd_diag.verdicts.thresholds import Thresholds
+from opd_diag.verdicts.titles import title_of
 from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_scored, too_little, unknown
 
 NO_ANSWERS = "The prompts have no reference answers"
@@ -51,7 +52,7 @@ def accuracy(tables: Tables, limits: Thresholds) -> Verdict:
         f"prompts{how}.",
         advice={
             "pass": "The teacher brings something the student lacked, and it arrives.",
-            "warn": "The teacher may bring nothing new, or nothing of it arrives: see new_capability.",
+            "warn": f"The teacher may bring nothing new, or nothing of it arrives: see {title_of('new_capability')}.",
             "fail": "The student loses what it could: lower the learning rate, and compare with the start's states.",
             "unknown": "Give more prompts or rollouts.",
         }[status],

@@ -171,6 +171,9 @@ class SyntheticRun:
                         value = top * (1 - 0.5 * np.exp(-0.8 * np.log2(k)))
                     half = float("nan") if self.prompts == 1 else 0.03 / (1 + np.log2(k))
                     row |= {column: value, f"{column}_ci_low": value - half, f"{column}_ci_high": min(1, value + half)}
+                    if "topk" not in column:
+                        row |= {f"{column}_band_low": value - 1.5 * half}
+                        row |= {f"{column}_band_high": min(1, value + 1.5 * half)}
                 rows.append(row)
         return typed(pd.DataFrame(rows))
 
@@ -182,10 +185,12 @@ class SyntheticRun:
                     value = self.level(metric, states, i) * (1 - 0.04 * b)
                     half = self.half_width(metric, value) * (1 + 0.4 * b)
                     n = max(1, int(self.prompts * 2 * np.exp(-0.35 * b)))
+                    banded = 1.5 * half if BY_NAME[metric].primary else float("nan")
                     rows.append(
                         self.keys(i, states)
                         | {"metric": metric, "depth_low": 16 * b, "depth_high": 16 * (b + 1)}
                         | {"value": value, "ci_low": value - half, "ci_high": value + half}
+                        | {"band_low": value - banded, "band_high": value + banded}
                         | {"n_states": n * 16, "n_rollouts": n, "n_prompts": min(n, self.prompts)}
                     )
         return typed(pd.DataFrame(rows))
@@ -232,7 +237,7 @@ class SyntheticRun:
                         | {"step": self.keys(i, "start")["step"], "label": self.labels[i], "teacher": "teacher"}
                         | {"metric": metric, "k": k_of(metric), "part": part}
                         | {"value": value, "ci_low": value - half, "ci_high": value + half}
-                        | {"n_prompts": self.prompts, "orders": 2 if both else 1}
+                        | {"n_prompts": self.prompts, "orders": 2 if both else 1, "approximate": self.prompts < 20}
                     )
         return typed(pd.DataFrame(rows, columns=SPLIT_COLUMNS))
 

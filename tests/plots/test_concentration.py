@@ -37,8 +37,29 @@ def test_later_steps_are_darker(run):
     assert len(set(lightness)) == 5
 
 
-def test_bands_of_first_and_last(run):
-    assert len(concentration_curves(run.concentration).collections) == 2
+def ends_of(area):
+    vertices = area.get_paths()[0].vertices[:, 1]
+    return vertices.min(), vertices.max()
+
+
+@pytest.mark.parametrize("draw", [concentration_curves, overlap_ratio_curves])
+def test_first_and_last_are_shaded_the_band_of_the_whole_curve_under_the_interval(run, draw):
+    ax = draw(run.concentration)
+    name = "student_overlap_mass" if draw is concentration_curves else "overlap_ratio"
+    assert len(ax.collections) == 4
+    for label, (band, interval) in zip(("step 0", "step 100"), (ax.collections[:2], ax.collections[2:]), strict=True):
+        rows = run.concentration[(run.concentration.states == "on-policy") & (run.concentration.label == label)]
+        for area, of in ((band, "band"), (interval, "ci")):
+            assert ends_of(area) == pytest.approx((rows[f"{name}_{of}_low"].min(), rows[f"{name}_{of}_high"].max()))
+        assert band.get_alpha() < interval.get_alpha()
+    assert "\nshaded: each point, 95 %; lighter: whole curve, 95 %" in ax.get_xlabel()
+
+
+def test_without_bands_one_shade_each_and_nothing_is_said_of_them(run):
+    bare = run.concentration[[name for name in run.concentration if "_band_" not in name]]
+    ax = concentration_curves(bare)
+    assert len(ax.collections) == 2
+    assert "whole curve" not in ax.get_xlabel()
 
 
 def test_one_prompt_has_no_band(one_prompt):

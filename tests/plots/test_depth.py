@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from opd_diag.plots import metric_by_depth
 
@@ -34,8 +35,19 @@ def test_strip_stands_between_axes_and_title(run):
     assert title.y1 <= ax.get_figure().bbox.y1
 
 
-def test_bands_of_first_and_last_only(run, one_prompt):
-    assert len(metric_by_depth(run.depth, "overlap_ratio").collections) == 2
+def test_first_and_last_alone_are_shaded(run, one_prompt):
+    """Primary metrics twice: the band of the whole curve under the interval."""
+    ax = metric_by_depth(run.depth, "overlap_ratio")
+    assert len(ax.collections) == 4
+    rows = run.depth[(run.depth.metric == "overlap_ratio") & (run.depth.states == "on-policy")]
+    last = rows[rows.label == "step 100"]
+    band, interval = (of.get_paths()[0].vertices[:, 1] for of in ax.collections[2:])
+    assert [band.min(), band.max()] == pytest.approx([last.band_low.min(), last.band_high.max()])
+    assert [interval.min(), interval.max()] == pytest.approx([last.ci_low.min(), last.ci_high.max()])
+    assert "lighter: whole curve" in ax.get_xlabel()
+    other = metric_by_depth(run.depth, "student_entropy")
+    assert len(other.collections) == 2
+    assert "shaded" not in other.get_xlabel()
     assert not metric_by_depth(one_prompt.depth, "overlap_ratio").collections
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from opd_diag.errors import InputError
@@ -16,7 +18,7 @@ def line_named(ax, name):
 
 
 def named(ax):
-    """The lines of state sets; outlines of bands have no name."""
+    """The lines of state sets; a line at 0 has no name."""
     return [line for line in ax.lines if not line.get_label().startswith("_")]
 
 
@@ -36,13 +38,40 @@ def test_lines_are_the_values_of_the_table(run, metric, states):
     drawn(ax)
 
 
-def test_bands_reach_from_one_end_of_the_interval_to_the_other(run):
+def shades(ax):
+    """Highest and lowest end of every shaded area, the widest first, with how dark it is."""
+    areas = [of for of in ax.collections if isinstance(of, PolyCollection)]
+    ends = [of.get_paths()[0].vertices[:, 1] for of in areas]
+    return [(of.min(), of.max(), area.get_alpha()) for of, area in zip(ends, areas, strict=True)]
+
+
+def test_own_states_are_shaded_twice_the_band_of_the_whole_curve_under_the_interval(run):
     ax = metric_by_step(run.summary, "reverse_kl")
     rows = run.summary[(run.summary.metric == "reverse_kl") & (run.summary.states == "on-policy")]
-    assert len(ax.collections) == 2
-    corners = ax.collections[0].get_paths()[0].vertices[:, 1]
-    assert corners.min() == pytest.approx(rows.ci_low.min())
-    assert corners.max() == pytest.approx(rows.ci_high.max())
+    band, interval = shades(ax)
+    assert band[:2] == pytest.approx((rows.band_low.min(), rows.band_high.max()))
+    assert interval[:2] == pytest.approx((rows.ci_low.min(), rows.ci_high.max()))
+    assert band[2] < interval[2] < 0.5
+
+
+def test_the_intervals_of_other_state_sets_are_whiskers_that_stand_apart():
+    run = SyntheticRun(state_sets=list(STATE_STYLES))
+    ax = metric_by_step(run.summary, "reverse_kl")
+    whiskers = [of for of in ax.collections if isinstance(of, LineCollection)]
+    assert len(shades(ax)) == 2
+    for of, states in zip(whiskers, ("start", "teacher", "back", "near-on-policy"), strict=True):
+        rows = run.summary[(run.summary.metric == "reverse_kl") & (run.summary.states == states)]
+        expected = rows[["ci_low", "ci_high"]].to_numpy(float)
+        np.testing.assert_allclose([segment[:, 1] for segment in of.get_segments()], expected)
+    drawn(ax)
+    on_screen = [line.get_transform().transform((50.0, 1.0))[0] for line in named(ax)]
+    assert np.diff(sorted(on_screen)).min() > 2.0
+
+
+def test_of_many_checkpoints_nothing_is_a_whisker():
+    ax = metric_by_step(SyntheticRun(steps=range(0, 2000, 10)).summary, "entropy_gap")
+    assert len(shades(ax)) == 3
+    assert len(ax.collections) == 3
 
 
 def test_state_sets_differ_in_colour_marker_and_dashes(run):
@@ -69,13 +98,13 @@ def test_values_far_from_0_that_hardly_vary_are_not_cut_at_the_top(run):
     assert top - 48.0 > 0.02 * (top - bottom)
 
 
-def test_four_sets_differ_in_colour_marker_and_dashes():
+def test_all_sets_differ_in_colour_marker_and_dashes():
     from plots.synthetic_run import SyntheticRun
 
     ax = metric_by_step(SyntheticRun(state_sets=list(STATE_STYLES)).summary, "reverse_kl")
     assert [line.get_label() for line in named(ax)] == [style.name for style in STATE_STYLES.values()]
     for looks in (lambda line: line.get_color(), lambda line: line.get_marker(), lambda line: line.get_linestyle()):
-        assert len({looks(line) for line in named(ax)}) == 4
+        assert len({looks(line) for line in named(ax)}) == 5
     drawn(ax)
 
 
@@ -170,22 +199,25 @@ def test_legend_hides_neither_data_nor_labels(which, request):
     assert ax.get_legend().get_window_extent().y1 < ax.xaxis.label.get_window_extent().y0
 
 
-def test_a_band_that_holds_for_all_checkpoints_is_a_thin_outline():
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_the_legend_says_what_the_lighter_shade_is():
     summary = SyntheticRun().summary
     ax = metric_by_step(summary, "reverse_kl")
-    rows = summary[(summary["metric"] == "reverse_kl") & (summary["states"] == "on-policy")]
-    outlines = [line for line in ax.lines if line.get_label() == "_band"]
-    assert len(outlines) == 4  # two ends on each of two state sets
-    assert list(outlines[0].get_ydata()) == list(rows["band_low"])
-    assert list(outlines[1].get_ydata()) == list(rows["band_high"])
-    assert all(line.get_linewidth() < 1 for line in outlines)
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"own states", "start's states"}
+    assert legend_of(ax) == ["own states", "start's states", "whole curve, 95 %"]
+    handle = ax.get_legend().legend_handles[-1]
+    assert (to_hex(handle.get_facecolor()), handle.get_alpha()) == (STATE_STYLES["on-policy"].colour, shades(ax)[0][2])
     assert has_bands(summary)
 
 
-def test_without_bands_there_is_no_outline():
+def test_without_bands_there_is_one_shade_and_no_legend_of_them():
     summary = SyntheticRun().summary
     for bare in (summary.drop(columns=["band_low", "band_high"]), summary.assign(band_low=np.nan, band_high=np.nan)):
-        assert not [line for line in metric_by_step(bare, "reverse_kl").lines if line.get_label() == "_band"]
+        ax = metric_by_step(bare, "reverse_kl")
+        assert len(shades(ax)) == 1
+        assert legend_of(ax) == ["own states", "start's states"]
         assert not has_bands(bare)
     assert not has_bands(SyntheticRun(steps=[40]).summary)
+    assert not has_bands(SyntheticRun(state_sets=["start"]).summary)

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
-from plots.synthetic_run import SyntheticRun
+from plots.synthetic_run import SyntheticRun, typed
 
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import Provenance, Rollout
@@ -17,6 +17,7 @@ from opd_diag.report import Report
 from opd_diag.tables.assembled import Tables
 from opd_diag.tables.baselines import OVERLAPS, baseline_rows
 from opd_diag.tables.floors import with_floors
+from opd_diag.tables.logged import LOGGED_COLUMNS
 from opd_diag.verdicts.headline import Headline
 
 NAN = float("nan")
@@ -119,7 +120,7 @@ def strata_of(run: SyntheticRun) -> pd.DataFrame:
         for i, (by, level) in enumerate(levels)
         for metric in ("overlap_ratio", "reverse_kl")
     ]
-    return pd.DataFrame(rows)
+    return typed(pd.DataFrame(rows))
 
 
 def averages_of(run: SyntheticRun) -> pd.DataFrame:
@@ -131,7 +132,26 @@ def averages_of(run: SyntheticRun) -> pd.DataFrame:
         for i in range(len(run.steps))
         for average, start, slope in (("token", 2.0, -0.25), ("rollout", 2.0, 0.1), ("prompt", 2.0, 0.125))
     ]
-    return pd.DataFrame(rows)
+    return typed(pd.DataFrame(rows))
+
+
+def logged_of(run: SyntheticRun) -> pd.DataFrame:
+    """A trainer's log every five steps: two metrics of ours, one that looks as if it were, one that means nothing."""
+    own = run.summary[run.summary["states"] == "on-policy"].groupby("metric")["value"].mean()
+    steps = range(5, max(step or 0 for step in run.steps) + 1, 5)
+    state, odd = "checkpoint-100/trainer_state.json", HOSTILE[:60].replace("\ud83d", "")  # no table holds surrogates
+    known = [
+        ("reverse_kl", own["reverse_kl"], "loss", state, "At the temperature of sampling."),
+        ("response_length", own["response_length"], "completions/mean_length", state, ""),
+        (odd, 0.5, odd, f"logs/{odd}", f"Not one of ours. {odd}"),
+        ("grad_norm", 0.25, "grad_norm", state, ""),
+    ]
+    rows = [
+        (step, metric, value * (1 + 0.2 * (i % 3 - 1)), key, source, note)
+        for metric, value, key, source, note in known
+        for i, step in enumerate(steps)
+    ]
+    return pd.DataFrame(rows, columns=LOGGED_COLUMNS).astype({"step": "Int64"})
 
 
 def rollout(index: int, label: str, text: str, **options) -> Rollout:
@@ -208,7 +228,7 @@ def made_up_report(out_dir: Path, kind: str = "healthy", **options) -> Report:
     run = SyntheticRun(kind, **({"state_sets": ("on-policy", "start", "teacher")} | options))
     tables = Tables(
         run.states, run.states.iloc[:0], run.summary, run.concentration, run.depth, run.differences, split=run.split,
-        averages=averages_of(run), baselines=baselines_of(run), strata=strata_of(run),
+        averages=averages_of(run), baselines=baselines_of(run), strata=strata_of(run), logged=logged_of(run),
     )  # fmt: skip
     found = [
         Checkpoint(label, step, Path(f"/runs/new/checkpoint-{step}"), "full")

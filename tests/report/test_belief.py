@@ -55,6 +55,13 @@ def test_other_metrics_are_counted(report):
     assert said[-1].endswith("changes of other metrics, marked in the table of changes.")
 
 
+def test_the_teacher_goes_by_its_role_whatever_it_is_called(report):
+    tables = dataclasses.replace(report.tables, summary=report.tables.summary.assign(teacher="new"))
+    asked = [dataclasses.replace(FAILED_SELFTEST, model=model) for model in ("new", "step 0", "new reading step 0")]
+    found = belief(dataclasses.replace(report, tables=tables, selftests=asked))
+    assert [test.model for test in found.failed] == ["teacher", "step 0", "new reading step 0"]
+
+
 def test_averages_that_agree_or_were_not_compared_are_not_named(report):
     tables = report.tables
     bare = dataclasses.replace(tables, averages=pd.DataFrame())

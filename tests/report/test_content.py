@@ -24,6 +24,15 @@ def test_tables_come_back_as_they_were(report):
     assert len(pd.read_csv(report.out_dir / "summary.csv")) == len(stored)
 
 
+@pytest.mark.parametrize("name", ["strata", "averages", "logged"])
+def test_long_tables_have_files_of_their_own(report, name):
+    table = getattr(report.tables, name)
+    pd.testing.assert_frame_equal(pd.read_parquet(report.out_dir / f"{name}.parquet"), table)
+    csv = pd.read_csv(report.out_dir / f"{name}.csv")
+    assert list(csv.columns) == list(table.columns)
+    assert csv["value"].tolist() == pytest.approx(table["value"].tolist())
+
+
 def test_pictures_are_whole_svg_files(report):
     from xml.etree import ElementTree
 

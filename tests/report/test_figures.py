@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def test_the_gradient_has_a_picture_on_each_state_set(drawn):
     assert {panel.term for panel in row} == {"shared_gradient_ratio"}
     assert all(panel.reading.startswith("Of the gradient's squared length, shared tokens get") for panel in row)
     assert len({panel.svg for panel in row}) == 3
+
+
+def test_what_only_the_trainer_has_a_panel_for_gets_one():
+    tables = made_up_report(Path("unused")).tables
+    own = draw_figures(tables, k=16).alignment
+    assert own[figures.LOGGED] == []
+    logged = tables.logged.assign(metric=tables.logged["metric"].replace("response_length", "teacher_topk_mass"))
+    row = draw_figures(dataclasses.replace(tables, logged=logged), k=16).alignment[figures.LOGGED]
+    assert [panel.name for panel in row] == ["alignment-teacher_topk_mass"]
+    assert figures.LOGGED in figures.INTRODUCTIONS
 
 
 def test_positions_that_few_responses_reach_do_not_set_the_scale(monkeypatch):

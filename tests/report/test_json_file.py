@@ -75,7 +75,7 @@ def test_what_came_later_is_there_and_may_be_missing(record, report, validator):
     assert {row["by"] for row in record["strata"]} == {"is_correct", "group"}
     assert {v["caution"] for v in record["verdicts"]} == {""}
     old = copy.deepcopy(record)
-    for name in ("selftests", "differences", "averages", "baselines", "strata"):
+    for name in ("selftests", "differences", "averages", "baselines", "strata", "logged"):
         del old[name]
     for row in old["summary"]:
         for name in ("n_effective", "approximate", "band_low", "band_high"):
@@ -85,8 +85,51 @@ def test_what_came_later_is_there_and_may_be_missing(record, report, validator):
     assert list(validator.iter_errors(old)) == []
 
 
+def test_averages_and_strata_are_short_and_their_files_whole(report, validator):
+    """Of the catalogue only primary metrics; what is known of responses stays."""
+    averages, strata = report.tables.averages, report.tables.strata
+    names = ["overlap_ratio", "student_entropy", "truncation_rate", "top1_agreement"]
+    many = strata[strata["metric"] == "reverse_kl"]
+    many = pd.concat([many.assign(metric=name) for name in names], ignore_index=True)
+    both = pd.concat([averages, averages.assign(metric="jensen_shannon")], ignore_index=True)
+    made = dataclasses.replace(report, tables=dataclasses.replace(report.tables, averages=both, strata=many))
+    found = json.loads(json.dumps(report_record(made)))
+    assert list(validator.iter_errors(found)) == []
+    assert {row["metric"] for row in found["strata"]} == {"overlap_ratio", "truncation_rate"}
+    assert len(found["strata"]) == len(many) / 2
+    assert {row["metric"] for row in found["averages"]} == {"forward_kl"}
+    assert len(found["averages"]) == len(averages)
+
+
+def test_of_the_trainers_log_what_has_a_name_of_ours_and_not_too_much_of_it(report, validator):
+    assert {row["metric"] for row in report_record(report)["logged"]} == {"reverse_kl", "response_length"}
+    long = pd.DataFrame({"step": range(5000), "value": [0.5] * 4999 + [float("nan")]})
+    long = long.assign(metric="reverse_kl", trainer_key="loss", source="s", note="")
+    many = pd.concat([long, long.assign(metric="loss")])
+    made = dataclasses.replace(report, tables=dataclasses.replace(report.tables, logged=many))
+    found = json.loads(json.dumps(report_record(made)))
+    assert list(validator.iter_errors(found)) == []
+    assert len(found["logged"]) == 400
+    assert (found["logged"][0]["step"], found["logged"][-1]["step"]) == (0, 4999)
+    assert found["logged"][-1]["value"] is None
+
+
+def test_older_rows_without_bands_and_marks_are_valid(record, validator):
+    assert {name.rsplit("_band_")[0] for name in record["concentration"][0] if "_band_" in name} == {
+        "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass",
+    }  # fmt: skip
+    old = copy.deepcopy(record)
+    for row in old["concentration"]:
+        for name in [name for name in row if "_band_" in name]:
+            del row[name]
+    for row in old["split"]:
+        del row["approximate"]
+    assert list(validator.iter_errors(old)) == []
+
+
 def test_empty_tables_are_empty_lists(report, validator):
     bare = {name: pd.DataFrame() for name in ("averages", "baselines", "strata", "differences")}
+    bare["logged"] = report.tables.logged.iloc[:0]
     tables = dataclasses.replace(report.tables, **bare)
     found = json.loads(json.dumps(report_record(dataclasses.replace(report, tables=tables, selftests=()))))
     assert all(found[name] == [] for name in (*bare, "selftests"))
@@ -119,7 +162,7 @@ def test_undefined_is_null(record, report):
         (("concentration", 0, "overlap_ratio"), -0.2),
         (("concentration", 0, "k"), 0),
         (("verdicts", 0, "status"), "good"),
-        (("selftests", 0, "status"), "warn"),
+        (("selftests", 0, "status"), "good"),
         (("baselines", 0, "baseline"), "random"),
         (("averages", 0, "average"), "word"),
         (("strata", 0, "by"), "length"),

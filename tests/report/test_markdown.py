@@ -17,6 +17,13 @@ def test_starts_with_the_headline(text):
     assert text.startswith("### ✗ The student looks aligned only because it goes where agreeing is easy\n")
 
 
+def test_the_run_its_students_and_its_teacher_are_named_after_the_headline(report, text):
+    assert text.split("\n\n")[1] == (
+        'Run: **tiny &lt;i&gt;run&lt;/i&gt; &amp; "co"**. '
+        "Students: step 0 to step 100, 5 checkpoints. Teacher: **teacher**."
+    )
+
+
 def test_tables_have_as_many_cells_in_every_row(text):
     import re
 
@@ -27,7 +34,8 @@ def test_tables_have_as_many_cells_in_every_row(text):
 
 def test_every_verdict_and_main_metric_is_there(report, text):
     for verdict in report.verdicts:
-        assert in_markdown(verdict.name.replace("_", " ") if verdict.status == "pass" else verdict.question) in text
+        if verdict.status != "pass":
+            assert in_markdown(verdict.question) in text
     assert "| Reverse KL (nats) | own states | 2.10 [2.01, 2.19] | 0.31 [0.27, 0.35] | −1.79 [−1.82, −1.76] |" in text
 
 
@@ -37,7 +45,7 @@ def test_alarms_come_first_and_passes_are_one_line(report, text):
     assert [row.split(" | ")[0] for row in rows] == ["| ✗ fail", "| ✗ fail", "| ! warning"]
     by_status = {v.status: v for v in report.verdicts}
     assert f"- ? unknown: {by_status['unknown'].question} {by_status['unknown'].evidence}" in table
-    assert "\n✓ pass: alignment on policy\n" in table
+    assert "\n✓ pass: alignment on own states\n" in table
     assert by_status["pass"].evidence not in text
 
 

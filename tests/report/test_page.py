@@ -94,8 +94,22 @@ def test_alarms_are_open_and_the_rest_is_folded(html):
     assert at == sorted(at)
     folded = verdicts[at[2] :]
     assert "1 question that the data cannot answer: entropy gap</summary>" in folded
-    assert "1: alignment on policy</summary>" in folded
+    assert "1: alignment on own states</summary>" in folded
     assert "Do shared tokens carry the probability?" not in folded
+
+
+def test_the_run_its_students_and_its_teacher_are_told_apart(report):
+    """Also where the teacher has the name of the run."""
+    same = dataclasses.replace(report, run="teacher", selftests=[*report.selftests, dataclasses.replace(
+        FAILED_SELFTEST, model="teacher")])  # fmt: skip
+    page = StrictReader(report_page(same, NO_FIGURES))
+    assert "run: teacher students: step 0 to step 100, 5 checkpoints · teacher: teacher · 2026-10-12" in page.text
+
+
+def test_verdicts_are_called_by_their_titles(report, page):
+    """Rules keep the name that machines read."""
+    assert "Does it hold at the start's states? alignment at the start's states −0.20" in page.text
+    assert "Rule alignment_at_start , held against 0" in page.text
 
 
 def test_without_an_alarm_what_passes_is_open(report):
@@ -132,11 +146,17 @@ def test_a_policy_change_is_as_clear_as_the_change_at_the_start_s_states_which_i
     assert unsure.difference == sure.difference
 
 
-def test_parts_of_a_change_are_rough_where_the_change_is(tmp_path):
-    for split in sections.splits(made_up_report(tmp_path, prompts=12)):
-        if split.own and split.policy and "[" in split.own.difference:
-            assert "~[" in split.own.difference
-            assert "~[" in split.policy.difference
+def test_parts_of_a_change_are_rough_where_the_split_says_so(tmp_path):
+    made, seen = made_up_report(tmp_path), 0
+    table = made.tables.split
+    rough = table.assign(approximate=table["part"] == "state_change")
+    splits = sections.splits(dataclasses.replace(made, tables=dataclasses.replace(made.tables, split=rough)))
+    for split in splits:
+        if split.own and split.state:
+            assert "~[" in split.state.difference
+            assert "~" not in f"{split.own.difference}{split.policy.difference}"
+            seen += 1
+    assert seen > 30
 
 
 def test_a_caution_is_one_click_away(report):
@@ -199,18 +219,21 @@ def test_rough_intervals_are_marked_and_the_sign_is_explained(tmp_path, page):
 
 def test_tables_of_older_reports_make_a_page_too(tmp_path):
     made = made_up_report(tmp_path)
-    new = ["n_effective", "approximate", "band_low", "band_high"]
+    new, bands = ["n_effective", "approximate", "band_low", "band_high"], ["band_low", "band_high"]
     differences = ["p_value", "p_adjusted", "approximate", "depends_on_average", "n_states"]
     bare = dict.fromkeys(("averages", "baselines", "strata"), pd.DataFrame())
     tables = dataclasses.replace(
         made.tables,
         summary=made.tables.summary.drop(columns=new),
+        depth=made.tables.depth.drop(columns=bands),
+        concentration=made.tables.concentration[[c for c in made.tables.concentration if "_band_" not in c]],
+        split=made.tables.split.drop(columns="approximate"),
         differences=made.tables.differences.drop(columns=differences),
         **bare,
     )
-    page = StrictReader(report_page(dataclasses.replace(made, tables=tables, selftests=()), NO_FIGURES))
+    page = StrictReader(dataclasses.replace(made, tables=tables, selftests=()).write().read_text(encoding="utf-8"))
     assert page.text.count("No self-test was made") == 2
-    for absent in ("chance", "adjusted p", "independent ones at", "dotted lines", "By correctness"):
+    for absent in ("chance", "adjusted p", "independent ones at", "lighter shade around own states", "By correctness"):
         assert absent not in page.text[: page.text.index("Definitions p is the")], absent
 
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from student_intervals import defined_clusters, influences_of, interval_of
+from scipy import stats as scipy_stats
+from student_intervals import defined_clusters, error_of, influences_of, interval_of
 
 from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.scores import Scores
+from opd_diag.stats import Resampling
+from opd_diag.tables.bands import DRAWS, SEED
 
 from .conftest import scores_from
 from .formulas import formulas
@@ -189,3 +192,25 @@ def naive_mean(values, clusters, weights=None):
     if not names:
         return np.nan, np.nan, np.nan
     return interval_of(*influences_of(values, clusters, names, weights))
+
+
+def naive_band(places, prompts):
+    """(low, high) at each place of one curve, by the definition of a sup-t band, draw by draw.
+
+    `places` are (values, clusters) of each; `prompts` all clusters of the run, whose weights follow from their names.
+    """
+    names = sorted({*prompts})
+    weights = Resampling(names, draws=DRAWS, seed=SEED).weights.astype(float)
+    largest, points = np.zeros(DRAWS), []
+    for values, clusters in places:
+        values, clusters = np.asarray(values, dtype=float), np.asarray(clusters)
+        mean, moved, shares = influences_of(values, clusters, defined_clusters(values, clusters))
+        points.append((mean, *error_of(moved, shares)))
+        if np.isfinite(points[-1][1]):
+            counted = weights[:, [names.index(c) for c in clusters]]
+            resampled = (counted * values).sum(1) / counted.sum(1)
+            largest = np.maximum(largest, np.abs(resampled - resampled.mean()) / resampled.std())
+    covered = scipy_stats.norm.cdf(max(np.quantile(largest, 0.95), scipy_stats.norm.ppf(0.975)))
+    halves = [error * scipy_stats.t.ppf(covered, degrees) for _, error, degrees in points]
+    means = np.array([mean for mean, _, _ in points])
+    return means - halves, means + halves

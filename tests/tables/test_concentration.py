@@ -7,12 +7,12 @@ import pytest
 
 from opd_diag.tables import concentration_table
 
-from .made_up import naive_mean, rollout, scored, shared_at
+from .made_up import naive_band, naive_mean, rollout, scored, shared_at
 
 CURVES = ("overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "student_topk_mass", "teacher_topk_mass")
 COLUMNS = [
     "step", "label", "teacher", "states", "k", *(f"{c}{end}" for c in CURVES for end in ("", "_ci_low", "_ci_high")),
-    "n_states", "n_rollouts", "n_prompts",
+    *(f"{c}_{end}" for c in CURVES[:3] for end in ("band_low", "band_high")), "n_states", "n_rollouts", "n_prompts",
 ]  # fmt: skip
 
 
@@ -46,11 +46,25 @@ def test_against_whole_distributions():
     for row in table.to_dict("records"):
         curves = [naive_curve(made.p[state], made.q[state], row["k"]) for state in kept]
         for name in CURVES:
-            expected = naive_mean([c[name] for c in curves], clusters)
+            value, low, high = naive_mean([c[name] for c in curves], clusters)
             found = [row[name], row[f"{name}_ci_low"], row[f"{name}_ci_high"]]
-            assert found == pytest.approx(expected, abs=1e-6), (row["k"], name)
+            assert found == pytest.approx([value, max(low, 0), min(high, 1)], abs=1e-6), (row["k"], name)
         assert (row["n_states"], row["n_rollouts"], row["n_prompts"]) == (17, 6, 5)
         assert (row["step"], row["label"], row["teacher"], row["states"]) == (10, "step 10", "big", "on-policy")
+
+
+def test_bands_hold_the_curve_at_every_k_at_once():
+    made = scored([rollout(prompt, 0, 3 + prompt % 3) for prompt in range(7)])
+    table = concentration_table(*made.pair)
+    clusters = [made.rollouts[row].prompt_index for row in made.scores.rollout]
+    pairs = list(zip(made.p, made.q, strict=True))
+    for name in ("overlap_ratio", "student_overlap_mass", "teacher_overlap_mass"):
+        low, high = naive_band(
+            [([naive_curve(p, q, k)[name] for p, q in pairs], clusters) for k in table["k"]], clusters
+        )
+        assert table[f"{name}_band_low"].to_numpy() == pytest.approx(np.maximum(low, 0), abs=1e-6)
+        assert table[f"{name}_band_high"].to_numpy() == pytest.approx(np.minimum(high, 1), abs=1e-6)
+        assert (table[f"{name}_band_low"] < table[f"{name}_ci_low"]).any()
 
 
 def test_the_grid_ends_where_the_vocabulary_does():

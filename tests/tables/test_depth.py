@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
-from opd_diag.tables import assemble, depth_table, measure
+from opd_diag.tables import BY_NAME, assemble, depth_table, measure
 
-from .made_up import a_run, naive_mean, rollout, scored, weights_of
+from .made_up import a_run, naive_band, naive_mean, rollout, scored, weights_of
 
 DEPTH_COLUMNS = [
     "step", "label", "teacher", "states", "metric", "depth_low", "depth_high", "value", "ci_low", "ci_high",
-    "n_states", "n_rollouts", "n_prompts",
+    "band_low", "band_high", "n_states", "n_rollouts", "n_prompts",
 ]  # fmt: skip
 
 
@@ -40,8 +43,35 @@ def test_every_bin_has_its_mean_or_ratio_of_sums(tables, metric):
     for row in rows.itertuples():
         of = tables.states[(tables.states["label"] == row.label) & (tables.states["states"] == row.states)]
         inside = of[(of["position"] >= row.depth_low) & (of["position"] < row.depth_high)]
-        expected = naive_mean(inside[metric], inside["prompt_index"], weights_of(inside, metric))
-        assert [row.value, row.ci_low, row.ci_high] == pytest.approx(expected, rel=1e-9, nan_ok=True)
+        value, low, high = naive_mean(inside[metric], inside["prompt_index"], weights_of(inside, metric))
+        if not math.isnan(low):  # no further than the metric goes
+            low, high = max(low, BY_NAME[metric].low), min(high, BY_NAME[metric].high)
+        assert [row.value, row.ci_low, row.ci_high] == pytest.approx([value, low, high], rel=1e-9, nan_ok=True)
+
+
+PRIMARY = (
+    "overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage", "entropy_gap",
+    "reverse_kl", "forward_kl",
+)  # fmt: skip
+
+
+def test_bands_hold_all_bins_of_a_primary_metric_at_once(tables):
+    seen = 0
+    for (label, state_set), of in tables.states.groupby(["label", "states"]):
+        rows = tables.depth[(tables.depth["label"] == label) & (tables.depth["states"] == state_set)]
+        for metric in PRIMARY:
+            curve = rows[rows["metric"] == metric]
+            bins = [of[(of["position"] >= r.depth_low) & (of["position"] < r.depth_high)] for r in curve.itertuples()]
+            places = [(inside[metric], inside["prompt_index"]) for inside in bins]
+            low, high = naive_band(places, tables.states["prompt_index"])
+            low, high = np.maximum(low, BY_NAME[metric].low), np.minimum(high, BY_NAME[metric].high)
+            assert curve["band_low"].to_numpy() == pytest.approx(low, rel=1e-5, abs=1e-9, nan_ok=True), metric
+            assert curve["band_high"].to_numpy() == pytest.approx(high, rel=1e-5, abs=1e-9, nan_ok=True), metric
+            seen += int(np.isfinite(low).sum())
+    assert seen > 50
+    others = tables.depth[~tables.depth["metric"].isin(PRIMARY)]
+    assert others["ci_low"].notna().any()
+    assert others[["band_low", "band_high"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("longest", [1, 7, 8, 9, 23, 64, 65])

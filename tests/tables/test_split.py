@@ -226,7 +226,18 @@ def test_parts_without_back_are_the_paired_differences():
             for column in ("ci_low", "ci_high") if part == "policy_change" else ():
                 assert ours[column] == pytest.approx(theirs[column]), (part, metric)
             assert ours["n_prompts"] == theirs["n_prompts"]
+            assert ours["approximate"] == theirs["approximate"]
         assert rows.loc[("policy_change", metric), "value"] == pytest.approx(known.loc[("start", metric), "value"])
+
+
+def test_intervals_of_few_prompts_are_marked_approximate():
+    few = assemble((s.pair for s in a_run(steps=(10, 20))), k=8).split
+    assert few["approximate"].dtype == bool
+    assert few.loc[few["ci_low"].notna(), "approximate"].all()
+    assert not few.loc[few["ci_low"].isna(), "approximate"].any()
+    starts, rng = np.arange(64) % V, np.random.default_rng(11)
+    many = by_part(chain_run(FIRST, LATER, *(sampled_paths(p, starts, 8, rng) for p in (FIRST, LATER))))
+    assert not many["approximate"].xs("reverse_kl", level="metric").any()
 
 
 def test_all_parts_rest_on_the_prompts_that_every_sample_defines():

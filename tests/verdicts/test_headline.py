@@ -11,6 +11,7 @@ import pytest
 from opd_diag.records.verdict import Verdict
 from opd_diag.verdicts import headline, judge
 from opd_diag.verdicts.headline import BEHIND, OUTWEIGHS
+from opd_diag.verdicts.titles import TITLES
 
 from .synthetic import run
 
@@ -92,7 +93,12 @@ def test_success_with_an_alarm_is_not_green(name, status):
     found = headline(verdicts(**{name: status})) if name not in BEHIND else None
     if found is not None:
         assert found.status == "warn"
-        assert found.title == f"{PASSES}, but see {name.replace('_', ' ')}"
+        assert found.title == f"{PASSES}, but see {TITLES[name]}"
+
+
+def test_several_alarms_are_named_by_their_titles():
+    found = headline(verdicts(shared_mass="warn", depth_decay="warn"))
+    assert found.title == f"{PASSES}, but see signal in the depth of responses, mass on shared tokens"
 
 
 def test_success_with_something_that_gets_worse_is_not_green():

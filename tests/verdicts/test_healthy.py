@@ -9,6 +9,7 @@ import pytest
 
 from opd_diag.verdicts import judge
 from opd_diag.verdicts.healthy import OF_THE_SETUP, PARTS, healthy
+from opd_diag.verdicts.titles import TITLES
 
 from .synthetic import PASSED, run
 
@@ -22,7 +23,10 @@ def parts(**statuses):
 def test_a_healthy_run():
     found = healthy(parts())
     assert found.status == "pass"
-    assert all(name in found.evidence for name in PARTS)
+    assert found.evidence == (
+        "Aligned inputs, credibility of own states, soundness of responses, alignment on own states, alignment at the "
+        "start's states and accuracy at the task passed, and nothing alarms."
+    )
 
 
 @pytest.mark.parametrize("name", [v.name for v in parts()])
@@ -30,17 +34,17 @@ def test_a_healthy_run():
 def test_any_alarm_is_one(name, status):
     found = healthy(parts(**{name: status}))
     assert found.status == ("pass" if status == "warn" and name in OF_THE_SETUP else status)
-    assert name in found.evidence
+    assert f"{TITLES[name]} {status}ed".lower() in found.evidence.lower()
 
 
 def test_warnings_of_the_setup_are_said_and_are_no_alarm():
     found = healthy(parts(aligned_inputs="warn", patterns_compatible="warn"))
     assert found.status == "pass"
-    assert found.evidence.endswith("; of the pair and its setup, aligned_inputs, patterns_compatible warned.")
-    assert "aligned_inputs" not in found.evidence.split(";")[0]
+    assert found.evidence.endswith("; of the pair and its setup, aligned inputs and likeness before training warned.")
+    assert "ligned inputs" not in found.evidence.split(";")[0]
     beside = healthy(parts(aligned_inputs="warn", shared_mass="warn"))
     assert beside.status == "warn"
-    assert beside.evidence == "shared_mass warned; of the pair and its setup, aligned_inputs warned."
+    assert beside.evidence == "Mass on shared tokens warned; of the pair and its setup, aligned inputs warned."
     assert "setup" not in healthy(parts()).evidence
     assert healthy(parts(aligned_inputs="fail")).status == "fail"
 
@@ -54,7 +58,7 @@ def test_an_unknown_part_leaves_it_open(name):
 def test_a_failure_outweighs_a_warning_and_both_are_named():
     found = healthy(parts(degeneration="fail", shared_mass="warn"))
     assert found.status == "fail"
-    assert found.evidence == "degeneration failed; shared_mass warned."
+    assert found.evidence == "Soundness of responses failed; mass on shared tokens warned."
 
 
 def test_without_answers_it_says_what_it_does_not_know():

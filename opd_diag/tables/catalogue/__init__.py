@@ -34,8 +34,9 @@ CATALOGUE: tuple[Metric, ...] = (
 
 BY_NAME: dict[str, Metric] = {m.name: m for m in CATALOGUE}
 METRIC_NAMES: tuple[str, ...] = tuple(BY_NAME)
+PRIMARY_NAMES: tuple[str, ...] = tuple(m.name for m in CATALOGUE if m.primary)
 
-__all__ = ["BY_NAME", "CATALOGUE", "METRIC_NAMES", "WEIGHTS", "Metric", "Values", "markdown_table"]
+__all__ = ["BY_NAME", "CATALOGUE", "METRIC_NAMES", "PRIMARY_NAMES", "WEIGHTS", "Metric", "Values", "markdown_table"]
 
 
 def markdown_table() -> str:

@@ -1,0 +1,23 @@
+"""Titles: one for every verdict, each its own, and none that gives the answer away."""
+
+from __future__ import annotations
+
+from opd_diag.verdicts import judge
+from opd_diag.verdicts.titles import TITLES, title_of
+
+from .synthetic import run
+
+NAMES = [v.name for v in judge(run(), step_zero_known=True)]
+
+
+def test_every_verdict_has_a_title_of_its_own_and_every_title_a_verdict():
+    assert sorted(TITLES) == sorted(NAMES)
+    assert len(set(TITLES.values())) == len(NAMES)
+    assert all(title_of(name) == TITLES[name] for name in NAMES)
+
+
+def test_titles_fit_into_a_sentence():
+    for title in TITLES.values():
+        assert title == title.strip(" .?!").lower()
+        assert "_" not in title
+        assert len(title) <= 40
