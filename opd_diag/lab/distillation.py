@@ -33,6 +33,7 @@ MANIFEST = """\
 student = "{student}"
 teacher = "{teacher}"
 prompts = "{prompts}"
+beta = 1.0
 
 [sampling]
 rollouts_per_prompt = 2

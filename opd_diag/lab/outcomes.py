@@ -46,7 +46,8 @@ temperature 1 ({rounds} answers a prompt), and in brackets greedy (one answer a 
 
 - `student/`: step 0 of every run. `teachers/new`, `teachers/same`, `teachers/other`.
 - `new/`, `same/`, `other/`: the checkpoints of a run, each with the trainer's own log (`trainer_state.json`, without
-  its stopwatch), and `opd-diag.toml`, which says where student, teacher and prompts are.
+  its stopwatch), and `opd-diag.toml`, which says where student, teacher and prompts are, and that the trainer's loss is
+  reverse KL (`beta`).
 - `prompts.jsonl`: held-out prompts with the right answer and the operation as `group`.
 
 Weights are bfloat16. Training ran in float32, from the student's and the teachers' rounded weights, so that step 0 is
