@@ -94,7 +94,10 @@ def report(  # noqa: PLR0913 - the options of the contract
         ),
     ] = None,
     allow_pickle: Annotated[
-        bool | None, typer.Option("--allow-pickle", help="Read recorded rollouts that may run code; pickled weights under torch < 2.10.")
+        bool | None,
+        typer.Option(
+            "--allow-pickle", help="Read recorded rollouts that may run code; pickled weights under torch < 2.10."
+        ),
     ] = None,
     base_model: Annotated[str | None, typer.Option(help="Model under the adapters.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer: folder or hub id.")] = None,
