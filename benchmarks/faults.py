@@ -1,7 +1,8 @@
 """Faults planted in grown runs, draw by draw, and how many of them are detected.
 
 ``python -m benchmarks.faults grow --runs DIR`` grows the runs; ``... draw --runs DIR --results FILE`` plants every
-fault, writes one line a report, and can be stopped and started again; ``... table FILE`` counts. See the README here.
+fault, writes one line a report, and can be stopped and started again; ``... table`` counts those in `MEASURED`, or in
+the files named. See the README here.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ SEEDS = {"development": [100, 101, 102], "held-out": [200, 201, 202, 203, 204, 2
 """Of the grown runs; thresholds were chosen on the first alone."""
 SAVED = {"healthy": (40, 160), "collapsing": (20, 80), "idle": (40, 160)}
 """Kinds of runs that are grown, and the checkpoints that each keeps."""
+MEASURED = Path(__file__).with_name("faults.jsonl")
+"""The held-out draws behind the table of the README here."""
 N_PROMPTS = 32
 HELD_OUT_PER_OPERATION = 64
 READ_OF_STATES = ["label", "step", "states", "prompt_index", "rollout_index", "position", "reverse_kl"]
@@ -107,7 +110,7 @@ class Bench:
         try:
             tables, selftests = reported(case, out, self.draw.number, self.scratch / "store")
         except OpdDiagError as error:
-            alarms = [{"by": "refused", "status": "fail", "evidence": str(error)}]
+            alarms = [{"by": "refused", "of": str(error), "status": "fail"}]
             return about | {"alarms": alarms, "seconds": round(time.perf_counter() - begun, 2)}
         if self.keep is not None:
             path = self.keep / f"{name}-{self.draw.seed}-{self.draw.number}.pickle"
@@ -129,11 +132,11 @@ def judged(verdicts: Sequence[Verdict], selftests: Sequence[SelfTest]) -> dict[s
     """Give what a line of the results says of verdicts and self-tests."""
     asked = [(t.name, t.model, t) for t in selftests] + [(v.name, "", v) for v in verdicts]
     alarms = [
-        {"by": name, "of": model, "status": answer.status, "value": str(answer.value), "evidence": answer.evidence}
+        {"by": name, "of": model, "status": answer.status}
         for name, model, answer in asked
         if answer.status in ("warn", "fail") and name != "healthy"  # which is no more than the others together
     ]
-    return {"alarms": alarms, "verdicts": {v.name: v.status for v in verdicts}}
+    return {"alarms": alarms, "healthy": next(v.status for v in verdicts if v.name == "healthy")}
 
 
 def draw_all(
@@ -199,11 +202,12 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         hits = sum(bool(fired & expected) if expected is not None else bool(fired) for fired in of)
         low, high = wilson(hits, len(of))
         fired = Counter(by for one in of for by in one)
-        said = ", ".join(f"{by} {n}" for by, n in fired.most_common() if expected is None or by not in expected)
+        most_first = sorted(fired.items(), key=lambda pair: (-pair[1], pair[0]))
+        said = ", ".join(f"{by} {n}" for by, n in most_first if expected is None or by not in expected)
         counted = ", ".join(f"{by} {fired[by]}" for by in by_name[name].detectors) if name in by_name else "none"
         about = by_name[name].about if name in by_name else "no fault: reports with any alarm"
         rows.append(f"| `{name}`: {about} | {counted} | {hits}/{len(of)} | {low:.2f}–{high:.2f} | {said} |")
-    told = Counter(line["verdicts"]["healthy"] for line in lines if line["fault"] in HEALTHY)
+    told = Counter(line["healthy"] for line in lines if line["fault"] in HEALTHY)
     said = ", ".join(f"{status} in {n}" for status, n in told.most_common())
     return "\n".join([*rows, "", f"Of the reports without a fault the verdict `healthy` is {said}."])
 
@@ -212,7 +216,9 @@ def main() -> None:
     """Grow, draw or count."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("do", choices=["grow", "draw", "table", "judge"])
-    parser.add_argument("files", nargs="*", type=Path, help="of table: results; of judge: the folder of --keep")
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="of table: results, default MEASURED; of judge: the folder of --keep"
+    )
     parser.add_argument("--runs", type=Path, help="folder of the grown runs")
     parser.add_argument("--results", type=Path, help="JSON lines, one a report")
     parser.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS["development"], *SEEDS["held-out"]])
@@ -235,7 +241,7 @@ def main() -> None:
         numbers = range(options.first, options.first + options.draws)
         draw_all(options.runs, options.results, options.seeds, numbers, options.only, options.keep)
     else:
-        print(table(records(options.files) if options.do == "table" else judged_again(options.files[0])))
+        print(table(records(options.files or [MEASURED]) if options.do == "table" else judged_again(options.files[0])))
 
 
 if __name__ == "__main__":
