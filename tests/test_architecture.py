@@ -52,7 +52,6 @@ UNTESTED = {
     "replay/selftests/pair.py": "tested through replay/selftests/test_battery.py, which runs all self-tests",
     "replay/selftests/written.py": "tested through replay/selftests/test_battery.py, which runs all self-tests",
     "report/sections.py": "tested through report/test_page.py, which shows it",
-    "plots/intervals.py": "tested through plots/test_steps.py and test_depth.py, whose lines have intervals",
     "plots/of_responses.py": "tested through plots/test_quantities.py, entry by entry",
     "plots/quantity.py": "tested through plots/test_quantities.py, which holds them",
     "cli/printing.py": "tested through cli/test_program.py, which reads what it prints",

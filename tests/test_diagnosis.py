@@ -77,6 +77,7 @@ def test_the_files_of_the_contract(finished):
     found = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     expected = {"report.html", "report.json", "report.md", "summary.csv", "summary.parquet", "selftest.json"}
     expected |= {"strata.csv", "strata.parquet", "averages.csv", "averages.parquet", "baselines.parquet"}
+    expected |= {"logged.csv", "logged.parquet"}
     expected |= {f"stops/{s}.{states}.parquet" for s in slugs for states in ("on-policy", "teacher")}
     expected |= {"vocabulary.json", "rollouts/start.jsonl", *(f"rollouts/{s}.jsonl" for s in slugs)}
     expected |= {"rollouts/teacher.jsonl", *(f"coverage/{s}.parquet" for s in slugs)}
