@@ -22,6 +22,7 @@ from opd_diag.verdicts.established import (
 )
 from opd_diag.verdicts.evidence import OWN, TEACHER, Change, called, change, is_scored, row_at, said
 from opd_diag.verdicts.thresholds import Thresholds
+from opd_diag.verdicts.titles import title_of
 from opd_diag.verdicts.unanswered import not_measured, not_scored, too_little
 
 SIGNS = ("repetition_rate", "compression_ratio", "truncation_rate")
@@ -94,7 +95,7 @@ def degeneration(tables: Tables, limits: Thresholds) -> Verdict:
         }[status],
         reference="arXiv 2604.08527 (as reported): truncation and repetition rise together where a run collapses",
         caution="Loops are counted where they are exact: a narrow text that never repeats is no loop, see "
-        f"false_success. {ONE_RUN}",
+        f"{title_of('false_success')}. {ONE_RUN}",
     )
 
 
