@@ -55,7 +55,8 @@ def test_a_healthy_run_gives_no_alarm(healthy):
     found, _, _ = healthy
     assert not alarms(found)
     passed = {name for name, status in found if status == "pass"}
-    assert {"aligned_inputs", "false_success", "degeneration", "accuracy", "termination"} <= passed
+    assert {"aligned_inputs", "false_success", "accuracy", "termination"} <= passed
+    assert dict(found)["degeneration"] in ("pass", "unknown"), "that no response loops tells little of so few prompts"
 
 
 def test_nor_does_it_with_recorded_rollouts(healthy, tmp_path):
