@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from opd_diag.plots.quantity import Quantity
 
 SAMPLED = "exists only on states that the checkpoint sampled itself at temperature 1 and top-p 1"
@@ -30,8 +28,6 @@ def _stop_probability(who: str, place: str) -> Quantity:
         title=f"{who.capitalize()} stops {title}",
         symbol="",
         unit="probability",
-        low=0.0,
-        high=1.0,
         meaning=f"Probability that the {who} gives to any stop token of either model, {where}.",
         caution="A teacher that does not stop where the student does pushes it to go on; at stops the student's own is "
         "high by selection, so read the teacher's there.",
@@ -47,8 +43,6 @@ OF_RESPONSES = (
         title="Accuracy",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=1.0,
         meaning="Share of the rollouts that give the reference answer.",
         caution="Known only where prompts have answers, and no better than the rule that compares them.",
         undefined="no prompt has a reference answer",
@@ -58,8 +52,6 @@ OF_RESPONSES = (
         title="Truncation rate",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=1.0,
         meaning="Share of the rollouts that were cut at the length limit.",
         caution="Depends on the limit: a student that has learnt to stop later looks like one that cannot stop.",
         undefined="no stop reason is known",
@@ -69,8 +61,6 @@ OF_RESPONSES = (
         title="Response length",
         symbol="",
         unit="tokens",
-        low=0.0,
-        high=math.inf,
         meaning="Mean number of tokens of a response.",
         caution="Cut at the length limit, so its mean is a lower bound where the truncation rate is not 0.",
         undefined="there is no rollout",
@@ -80,8 +70,6 @@ OF_RESPONSES = (
         title="Distinct bigrams",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=1.0,
         meaning="Share of distinct ones among equally many token pairs of all responses: 1 if no pair occurs twice.",
         caution="Random tokens are as varied as can be, and a healthy student that learns a fixed format loses variety "
         "too; compares only within one run, as all sets are thinned to half of the smallest.",
@@ -94,8 +82,6 @@ OF_RESPONSES = (
         title="Distinct trigrams",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=1.0,
         meaning="Share of distinct ones among equally many token triples of all responses: 1 if no triple occurs "
         "twice.",
         caution="As for bigrams; near 1 unless whole phrases recur, so a student that writes random digits has a high "
@@ -109,8 +95,6 @@ OF_RESPONSES = (
         title="Unigram entropy",
         symbol="",
         unit="nats",
-        low=0.0,
-        high=math.inf,
         meaning="Entropy of the tokens of all responses pooled, about the log of how many different ones are in use.",
         caution="Falls when the student uses few tokens only, digits for example, whatever their order; a teacher that "
         "writes tersely lowers it too, so hold it against the teacher's responses; a little low in few tokens.",
@@ -123,8 +107,6 @@ OF_RESPONSES = (
         title="Teacher state coverage",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=1.0,
         meaning="Share of the teacher's states that have one of the student's nearby, in the teacher's final hidden "
         "space: .97 for independent states of one distribution, nearer to 1 where both write the same, lower where "
         "states come in clumps.",
@@ -140,8 +122,6 @@ OF_RESPONSES = (
         title="Top 1 % share of the advantage",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=1.0,
         meaning="Share of the sampled advantage, in size, that the top 1 % of the tokens hold: .01 if all were alike.",
         caution="A few tokens may rightly hold it, such as where an answer forks; high values say that a gradient of "
         "few rollouts is noisy, not that it is wrong.",
@@ -154,8 +134,6 @@ OF_RESPONSES = (
         title="AUROC of the mean reward",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=1.0,
         meaning="Probability that a correct response has a higher mean sampled advantage than a wrong one: .5 is "
         "chance.",
         caution="Does not predict success: it was .73 in the paper's run that succeeds and .75 in the one that fails.",
@@ -168,8 +146,6 @@ OF_RESPONSES = (
         title="Compression ratio",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=math.inf,
         meaning="Bytes of a response's text over its bytes compressed by zlib: some 1.4 to 2.3 for prose, over 10 for "
         "loops.",
         caution="Longer texts compress better, terse formats and tables too; hold it against the teacher's responses.",
@@ -183,8 +159,6 @@ OF_RESPONSES = (
         title="Tokens in a closing loop",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=1.0,
         meaning="Share of a response's tokens that lie in an exactly repeating tail: one block three times or more, "
         "20 tokens or more.",
         caution="Exact repeats alone: a loop that counts up, or varies a word, is not seen.",
@@ -198,8 +172,6 @@ OF_RESPONSES = (
         title="Repetition rate",
         symbol="",
         unit="ratio",
-        low=0.0,
-        high=1.0,
         meaning="Share of the rollouts that repeat themselves: half of the tokens or more lie in a repeating tail, or "
         "the text compresses more than tenfold.",
         caution="A collapse to few tokens in no fixed order does not loop: read unigram entropy too.",
@@ -217,8 +189,6 @@ OF_FITS = (
         title="Fitted temperature τ*",
         symbol=r"$\tau^*$",
         unit="ratio",
-        low=0.0,
-        high=math.inf,
         meaning="The one temperature of the student at which its reverse KL to the teacher is least: over 1 it is too "
         "sharp, under 1 too flat.",
         caution="It fits whatever there is: read it with the reverse KL that remains.",
@@ -231,8 +201,6 @@ OF_FITS = (
         title="Reverse KL left at τ*",
         symbol=r"$\mathrm{KL}(p_{\tau^*}\,\|\,q)$",
         unit="nats",
-        low=0.0,
-        high=math.inf,
         meaning="What remains of the reverse KL at the fitted temperature: what is more than sharpness.",
         caution="Of a subsample: hold it against the reverse KL of the same states, not against that of the whole set.",
         undefined="nothing was fitted",
@@ -243,8 +211,6 @@ OF_FITS = (
         title="Gradient coherence",
         symbol="",
         unit="ratio",
-        low=-math.inf,
-        high=1.0,
         meaning="How far the reverse-KL gradients of different prompts point the same way: 1 if all are one, 0 if they "
         "are unrelated.",
         caution="Of the output matrix alone, at a few hundred states: low coherence is what the paper suspects behind "

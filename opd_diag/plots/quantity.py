@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opd_diag.tables.ranges import range_of
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -17,10 +19,6 @@ class Quantity:
     """In matplotlib mathtext; empty when there is none."""
     unit: str
     """``ratio``, ``probability``, ``nats`` or ``tokens``."""
-    low: float
-    """Least possible value; -inf when there is none."""
-    high: float
-    """Greatest possible value; inf when there is none."""
     meaning: str
     """What it measures, one sentence."""
     caution: str
@@ -31,6 +29,16 @@ class Quantity:
     """How it is computed; empty where `meaning` says it all."""
     reference: str = ""
     """Where it comes from."""
+
+    @property
+    def low(self) -> float:
+        """Least possible value; -inf when there is none."""
+        return range_of(self.name)[0]
+
+    @property
+    def high(self) -> float:
+        """Greatest possible value; inf when there is none."""
+        return range_of(self.name)[1]
 
     @property
     def axis_label(self) -> str:

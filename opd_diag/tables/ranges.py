@@ -26,6 +26,17 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Least and greatest value of each; whatever is not here can be any number."""
 
+def range_of(name: str) -> tuple[float, float]:
+    """Give the least and the greatest value of a quantity of a summary; infinite where there is none.
+
+    Examples
+    --------
+    >>> range_of("overlap_ratio"), range_of("entropy_difference")
+    ((0.0, 1.0), (-inf, inf))
+    """
+    return RANGES.get(name, (-math.inf, math.inf))
+
+
 _ENDS = ("ci_low", "ci_high", "band_low", "band_high")
 
 
@@ -37,7 +48,7 @@ def within_range(table: pd.DataFrame) -> pd.DataFrame:
     table
         With the columns `metric`, `ci_low` and `ci_high`, and bands or not; of levels and not of differences.
     """
-    ranges = np.array([RANGES.get(name, (-math.inf, math.inf)) for name in table["metric"]]).reshape(-1, 2)
+    ranges = np.array([range_of(name) for name in table["metric"]]).reshape(-1, 2)
     ends = {name: table[name].to_numpy(float) for name in _ENDS if name in table}
     # what is as large as its range by rounding alone keeps its value inside its interval
     value = table["value"].to_numpy(float)

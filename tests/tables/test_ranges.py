@@ -10,7 +10,7 @@ import pytest
 
 from opd_diag import stats
 from opd_diag.plots.quantities import QUANTITIES
-from opd_diag.tables import assemble, difference_table
+from opd_diag.tables import CATALOGUE, assemble, difference_table
 from opd_diag.tables.ranges import RANGES, SHARES, within_range
 
 from .made_up import a_run
@@ -22,10 +22,14 @@ def tables():
     return assemble((s.pair for s in a_run(prompts=16)), k=8)
 
 
-def test_ranges_are_those_that_pages_show():
-    assert {name: (q.low, q.high) for name, q in QUANTITIES.items()} == {
-        name: RANGES.get(name, (-math.inf, math.inf)) for name in QUANTITIES
-    }
+def test_what_is_no_metric_of_one_state_has_its_range():
+    of_one_state = {metric.name for metric in CATALOGUE}
+    others = {name: (q.low, q.high) for name, q in QUANTITIES.items() if name not in of_one_state}
+    at_least_0 = {"response_length", "unigram_entropy", "compression_ratio", "fitted_temperature"}
+    at_least_0 |= {"reverse_kl_after_temperature"}
+    assert {name for name, ends in others.items() if ends == (0.0, math.inf)} == at_least_0
+    assert {name for name, ends in others.items() if ends == (-math.inf, 1.0)} == {"gradient_coherence"}
+    assert {ends for name, ends in others.items() if name not in at_least_0 | {"gradient_coherence"}} == {(0.0, 1.0)}
 
 
 def test_nothing_leaves_its_range(tables):
