@@ -58,9 +58,10 @@ def open_share(estimate: Estimate, values: npt.ArrayLike, level: float = 0.95) -
     >>> never.value, never.ci_low, round(never.ci_high, 3)
     (0.0, 0.0, 0.242)
     """
-    if math.isnan(estimate.standard_error) or _constant(values) is None:
+    share = _constant(values)
+    if math.isnan(estimate.standard_error) or share is None:
         return estimate
-    low, high = wilson(round(estimate.value * estimate.n_clusters), estimate.n_clusters, level)
+    low, high = _wilson_of(share, estimate, level)
     return replace(estimate, ci_low=low, ci_high=high, standard_error=_error(high - low, estimate, level))
 
 
@@ -85,13 +86,10 @@ def open_share_difference(
     >>> same.value, round(same.ci_low, 3), round(same.ci_high, 3)
     (0.0, -0.242, 0.242)
     """
-    shares = [_constant(values) for values in (first, second)]
-    if math.isnan(estimate.standard_error) or None in shares:
+    one, two = _constant(first), _constant(second)
+    if math.isnan(estimate.standard_error) or one is None or two is None:
         return estimate
-    (low_1, high_1), (low_2, high_2) = (
-        wilson(round(share or 0.0) * estimate.n_clusters, estimate.n_clusters, level) for share in shares
-    )
-    one, two = (share or 0.0 for share in shares)
+    (low_1, high_1), (low_2, high_2) = (_wilson_of(share, estimate, level) for share in (one, two))
     low = two - one - math.hypot(two - low_2, high_1 - one)
     high = two - one + math.hypot(high_2 - two, one - low_1)
     error = _error(max(high - estimate.value, estimate.value - low), estimate, level)
@@ -103,6 +101,11 @@ def _constant(values: npt.ArrayLike) -> float | None:
     known = np.unique(np.asarray(values, dtype=np.float64))
     known = known[~np.isnan(known)]
     return float(known[0]) if len(known) == 1 and known[0] in (0.0, 1.0) else None
+
+
+def _wilson_of(share: float, estimate: Estimate, level: float) -> tuple[float, float]:
+    """Give Wilson's interval of 0 or 1, each cluster of the estimate a trial."""
+    return wilson(round(share * estimate.n_clusters), estimate.n_clusters, level)
 
 
 def _error(reach: float, estimate: Estimate, level: float) -> float:
