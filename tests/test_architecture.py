@@ -21,6 +21,7 @@ HEAVY = ("torch", "transformers", "matplotlib", "seaborn", "pandas", "pyarrow", 
 
 UNTESTED = {
     "errors.py": "a tree of classes; every test of a refusal uses it",
+    "runs/unpickling.py": "tested through runs/recorded/test_pickles.py and inference/test_pickles.py, which refuse by it",
     "records/recorded.py": "tested through runs/recorded, whose readers make it",
     "records/sampling.py": "tested through records/test_settings.py, which holds it",
     "lab/models.py": "tested by growing runs with it, lab/test_grow.py",

@@ -23,9 +23,7 @@ from typing import Any
 import torch
 
 from opd_diag.errors import CheckpointError
-
-SAFE_TORCH = (2, 10)
-"""First torch whose reader for weights has no hole that is known."""
+from opd_diag.runs.unpickling import unsafe_torch
 
 DAMAGED = (
     *(OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
@@ -185,12 +183,11 @@ def refuse_unsafe_torch(file: Path, allow_pickle: bool) -> None:
     CheckpointError
         As said.
     """
-    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if version < SAFE_TORCH and not allow_pickle:
+    why = None if allow_pickle else unsafe_torch()
+    if why is not None:
         raise CheckpointError(
-            f"{file} is a pickle, and torch {torch.__version__} reads pickles unsafely (CVE-2026-24747, mended in "
-            "2.10): whoever wrote the file could run code here. Update torch, or pass --allow-pickle if the run is "
-            "yours.",
+            f"{file} is a pickle, and {why}: whoever wrote the file could run code here. Update torch, or pass "
+            "--allow-pickle if the run is yours.",
             code="PICKLE_REFUSED",
         )
 

@@ -1,4 +1,4 @@
-"""What trainers leave on disk, found and classified by names and small text files; nothing here loads a tensor.
+"""What trainers leave on disk, found and classified by names and small text files; nothing here loads a model.
 
 ====================  ==================================================================================
 `discovery.py`        ``find_run``: from a folder to the run in it; read this first
@@ -17,6 +17,7 @@
 `fingerprint.py`      the key of a checkpoint: its whole content
 `contents.py`         digests of what one file holds, tensor by tensor
 `digests.py`          digests remembered, so that a file is read once
+`unpickling.py`       whether this torch reads pickled tensors safely
 `manifest.py`         ``read_manifest``: ``opd-diag.toml`` in the run folder
 `inspection.py`       what ``opd-diag inspect`` shows
 `recorded/`           rollouts that the trainer recorded

@@ -11,6 +11,7 @@ from typing import Any
 
 from opd_diag.errors import RolloutsError
 from opd_diag.runs.recorded.recorded_file import unreadable
+from opd_diag.runs.unpickling import unsafe_torch
 
 PICKLE_REFUSED = "PICKLE_REFUSED"
 """Code of the error for a file whose reading would run code in it."""
@@ -41,6 +42,13 @@ def load_pt(path: Path, *, allow_pickle: bool) -> Any:
     import torch
 
     _refuse_unreadable(path)
+    why = None if allow_pickle else unsafe_torch()
+    if why is not None:
+        raise RolloutsError(
+            f"{path} is a pickle, and {why}: whoever wrote the file could run code here. Update torch, or pass "
+            "--allow-pickle if the run is yours.",
+            code=PICKLE_REFUSED,
+        )
     if not zipfile.is_zipfile(path):
         raise _not_whole(path, "torch.save wrote no such file")
     try:

@@ -87,9 +87,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         raise unreadable(path, problem) from problem
     except (pa.ArrowException, OSError, UnicodeDecodeError) as problem:
         raise RolloutsError(
-            f"{path} is no whole parquet file ({_reason(problem)}). If the trainer is writing it, run "
-            "the command again "
-            "later; else leave the file out."
+            f"{path} is no whole parquet file ({_reason(problem)}). If the trainer is writing it, run the command "
+            "again later; else leave the file out."
         ) from problem
     return rows
 

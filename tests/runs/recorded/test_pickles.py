@@ -34,6 +34,21 @@ def test_a_malicious_pt_is_refused_before_anything_runs(tmp_path, legacy):
         assert touched.exists()
 
 
+def test_an_old_torch_reads_no_pt_unless_it_is_allowed(tmp_path, monkeypatch):
+    """As of weights, whose reader it is: not even a file of plain values."""
+    path = tmp_path / "7.pt"
+    torch.save({"samples": [1]}, path)
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(RolloutsError) as caught:
+        load_pt(path, allow_pickle=False)
+    assert caught.value.code == PICKLE_REFUSED
+    assert str(caught.value) == (
+        f"{path} is a pickle, and torch 2.9.1+cpu reads pickles unsafely (CVE-2026-24747, mended in 2.10): whoever "
+        "wrote the file could run code here. Update torch, or pass --allow-pickle if the run is yours."
+    )
+    assert load_pt(path, allow_pickle=True) == {"samples": [1]}
+
+
 @pytest.mark.parametrize("allow_pickle", [False, True])
 @pytest.mark.parametrize("kept", [0, 40, -1])
 def test_a_pt_that_is_not_whole_is_refused(tmp_path, allow_pickle, kept):
