@@ -26,7 +26,7 @@ PLANTED = (
 def case_of(root):
     """The bundled run of the teacher that has something new, with some of its prompts."""
     lines = (DATA / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    return copied_case(DATA / "new", root, random.Random(1).sample(lines, 24))
+    return copied_case(DATA / "new", root, random.Random(1).sample(lines, 32))
 
 
 def answers(case, out, store):
@@ -55,8 +55,7 @@ def test_a_healthy_run_gives_no_alarm(healthy):
     found, _, _ = healthy
     assert not alarms(found)
     passed = {name for name, status in found if status == "pass"}
-    assert {"aligned_inputs", "false_success", "accuracy", "termination"} <= passed
-    assert dict(found)["degeneration"] in ("pass", "unknown"), "that no response loops tells little of so few prompts"
+    assert {"aligned_inputs", "false_success", "degeneration", "accuracy", "termination"} <= passed
 
 
 def test_nor_does_it_with_recorded_rollouts(healthy, tmp_path):
