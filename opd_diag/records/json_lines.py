@@ -20,14 +20,12 @@ def json_lines(path: Path, error: type[InputError]) -> list[tuple[int, dict[str,
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as problem:
-            raise error(
-                f"{path}, line {number}: not JSON ({problem.msg} at column {problem.colno}). Mend or delete the line."
-            ) from problem
+        except (ValueError, RecursionError) as problem:
+            raise error(f"{path}, line {number}: not JSON ({no_json(problem)}). Mend or delete the line.") from problem
         if not isinstance(record, dict):
             found = type(record).__name__
             raise error(f"{path}, line {number}: expected a JSON object on each line, found {found}. Save JSON lines.")
-        records.append((number, _without_surrogates(record)))
+        records.append((number, _well_formed(record)))
     return records
 
 
@@ -42,11 +40,33 @@ def text_lines(path: Path, error: type[InputError]) -> list[tuple[int, str]]:
     return list(enumerate(text.split("\n"), start=1))
 
 
-def _without_surrogates(value: Any) -> Any:
+def no_json(problem: ValueError | RecursionError) -> str:
+    """Say in a few words why bytes or text could not be read as JSON."""
+    if isinstance(problem, json.JSONDecodeError):
+        return f"{problem.msg.removesuffix(' at')} at column {problem.colno}"
+    if isinstance(problem, UnicodeDecodeError):
+        return f"byte {problem.start + 1} is not UTF-8"
+    return "nested too deeply" if isinstance(problem, RecursionError) else "a number of too many digits"
+
+
+def without_surrogates(text: str) -> str:
+    """Give text in which lone surrogates are replacement characters: JSON can spell them, no file or table holds them.
+
+    Examples
+    --------
+    >>> without_surrogates("a" + chr(0xD83D)) == "a" + chr(0xFFFD)
+    True
+    >>> without_surrogates(chr(0xD83D) + chr(0xDE00)) == chr(0x1F600)
+    True
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _well_formed(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return without_surrogates(value)
     if isinstance(value, list):
-        return [_without_surrogates(part) for part in value]
+        return [_well_formed(part) for part in value]
     if isinstance(value, dict):
-        return {_without_surrogates(name): _without_surrogates(part) for name, part in value.items()}
+        return {_well_formed(name): _well_formed(part) for name, part in value.items()}
     return value

@@ -1,27 +1,27 @@
 """From a run folder to a filled store: what is to be done, doing it, and where the results lie.
 
-============  =====================================================================================
-`plan.py`     ``make_plan``: everything that can be known, and refused, before a model is loaded
-`recorded.py` what ``--rollouts`` names, and which rollouts of ours are refused
-`near.py`     what a trainer recorded, read and given to checkpoints
-`pairing.py`  which checkpoint scores what weights in training wrote
-`retokenized.py` recorded responses made into ids, or why that cannot be done
-`known_prompts.py` prompts of the file, found by what trainers record of them
-`prompts.py`  which prompts a report uses
-`store.py`    ``Store``: OUT_DIR, its lock, its finished parts, and the shards of those under way
-`marker.py`   what OUT_DIR says of itself: whose run, the key and the checksum of every part
-`shared.py`   a folder in which several OUT_DIRs find each other's parts (``--store``)
-`upkeep.py`   what such a folder holds, and taking away what nobody uses any more
-`work.py`     how much models will do for a plan, in tokens and states
-`account.py`  how much they did
-`cost.py`     the two as tokens, operations, minutes and bytes, side by side
-`parts.py`    ``Parts``: what each part is made from, and how
-`lazy.py`     a model that is loaded when it is first needed
-`logprobs.py` log-probabilities as sampled against the replayed ones
-`coverage.py` which of the teacher's states lie near a checkpoint's own
-`subsample.py` which states get a second pass, for the temperature fit and gradient coherence
-`replay.py`   ``replay``: sample and score, checkpoint by checkpoint, the teacher loaded once
-============  =====================================================================================
+==================  =====================================================================================
+`plan.py`           ``make_plan``: everything that can be known, and refused, before a model is loaded
+`recorded.py`       what ``--rollouts`` names, and which rollouts of ours are refused
+`near.py`           what a trainer recorded, read and given to checkpoints
+`pairing.py`        which checkpoint scores what weights in training wrote
+`retokenized.py`    recorded responses made into ids, or why that cannot be done
+`known_prompts.py`  prompts of the file, found by what trainers record of them
+`prompts.py`        which prompts a report uses
+`store.py`          ``Store``: OUT_DIR, its lock, its finished parts, and the shards of those under way
+`marker.py`         what OUT_DIR says of itself: whose run, the key and the checksum of every part
+`shared.py`         a folder in which several OUT_DIRs find each other's parts (``--store``)
+`upkeep.py`         what such a folder holds, and taking away what nobody uses any more
+`work.py`           how much models will do for a plan, in tokens and states
+`account.py`        how much they did
+`cost.py`           the two as tokens, operations, minutes and bytes, side by side
+`parts.py`          ``Parts``: what each part is made from, and how
+`lazy.py`           a model that is loaded when it is first needed
+`logprobs.py`       log-probabilities as sampled against the replayed ones
+`coverage.py`       which of the teacher's states lie near a checkpoint's own
+`subsample.py`      which states get a second pass, for the temperature fit and gradient coherence
+`replay.py`         ``replay``: sample and score, checkpoint by checkpoint, the teacher loaded once
+==================  =====================================================================================
 """
 
 from opd_diag.replay.plan import ReplayPlan, make_plan

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from opd_diag.errors import RolloutsError
 from opd_diag.records.checkpoint import Checkpoint
@@ -12,16 +13,8 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.settings import NEAR_ON_POLICY, Settings
 from opd_diag.replay.known_prompts import KnownPrompts
 from opd_diag.replay.pairing import EARLIER, ENOUGH, NO_UPDATES, STALER, Pairing
-from opd_diag.replay.retokenized import (
-    BEYOND,
-    NO_PROMPTS,
-    NO_TOKEN,
-    OTHER_PROMPT,
-    TOO_LONG,
-    Room,
-    numbered,
-    retokenized,
-)
+from opd_diag.replay.recorded import OURS
+from opd_diag.replay.retokenized import NO_PROMPTS, NO_TOKEN, OTHER_PROMPT, Room, numbered, retokenized
 from opd_diag.runs.recorded import PICKLE_REFUSED, RecordedFile, read_recorded
 
 _WAYS_OUT = {
@@ -87,7 +80,7 @@ def near_rollouts(
     rollouts = {label: chosen for step, label in labels.items() if (chosen := work.chosen(step))}
     if not rollouts:
         raise RolloutsError(work.nothing_usable())
-    told = sorted({file.format for file in files} | ({"opd-diag"} if ours else set()))
+    told = sorted({file.format for file in files} | ({OURS} if ours else set()))
     stale = [of for step, label in labels.items() for of in staleness_of(rollouts.get(label, ()), step)]
     return Near(rollouts, (_told(rollouts, told, stale), *notes, *work.notes()))
 
@@ -131,8 +124,8 @@ class _Work:
     def __init__(self, settings: Settings, pairing: Pairing, known: KnownPrompts, room: Room) -> None:
         self.settings, self.pairing, self.known, self.room = settings, pairing, known, room
         self.quota = settings.max_prompts * settings.rollouts_per_prompt
-        self.found: dict[int, list[tuple[int, str, Rollout]]] = defaultdict(list)
-        """(staleness, what the trainer calls the prompt, response)."""
+        self.found: dict[int, list[tuple[str, Rollout]]] = defaultdict(list)
+        """(what the trainer calls the prompt, response), by the step of the checkpoint."""
         self.indices: dict[str | tuple[int, ...], int] = {}
         """Of prompts that are none of the file, by what the trainer calls them, else by their ids."""
         self.total = 0
@@ -144,24 +137,17 @@ class _Work:
 
     def take_ours(self, rollout: Rollout) -> None:
         """Take a response that is ids already."""
-        self.total += 1
-        seen = (rollout.prompt_ids, rollout.teacher_prompt_ids)
-        longest = zip(seen, (self.room.student, self.room.teacher), strict=True)
-        reason = None
-        if not rollout.state_positions:
-            reason = NO_TOKEN
-        elif max(*rollout.prompt_ids, *rollout.teacher_prompt_ids, *rollout.response_ids) >= self.room.vocabulary:
-            reason = BEYOND
-        elif any(most is not None and len(ids) + len(rollout.response_ids) > most for ids, most in longest):
-            reason = TOO_LONG
-        self._add(rollout.provenance.step, reason or rollout, "")
+        refusal: str | None = NO_TOKEN
+        if rollout.state_positions:
+            refusal = self.room.refusal(rollout.prompt_ids, rollout.teacher_prompt_ids, rollout.response_ids)
+        self._take(rollout.provenance.step, "", lambda _: refusal or rollout)
 
     def read(self, file: RecordedFile, *, alone: bool) -> None:
         """Read one file, unless its name tells that nothing in it is needed."""
         full = {step for step, found in self.found.items() if len(found) >= self.quota}
-        reason = self.pairing.step_of_file(file, full)
+        reason = self.pairing.of_no_use(file, full)
         if reason is not None:
-            self.files[str(reason)] += 1
+            self.files[reason] += 1
             return
         try:
             everything = read_recorded(file, allow_pickle=self.settings.allow_pickle, notes=self.readers)
@@ -171,29 +157,34 @@ class _Work:
             self.readers.append(f"Left out: {error}")
             return
         for recorded in everything:
-            self.total += 1
-            updates = recorded.updates
-            paired = NO_UPDATES if updates is None else self.pairing.step_of(updates)
-            if updates is None or isinstance(paired, str):
-                self.left_out[str(paired)] += 1
-            else:
-                self._add(updates, retokenized(recorded, updates, self.known, self.room), recorded.prompt_name or "")
+            made = partial(retokenized, recorded, known=self.known, room=self.room)
+            self._take(recorded.updates, recorded.prompt_name or "", made)
 
-    def _add(self, updates: int | None, rollout: Rollout | str, name: str) -> None:
+    def _take(self, updates: int | None, name: str, made: Callable[[int], Rollout | str]) -> None:
+        """Give a response to the checkpoint that scores it, or count why there is none; it is made only where there is.
+
+        `name` is what the trainer calls its prompt.
+        """
+        self.total += 1
         step = NO_UPDATES if updates is None else self.pairing.step_of(updates)
-        if updates is None or isinstance(step, str) or isinstance(rollout, str):
-            self.left_out[rollout if isinstance(rollout, str) else str(step)] += 1
+        if updates is None or isinstance(step, str):
+            self.left_out[str(step)] += 1
+            return
+        rollout = made(updates)
+        if isinstance(rollout, str):
+            self.left_out[rollout] += 1
         else:
-            self.found[step].append((updates - step, name, rollout))
+            self.found[step].append((name, rollout))
 
     def chosen(self, step: int) -> tuple[Rollout, ...]:
         """Give those that a checkpoint scores, numbered, by prompt."""
         times: Counter[tuple[int, int]] = Counter()
         ranked = []
-        for order, (staleness, name, rollout) in enumerate(self.found[step]):
+        staleness = staleness_of([rollout for _, rollout in self.found[step]], step)
+        for order, (stale, (name, rollout)) in enumerate(zip(staleness, self.found[step], strict=True)):
             index = self._index(rollout, name)
-            times[staleness, index] += 1
-            ranked.append((staleness, times[staleness, index], order, index, rollout))
+            times[stale, index] += 1
+            ranked.append((stale, times[stale, index], order, index, rollout))
         ranked.sort(key=lambda of: of[:3])
         self.left_out[ENOUGH] += max(0, len(ranked) - self.quota)
         responses: Counter[int] = Counter()

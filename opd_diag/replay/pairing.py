@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from opd_diag.records.checkpoint import Checkpoint
-from opd_diag.runs.recorded import RecordedFile
+from opd_diag.runs.recorded import FORMATS, RecordedFile
 
 NO_UPDATES = "of which nothing tells how many updates were behind the weights"
 EARLIER = "written before the first checkpoint"
@@ -50,14 +50,16 @@ class Pairing:
             return EARLIER
         return at_or_before[-1] if updates - at_or_before[-1] <= self.most else STALER
 
-    def step_of_file(self, file: RecordedFile, full: set[int]) -> int | str | None:
+    def of_no_use(self, file: RecordedFile, full: set[int]) -> str | None:
         """Tell by its name that a file holds nothing of use, and why; None where it must be read.
 
-        What is filed under N was written with N - 1 or N updates. `full` are steps that need no more.
+        What is filed under N was written with N - 1 or N updates, or with fewer where the records name the version of
+        the weights. `full` are steps that need no more.
         """
         if file.step is None:
             return None
-        found = {self.step_of(updates) for updates in (max(file.step - 1, 0), file.step)}
+        older = [step for step in self.steps if step < file.step] if FORMATS[file.format].names_version else []
+        found = {self.step_of(updates) for updates in (*older, max(file.step - 1, 0), file.step)}
         steps = {step for step in found if isinstance(step, int)}
         if steps - full:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from opd_diag.records.rollout import Rollout, in_training, load_rollouts
 from opd_diag.records.settings import Settings
 from opd_diag.runs import fingerprint
 from opd_diag.runs.digests import Digests
-from opd_diag.runs.recorded import FORMATS, RecordedFile, find_recorded, recorded_file
+from opd_diag.runs.recorded import RecordedFile, find_recorded, recorded_file
+from opd_diag.runs.recorded.formats import KNOWN
 from opd_diag.runs.recorded.lines import first_fields
 
 TEACHER_LABEL = "teacher"
@@ -87,8 +89,7 @@ def _files(path: Path) -> tuple[list[Path], list[RecordedFile]]:
     strict = all(file.path.parent == path.absolute() for file in found) and not files
     ours |= {entry for entry in beside if strict or _is_ours(entry)}
     if not ours and not files:
-        known = "; ".join(form.writer for form in FORMATS.values())
-        raise RolloutsError(f"No rollouts in {path}. Known are {known}. Name their file or folder with --rollouts.")
+        raise RolloutsError(f"No rollouts in {path}. {KNOWN} Name their file or folder with --rollouts.")
     return sorted(ours), files
 
 
@@ -97,8 +98,9 @@ def _told(path: Path) -> RecordedFile | None:
     try:
         return recorded_file(path)
     except RolloutsError:
-        if path.is_file() and path.suffix == ".jsonl" and "prompt_index" in first_fields(path):
-            return None
+        with suppress(OSError):  # what cannot be read is told by the error there is
+            if path.is_file() and path.suffix == ".jsonl" and "prompt_index" in first_fields(path):
+                return None
         raise
 
 

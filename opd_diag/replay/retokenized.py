@@ -35,6 +35,15 @@ class Room:
     teacher: int | None = None
     """The same for what the teacher sees."""
 
+    def refusal(self, prompt: Sequence[int], teacher_prompt: Sequence[int], response: Sequence[int]) -> str | None:
+        """Say why ids cannot be scored; None where they can."""
+        if max(*prompt, *teacher_prompt, *response) >= self.vocabulary:
+            return BEYOND
+        for seen, most in ((prompt, self.student), (teacher_prompt, self.teacher)):
+            if most is not None and len(seen) + len(response) > most:
+                return TOO_LONG
+        return None
+
 
 def retokenized(recorded: Recorded, updates: int, known: KnownPrompts, room: Room) -> Rollout | str:
     """Make a recorded response into a rollout, or say why that cannot be done.
@@ -70,12 +79,8 @@ def retokenized(recorded: Recorded, updates: int, known: KnownPrompts, room: Roo
     own = recorded.generated if recorded.exactness == "ids" else None
     if not (any(own) if own is not None else response):
         return NO_TOKEN
-    if max(*prompt.ids, *prompt.teacher_ids, *response) >= room.vocabulary:
-        return BEYOND
-    for seen, most in ((prompt.ids, room.student), (prompt.teacher_ids, room.teacher)):
-        if most is not None and len(seen) + len(response) > most:
-            return TOO_LONG
-    return _rollout(recorded, updates, prompt, response, known.tokenizer)
+    refusal = room.refusal(prompt.ids, prompt.teacher_ids, response)
+    return refusal or _rollout(recorded, updates, prompt, response, known.tokenizer)
 
 
 def _prompt(recorded: Recorded, known: KnownPrompts) -> EncodedPrompt | str:

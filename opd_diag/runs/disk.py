@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,11 +139,16 @@ class Disk:
         return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _entry(entry: os.DirEntry[str]) -> Entry:
+def asked(kind: Callable[[], bool]) -> bool:
+    """Ask an entry of a folder what it is, as ``asked(entry.is_dir)``; a link that leads in a circle is nothing."""
     try:
-        return Entry(entry.is_dir(), entry.is_symlink())
-    except OSError:  # a link in a circle
-        return Entry(False, True)
+        return kind()
+    except OSError:
+        return False
+
+
+def _entry(entry: os.DirEntry[str]) -> Entry:
+    return Entry(asked(entry.is_dir), entry.is_symlink())
 
 
 def _read(file: Path, limit: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -71,16 +70,11 @@ def _entries(logs: LogsOfRun) -> dict[tuple[str, str], Entry | None]:
     by_format: dict[str, list[Logged]] = {}
     for row in logs.rows:
         by_format.setdefault(row.form, []).append(row)
-    return {
-        (form, key): entry_for(rows[0].trainer, key, keys, logs.options)
-        for form, rows in by_format.items()
-        for keys in [_names(rows)]
-        for key in keys
-    }
-
-
-def _names(rows: Iterable[Logged]) -> list[str]:
-    return list(dict.fromkeys(row.key for row in rows))
+    entries: dict[tuple[str, str], Entry | None] = {}
+    for form, rows in by_format.items():
+        keys = {row.key for row in rows}
+        entries |= {(form, key): entry_for(rows[0].trainer, key, keys, logs.options) for key in keys}
+    return entries
 
 
 def _own(key: str) -> str:

@@ -145,6 +145,8 @@ def test_lines_that_are_no_rollout_at_all(tmp_path):
     assert refusal(tmp_path, '{"prompt_index"') == (
         ", line 1: not JSON (Expecting ':' delimiter at column 16). Mend or delete the line."
     )
+    assert refusal(tmp_path, "[" * 200_000) == ", line 1: not JSON (nested too deeply). Mend or delete the line."
+    assert refusal(tmp_path, "1" * 5000) == ", line 1: not JSON (a number of too many digits). Mend or delete the line."
     assert ", line 1: expected a JSON object on each line, found int." in refusal(tmp_path, "3")
     lacking = {k: v for k, v in record().items() if k not in ("response_ids", "provenance")}
     assert ", line 1: lacks response_ids, provenance. Expected" in refusal(tmp_path, lacking)

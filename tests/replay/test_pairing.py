@@ -49,4 +49,13 @@ def test_without_a_limit_all_checkpoints_can_have_what_the_closest_two_have():
 )
 def test_files_are_passed_over_by_their_names(step, full, reason):
     file = RecordedFile(Path("a"), "trl", step, "text-stripped")
-    assert pairing(20, 40).step_of_file(file, set(full)) == reason
+    assert pairing(20, 40).of_no_use(file, set(full)) == reason
+
+
+@pytest.mark.parametrize(
+    ("step", "full", "reason"),
+    [(19, (), EARLIER), (61, (), None), (61, (40,), None), (61, (20, 40), ENOUGH), (30, (20,), ENOUGH)],
+)
+def test_a_sampler_that_runs_ahead_may_have_used_any_older_weights(step, full, reason):
+    file = RecordedFile(Path("a"), "prime-traces", step, "ids")
+    assert pairing(20, 40).of_no_use(file, set(full)) == reason

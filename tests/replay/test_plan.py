@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny_run as tiny
@@ -287,6 +288,22 @@ def test_no_recorded_rollouts(tiny_run, tmp_path):
     assert "absent.jsonl does not exist" in refused(tiny_run, RolloutsError, rollouts=str(tmp_path / "absent.jsonl"))
     (tmp_path / "broken.jsonl").write_text('{"prompt_index": 0}\n')
     assert "broken.jsonl, line 1" in refused(tiny_run, RolloutsError, rollouts=str(tmp_path / "broken.jsonl"))
+
+
+def test_a_rollouts_file_that_cannot_be_read(tiny_run, tmp_path, monkeypatch):
+    file = tmp_path / "x.jsonl"
+    file.write_text("")
+    opened = Path.open
+
+    def denied(path, *args, **kwargs):
+        if path == file:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", denied)
+    assert refused(tiny_run, RolloutsError, rollouts=str(file)) == (
+        f"{file} cannot be read: Permission denied. Check it and its permissions."
+    )
 
 
 def test_no_tokenizer_anywhere(own_run):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from opd_diag.errors import InputError
+from opd_diag.runs.disk import asked
 
 LogFormat = Literal[
     "trainer_state", "logging", "trainer_log", "metrics", "verl", "worker_state", "tensorboard", "torchtune"
@@ -114,27 +115,21 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             if (place.st_dev, place.st_ino) in seen:
                 continue
             with os.scandir(folder) as entries:
-                names = [(entry.name, _is_folder(entry)) for entry in entries]
+                kinds = [(entry.name, asked(entry.is_dir), asked(entry.is_file)) for entry in entries]
         except OSError:
             if depth == 0:
                 raise
             continue  # what lies in a folder that cannot be read is no log of ours
         seen.add((place.st_dev, place.st_ino))
-        steps = [name for name, is_dir in names if is_dir and _STEP_FOLDER.fullmatch(name)]
+        folders = [name for name, is_folder, _ in kinds if is_folder]
+        steps = [name for name in folders if _STEP_FOLDER.fullmatch(name)]
         root_has_steps |= depth == 0 and bool(steps)
         if depth and root_has_steps and any(map(_HF_STEP.fullmatch, steps)):
             continue
-        yield folder, [name for name, is_dir in names if not is_dir], steps
+        yield folder, [name for name, _, is_file in kinds if is_file], steps  # reading a pipe would wait for a writer
         if depth < DEEPEST:
-            inside = [name for name, is_dir in names if is_dir and name not in _NO_LOGS_IN and not name.startswith(".")]
+            inside = [name for name in folders if name not in _NO_LOGS_IN and not name.startswith(".")]
             waiting.extend((folder / name, depth + 1) for name in sorted(set(inside) - set(steps)))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _in_folder(folder: Path, files: Iterable[str], steps: Iterable[str]) -> Iterator[LogFile]:

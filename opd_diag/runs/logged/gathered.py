@@ -12,8 +12,7 @@ from opd_diag.errors import InputError, MissingExtra
 from opd_diag.runs.logged import tensorboard
 from opd_diag.runs.logged.canonical import known_options
 from opd_diag.runs.logged.finding import LogFile, find_logs, log_file_at
-from opd_diag.runs.logged.lines import Logs
-from opd_diag.runs.logged.reading import OVERRIDDEN, Logged, merged, read_log
+from opd_diag.runs.logged.reading import OVERRIDDEN, Logged, merged, read_log, read_logs
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ def logs_of_run(run_dir: str | Path, logs: str | Path | None = None, beta: float
         TensorBoard's files are among `logs`, and the package is not installed.
     """
     if logs is not None:
-        return _of([(file, read_log(file)) for file in _named(Path(os.path.expanduser(logs)))], [], beta)
+        named = _named(Path(os.path.expanduser(logs)))
+        return _of(named, read_logs(named), [], beta)
     try:
         found = find_logs(run_dir)
     except InputError as error:
@@ -58,7 +58,7 @@ def logs_of_run(run_dir: str | Path, logs: str | Path | None = None, beta: float
             read.append((file, read_log(file)))
         except (InputError, MissingExtra) as error:
             notes.append(f"The trainer's {file.path.name} was left out: {error}")
-    return _of(read, notes, beta)
+    return _of([file for file, _ in read], merged(read), notes, beta)
 
 
 def _named(logs: Path) -> list[LogFile]:
@@ -70,10 +70,9 @@ def _named(logs: Path) -> list[LogFile]:
     return found
 
 
-def _of(read: Sequence[tuple[LogFile, Logs]], notes: Sequence[str], beta: float | None) -> LogsOfRun:
-    rows = merged(read)
+def _of(files: Sequence[LogFile], rows: Sequence[Logged], notes: Sequence[str], beta: float | None) -> LogsOfRun:
     options: dict[str, Any] = {}
-    for file, _ in read:
+    for file in files:
         options |= known_options(tensorboard.arguments(file.path)) if file.format == "tensorboard" else {}
     options |= {} if beta is None else {"beta": beta}
     twice = sorted({row.step for row in rows if row.note == OVERRIDDEN})

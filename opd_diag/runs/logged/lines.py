@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opd_diag.errors import InputError
+from opd_diag.records.json_lines import without_surrogates
 
 Logs = list[tuple[int, dict[str, float]]]
 """(step as the trainer counts, its numbers by its names for them) in the order in which they were logged."""
@@ -106,7 +107,7 @@ def _step(value: Any) -> int | None:
 
 
 def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
-    return {_readable(key): number for key, value in entry.items() if (number := _number(value)) is not None}
+    return {without_surrogates(key): number for key, value in entry.items() if (number := _number(value)) is not None}
 
 
 def _number(value: Any) -> float | None:
@@ -128,8 +129,3 @@ def _parsed(text: str) -> Iterator[tuple[str, float]]:
         except ValueError:
             continue
         yield key, value if math.isfinite(value) else math.nan
-
-
-def _readable(key: str) -> str:
-    """Give a name without lone surrogates, which JSON can spell and no table can hold."""
-    return key.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

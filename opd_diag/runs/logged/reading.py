@@ -99,7 +99,9 @@ def _of_format(form: LogFormat, logs: list[tuple[LogFile, Logs]]) -> list[Logged
     rows: dict[tuple[str, int], Logged] = {}
     for file, entries in logs:
         for step, numbers in entries:
-            for key, value in ((key, value) for key, value in numbers.items() if key not in COUNTERS):
+            for key, value in numbers.items():
+                if key in COUNTERS:
+                    continue
                 row = Logged(trainer.updates(step, key), key, value, trainer, form, file.path)
                 place = (key, row.step)
                 differs = place in rows and not _equal(rows[place].value, value)

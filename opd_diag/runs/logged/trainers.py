@@ -40,11 +40,11 @@ class Trainer:
         >>> counts_from_0.updates(4, "loss"), counts_from_0.updates(4, "test/accuracy"), UNKNOWN.updates(4, "loss")
         (5, 4, 4)
         """
-        return step if key.startswith(self.before_update or ("\0",)) else step + 1 - self.first_step
+        return step if key.startswith(self.before_update) else step + 1 - self.first_step
 
     def wrote(self, form: LogFormat, keys: Collection[str]) -> bool:
         """Whether a log of a format with these names may be its."""
-        beginnings = tuple(sign for sign in self.signs if sign.endswith("/")) or ("\0",)
+        beginnings = tuple(sign for sign in self.signs if sign.endswith("/"))
         signed = any(key in self.signs or key.startswith(beginnings) for key in keys)
         return form in self.formats and (signed or not self.signs)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from opd_diag.runs.disk import asked
 from opd_diag.runs.recorded.formats import FORMATS, named_like, with_fields
 from opd_diag.runs.recorded.lines import first_fields
 from opd_diag.runs.recorded.recorded_file import Format, RecordedFile, file_of, unreadable
@@ -94,18 +95,10 @@ def _files(root: Path) -> Iterator[str]:
         if any(entry.name == _REPORT for entry in listed):
             continue
         for entry in listed:
-            if entry.name.endswith(_SUFFIXES) and _is(entry.is_file):
+            if entry.name.endswith(_SUFFIXES) and asked(entry.is_file):
                 yield Path(entry.path).as_posix()
-            elif depth < _DEPTH and not _passed_over(entry.name, os.path.basename(folder)) and _is(entry.is_dir):
+            elif depth < _DEPTH and not _passed_over(entry.name, os.path.basename(folder)) and asked(entry.is_dir):
                 (links if entry.is_symlink() else folders).append((entry.path, depth + 1))
-
-
-def _is(kind: Callable[[], bool]) -> bool:
-    """Ask an entry what it is; a link that leads in a circle is nothing."""
-    try:
-        return kind()
-    except OSError:
-        return False
 
 
 def _passed_over(name: str, parent: str) -> bool:

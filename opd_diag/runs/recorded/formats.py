@@ -40,6 +40,9 @@ _MODULES = (
 FORMATS: dict[str, Format] = {found.name: found for module in _MODULES for found in module.FORMATS}
 """Name to format; the name is what `RecordedFile.format` says."""
 
+KNOWN = f"Known are {'; '.join(found.writer for found in FORMATS.values())}."
+"""What messages say of them."""
+
 
 def named_like(path: Path | str) -> list[Format]:
     """Give the formats that a file's path fits, by names alone; `path` is absolute."""

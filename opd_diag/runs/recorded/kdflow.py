@@ -7,14 +7,12 @@ counts as stripped. Source: ``rollout`` and ``fit`` in ``kdflow/trainer/on_polic
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Any
 
 from opd_diag.records.recorded import Recorded
 from opd_diag.runs.recorded.lines import rows
 from opd_diag.runs.recorded.recorded_file import Format, Reading, RecordedFile, updates_before
-from opd_diag.runs.recorded.values import text
+from opd_diag.runs.recorded.values import finite, text
 
 
 def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
@@ -33,15 +31,10 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
             exactness="text-stripped",
             prompt=text(record, "prompt", place),
             response=text(record, "output", place),
-            reward=_reward(record.get("reward_result")),
+            reward=finite(record.get("reward_result")),  # what else a reward function returned is its own
         )
         for place, record in rows(file.path, reading)
     ]
-
-
-def _reward(value: Any) -> float | None:
-    """Give a reward that is a number; what else a reward function returned is its own."""
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
 
 
 FORMATS = (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opd_diag.errors import RolloutsError
+from opd_diag.records.json_lines import no_json
 from opd_diag.runs.recorded.recorded_file import Reading, unreadable
 
 _HEAD = 1 << 20
@@ -65,7 +66,9 @@ def json_objects(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, 
                     if not line.endswith(b"\n"):
                         reading.notes.append(f"{path}: the last line is half written and was left out.")
                         return
-                    raise _no_json(path, number, problem) from problem
+                    raise RolloutsError(
+                        f"{path}, line {number}: not JSON ({no_json(problem)}). Mend it or leave the file out."
+                    ) from problem
                 if not isinstance(record, dict):
                     raise RolloutsError(
                         f"{path}, line {number}: expected a JSON object on each line, found {type(record).__name__}. "
@@ -126,13 +129,3 @@ def first_fields(path: Path) -> frozenset[str]:
     except (ValueError, RecursionError):
         return frozenset()
     return frozenset(record) if isinstance(record, dict) else frozenset()
-
-
-def _no_json(path: Path, number: int, problem: Exception) -> RolloutsError:
-    if isinstance(problem, json.JSONDecodeError):
-        reason = f"{problem.msg.removesuffix(' at')} at column {problem.colno}"
-    elif isinstance(problem, UnicodeDecodeError):
-        reason = f"byte {problem.start + 1} is not UTF-8"
-    else:
-        reason = "nested too deeply" if isinstance(problem, RecursionError) else "a number of too many digits"
-    return RolloutsError(f"{path}, line {number}: not JSON ({reason}). Mend it or leave the file out.")

@@ -14,13 +14,14 @@ Step N counts from 1 and was sampled with N - 1 updates; asynchronous GRPO is st
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from opd_diag.errors import RolloutsError
 from opd_diag.records.recorded import Recorded
 from opd_diag.records.rollout import Exactness
 from opd_diag.runs.recorded.lines import rows
-from opd_diag.runs.recorded.recorded_file import Format, Reading, RecordedFile, updates_before
+from opd_diag.runs.recorded.recorded_file import NOT_GENERATED, Format, Reading, RecordedFile, updates_before
 from opd_diag.runs.recorded.tokens import with_ids
 from opd_diag.runs.recorded.values import Values, logprobs, mask, number, refused, text, token_ids, whole
 
@@ -45,7 +46,7 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
             unclear += made is None
         if made is not None:
             recorded.append(made)
-    reading.left_out(file.path, empty, total, "no token of them is marked as generated")
+    reading.left_out(file.path, empty, total, NOT_GENERATED)
     reading.left_out(file.path, unclear, total, "their messages do not tell which is the prompt")
     return recorded
 
@@ -88,15 +89,7 @@ def _with_text(record: Values, place: str, file: RecordedFile) -> Recorded | Non
         return None
     named = {"prompt": parts[0], "response": parts[1]}
     blank = _blank(record, place, file, "text-stripped")
-    return Recorded(
-        place=place,
-        step=blank.step,
-        updates=blank.updates,
-        exactness="text-stripped",
-        prompt=text(named, "prompt", place),
-        response=text(named, "response", place),
-        reward=blank.reward,
-    )
+    return replace(blank, prompt=text(named, "prompt", place), response=text(named, "response", place))
 
 
 _NAME = re.compile(r"/train_data_step(?P<step>\d+)\.jsonl$", re.ASCII)

@@ -123,7 +123,7 @@ def _serialized(value: dict[str, Any]) -> Any:
     if value.get("format") == "torch":
         import torch
 
-        return torch.load(io.BytesIO(value["data"]), weights_only=True).float().tolist()
+        return torch.load(io.BytesIO(value["data"]), weights_only=True).tolist()
     return np.frombuffer(value["data"], dtype=np.dtype(value["dtype"])).reshape(value["shape"]).tolist()
 
 

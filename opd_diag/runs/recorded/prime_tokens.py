@@ -15,7 +15,7 @@ from opd_diag.records.recorded import Recorded
 from opd_diag.runs.recorded.lines import rows
 from opd_diag.runs.recorded.recorded_file import Format, Reading, RecordedFile
 from opd_diag.runs.recorded.tokens import with_ids
-from opd_diag.runs.recorded.values import logprobs, mask, named, token_ids, whole
+from opd_diag.runs.recorded.values import Values, logprobs, mask, named, token_ids, whole
 
 
 def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
@@ -26,27 +26,23 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
     RolloutsError
         A line is no record of prime-rl's.
     """
-    recorded, total = [], 0
-    for place, record in rows(file.path, reading):
-        total += 1
-        step = whole(record, "step", place)
-        blank = Recorded(
-            place=place,
-            step=file.step if step is None else step,
-            updates=None,
-            exactness="ids",
-            group=named(record.get("env_name")),
-        )
-        made = with_ids(
-            blank,
-            token_ids(record, "token_ids", place),
-            mask(record, "loss_mask", place),
-            logprobs(record, "inference_logprobs", place),
-        )
-        if made is not None:
-            recorded.append(made)
-    reading.left_out(file.path, total - len(recorded), total, "no token of them is marked as generated")
-    return recorded
+    return reading.kept(file.path, [_recorded(record, place, file) for place, record in rows(file.path, reading)])
+
+
+def _recorded(record: Values, place: str, file: RecordedFile) -> Recorded | None:
+    blank = Recorded(
+        place=place,
+        step=whole(record, "step", place, file.step),
+        updates=None,
+        exactness="ids",
+        group=named(record.get("env_name")),
+    )
+    return with_ids(
+        blank,
+        token_ids(record, "token_ids", place),
+        mask(record, "loss_mask", place),
+        logprobs(record, "inference_logprobs", place),
+    )
 
 
 FORMATS = (

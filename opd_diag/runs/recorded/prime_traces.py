@@ -3,15 +3,13 @@
 An episode of verifiers has traces, one for each agent; a trace is a graph of messages, and each path from its root
 to a leaf is one response. A node has the ids it adds, which of them the model sampled, and the log-probability of
 those; without ids (a client that relays text) its message stands. Traces of agents that are not trained are passed
-over. ``run.work`` tells the versions of the weights, which count updates: the newest one that wrote some of the
-episode is taken.
-``effective`` holds what was trained on of what ``all`` holds. Source: ``src/prime_rl/monitors/file.py`` of 2026-08;
-``verifiers/v1/{episode,trace,graph}.py`` of 2026-08.
+over. ``run.work`` tells the versions of the weights, which count updates and lag behind the step: the newest one that
+wrote some of the episode is taken. ``effective`` holds what was trained on of what ``all`` holds. Source:
+``src/prime_rl/monitors/file.py`` and ``verifiers/v1/{episode,trace,graph}.py`` of 2026-08.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +21,7 @@ from opd_diag.records.rollout import StopReason
 from opd_diag.runs.recorded.lines import rows
 from opd_diag.runs.recorded.recorded_file import Format, Reading, RecordedFile
 from opd_diag.runs.recorded.tokens import with_ids
-from opd_diag.runs.recorded.values import logprobs, mask, messages, named, refused, token_ids, whole
+from opd_diag.runs.recorded.values import finite, logprobs, mask, messages, named, refused, token_ids, whole
 
 _STOPPED: dict[Any, StopReason] = {"stop": "stop", "tool_calls": "stop", "length": "length"}
 
@@ -36,19 +34,14 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
     RolloutsError
         A line is no episode.
     """
-    recorded: list[Recorded] = []
-    empty = total = 0
+    made: list[Recorded | None] = []
     for place, episode in rows(file.path, reading):
         blank = _blank(episode, place, file)
         for trace in _objects(episode, "traces", place):
             if _inside(trace, "agent", "trainable") is False:
                 continue
-            made = _paths_read(trace, _with_task(blank, trace))
-            total += len(made)
-            empty += made.count(None)
-            recorded += [m for m in made if m is not None]
-    reading.left_out(file.path, empty, total, "nothing of them was sampled")
-    return recorded
+            made += _paths_read(trace, _with_task(blank, trace))
+    return reading.kept(file.path, made, "nothing of them was sampled")
 
 
 def _blank(episode: Mapping[str, Any], place: str, file: RecordedFile) -> Recorded:
@@ -72,11 +65,10 @@ def _paths_read(trace: Mapping[str, Any], blank: Recorded) -> list[Recorded | No
     for leaf in sorted(set(range(len(nodes))) - set(parents)):
         path = _path(leaf, parents, blank.place)
         last = next((calls[i] for i in reversed(path) if i in calls), {})
-        temperature = _inside(last, "sampling", "temperature")
         known = replace(
             blank,
             stop_reason=_STOPPED.get(named(last.get("finish_reason")), "unknown"),
-            temperature=float(temperature) if type(temperature) in (int, float) else None,
+            temperature=finite(_inside(last, "sampling", "temperature")),
         )
         read.append(_of_path([(nodes[i], i in taken) for i in path], known))
         taken.update(path)
@@ -130,9 +122,9 @@ def _reward(trace: Mapping[str, Any]) -> float | None:
     """Give the sum of a trace's rewards, each times its weight; None where none was given."""
     rewards = trace.get("rewards")
     given = [r for r in rewards.values() if isinstance(r, dict)] if isinstance(rewards, dict) else []
-    pairs: list[tuple[Any, Any]] = [(r.get("score"), r.get("weight", 1.0)) for r in given]
-    numbers = all(type(value) in (int, float) and math.isfinite(value) for pair in pairs for value in pair)
-    return float(sum(score * weight for score, weight in pairs)) if pairs and numbers else None
+    parts = [(finite(r.get("score")), finite(r.get("weight", 1.0))) for r in given]
+    known = [score * weight for score, weight in parts if score is not None and weight is not None]
+    return finite(sum(known)) if parts and len(known) == len(parts) else None
 
 
 def _with_task(blank: Recorded, trace: Mapping[str, Any]) -> Recorded:
@@ -172,5 +164,6 @@ FORMATS = (
         read,
         frozenset({"traces", "task"}),
         series=4,
+        names_version=True,
     ),
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from opd_diag.errors import RolloutsError
 from opd_diag.records.recorded import Recorded
-from opd_diag.runs.recorded.formats import FORMATS, named_like, with_fields
+from opd_diag.runs.recorded.formats import FORMATS, KNOWN, named_like, with_fields
 from opd_diag.runs.recorded.lines import first_fields
 from opd_diag.runs.recorded.recorded_file import Format, Reading, RecordedFile, file_of, unreadable
 
@@ -81,5 +81,4 @@ def _by_first_line(path: Path, candidates: list[Format]) -> Format:
     if path.stat().st_size == 0:
         raise RolloutsError(f"{path} is empty. If the trainer is writing it, run the command again later.")
     shown = f"the fields {', '.join(sorted(fields)[:10])}" if fields else "no JSON object"
-    known = "; ".join(form.writer for form in FORMATS.values())
-    raise RolloutsError(f"{path} is of no format that opd-diag reads: its first line has {shown}. Known are {known}.")
+    raise RolloutsError(f"{path} is of no format that opd-diag reads: its first line has {shown}. {KNOWN}")

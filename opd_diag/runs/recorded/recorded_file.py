@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,10 @@ class RecordedFile:
         return self.path.suffix in (".pt", ".pkl")
 
 
+NOT_GENERATED = "no token of them is marked as generated"
+"""Why records of ids are left out."""
+
+
 @dataclass
 class Reading:
     """What the reading of one file is allowed to do, and what it has to say."""
@@ -46,6 +50,12 @@ class Reading:
         """Note that `count` of `total` records are not used; nothing when there are none."""
         if count:
             self.notes.append(f"{path}: {count} of {total} records left out, as {why}.")
+
+    def kept(self, path: Path, made: Sequence[Recorded | None], why: str = NOT_GENERATED) -> list[Recorded]:
+        """Give the records out of which something could be made, and note how many others there are."""
+        kept = [recorded for recorded in made if recorded is not None]
+        self.left_out(path, len(made) - len(kept), len(made), why)
+        return kept
 
 
 Reader = Callable[[RecordedFile, Reading], list[Recorded]]
@@ -70,6 +80,8 @@ class Format:
     """Fields that the first line of a JSON file must have; empty for other files, whose name tells enough."""
     series: int = 1
     """How many folders up the files of one run part: below that folder one first line tells for all."""
+    names_version: bool = False
+    """Whether records name the version of the weights, which may be older by any number of updates than the step."""
 
 
 def unreadable(path: Path, problem: OSError) -> RolloutsError:

@@ -15,7 +15,7 @@ from opd_diag.errors import RolloutsError
 from opd_diag.records.recorded import Message, Recorded
 from opd_diag.runs.recorded.lines import rows
 from opd_diag.runs.recorded.recorded_file import Format, Reading, RecordedFile
-from opd_diag.runs.recorded.values import named, number, text, text_or_messages, whole
+from opd_diag.runs.recorded.values import finite, named, number, text, text_or_messages, whole
 
 
 def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
@@ -28,8 +28,7 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
     """
     recorded = []
     for place, row in rows(file.path, reading, ("responses",)):
-        step = whole(row, "global_step", place)
-        step = file.step if step is None else step
+        step = whole(row, "global_step", place, file.step)
         recorded.append(
             Recorded(
                 place=place,
@@ -63,8 +62,7 @@ def _prompt(row: dict[str, Any], place: str) -> str | tuple[Message, ...]:
 def _temperature(value: Any) -> float | None:
     settings = _parsed(value)
     config = settings.get("generation_config") if isinstance(settings, dict) else None
-    found = config.get("temperature") if isinstance(config, dict) else None
-    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+    return finite(config.get("temperature")) if isinstance(config, dict) else None
 
 
 def _parsed(value: Any) -> Any:

@@ -44,13 +44,16 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
         )
     names = (*_NEEDED, "rollout_logprobs", "rewards")
     columns = {name: _table(batch, name, str(file.path)) for name in names if batch.get(name) is not None}
-    count = min(map(len, columns.values()))
+    if len({len(column) for column in columns.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
+        raise RolloutsError(f"{file.path}: expected tables of one length, found {lengths}. Leave the file out.")
+    count = len(columns["sequences"])
     padding = (getattr(batch, "metadata", None) or {}).get("pad_size", 0)
+    if type(padding) is not int or not 0 <= padding <= count:
+        raise RolloutsError(f"{file.path}: pad_size must be 0 to {count}, found {padding!r}. Leave the file out.")
     rows = [{name: column[i] for name, column in columns.items()} for i in range(count - padding)]
     made = [_recorded(row, f"{file.path}, row {i}", file) for i, row in enumerate(rows, start=1)]
-    recorded = [r for r in made if r is not None]
-    reading.left_out(file.path, len(made) - len(recorded), len(made), "no token of them is marked as generated")
-    return recorded
+    return reading.kept(file.path, made)
 
 
 def _table(batch: dict[str, Any], name: str, place: str) -> list[list[Any]]:
@@ -61,7 +64,7 @@ def _table(batch: dict[str, Any], name: str, place: str) -> list[list[Any]]:
 
 
 def _recorded(row: dict[str, list[Any]], place: str, file: RecordedFile) -> Recorded | None:
-    row = {name: [int(v) if name == "sequences" else v for v in values] for name, values in row.items()}
+    row = row | {"sequences": [int(v) if isinstance(v, float) and v.is_integer() else v for v in row["sequences"]]}
     ids = _real(token_ids(row, "sequences", place), mask(row, "attention_mask", place), "sequences", place)
     of_response = mask(row, "response_mask", place)
     start = len(ids) - sum(of_response)

@@ -7,7 +7,6 @@ holds means. Source: ``dump_per_dataset_eval_results`` in ``skyrl/train/utils/tr
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -15,7 +14,7 @@ from opd_diag.records.recorded import Recorded
 from opd_diag.records.rollout import StopReason
 from opd_diag.runs.recorded.lines import rows
 from opd_diag.runs.recorded.recorded_file import Format, Reading, RecordedFile
-from opd_diag.runs.recorded.values import named, text
+from opd_diag.runs.recorded.values import finite, named, text
 
 _STOPPED: dict[Any, StopReason] = {"stop": "stop", "length": "length"}
 
@@ -53,9 +52,9 @@ def _score(value: Any) -> float | None:
     >>> _score(1), _score([0.0, 0.25, 0.5]), _score("good"), _score([])
     (1.0, 0.75, None, None)
     """
-    values = value if isinstance(value, list) else [value]
-    finite = all(type(v) in (int, float) and math.isfinite(v) for v in values)
-    return float(sum(values)) if values and finite else None
+    values = [finite(v) for v in (value if isinstance(value, list) else [value])]
+    known = [v for v in values if v is not None]
+    return finite(sum(known)) if values and len(known) == len(values) else None
 
 
 def _answer(extras: Any) -> str | None:

@@ -40,12 +40,9 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
     if not isinstance(samples, list) or not all(isinstance(sample, dict) for sample in samples):
         found = f"a dict with {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
         raise RolloutsError(f"{file.path}: expected slime's dict with 'samples', found {found}. Leave the file out.")
-    named_step = whole(content, "rollout_id", str(file.path))
-    step = file.step if named_step is None else named_step
+    step = whole(content, "rollout_id", str(file.path), file.step)
     made = [_recorded(s, f"{file.path}, sample {i}", step) for i, s in enumerate(samples, start=1)]
-    recorded = [r for r in made if r is not None]
-    reading.left_out(file.path, len(made) - len(recorded), len(made), "no token of them is marked as generated")
-    return recorded
+    return reading.kept(file.path, made)
 
 
 def _recorded(sample: dict[str, Any], place: str, step: int | None) -> Recorded | None:

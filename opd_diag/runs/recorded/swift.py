@@ -38,23 +38,22 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
     for line, record in json_objects(file.path, reading):
         place = f"{file.path}, line {line}"
         if not is_columns(record):
-            recorded.append(_recorded(record, place, _updates(record, place, last), "reward"))
+            recorded.append(_recorded(record, place, last, "reward"))
             continue
         found = unfolded(record, ("prompt", "completion"), place)
-        reward = reward_column([{k: v for k, v in row.items() if k != "gen_step"} for row in found])
-        for index, row in enumerate(found, start=1):
-            where = f"{place}, row {index}"
-            recorded.append(_recorded(row, where, _updates(row, where, last), reward))
-        last = max([last, *(r.step for r in recorded[-len(found) :] if found and r.step is not None)])
+        reward = reward_column(found)
+        flush = [_recorded(row, f"{place}, row {index}", last, reward) for index, row in enumerate(found, start=1)]
+        last = max([last, *(r.step for r in flush if r.step is not None)])
+        recorded += flush
     return recorded
 
 
-def _recorded(row: dict[str, Any], place: str, updates: int | None, reward: str | None) -> Recorded:
+def _recorded(row: dict[str, Any], place: str, last: int, reward: str | None) -> Recorded:
     step = whole(row, "step", place)
     return Recorded(
         place=place,
         step=whole(row, "gen_step", place) if step is None else step,
-        updates=updates,
+        updates=_updates(row, place, last),
         exactness="text-stripped",
         prompt=text(row, "prompt", place),
         response=text(row, "completion", place),

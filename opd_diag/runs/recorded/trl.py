@@ -23,7 +23,8 @@ from opd_diag.records.recorded import Recorded
 from opd_diag.runs.recorded.recorded_file import Format, Reading, RecordedFile, unreadable, updates_before
 from opd_diag.runs.recorded.values import Values, number, text_or_messages, whole
 
-_NO_REWARD = frozenset({"step", "prompt", "completion", "advantage", "advantages", "entropy", "num_turns"})
+_NO_REWARD = frozenset({"step", "gen_step", "prompt", "completion", "advantage", "advantages", "entropy", "num_turns"})
+"""Columns that TRL or ms-swift writes itself; others are of reward functions, or logged by them."""
 
 
 def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
@@ -39,8 +40,7 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
     recorded = []
     for index, row in enumerate(rows, start=1):
         place = f"{file.path}, row {index}"
-        step = whole(row, "step", place)
-        step = file.step if step is None else step
+        step = whole(row, "step", place, file.step)
         recorded.append(
             Recorded(
                 place=place,

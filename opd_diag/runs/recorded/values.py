@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opd_diag.errors import RolloutsError
+from opd_diag.records.json_lines import without_surrogates
 from opd_diag.records.recorded import Message
 
 Values = Mapping[str, Any]
@@ -18,7 +19,7 @@ def text(record: Values, name: str, place: str) -> str:
     value = record.get(name)
     if not isinstance(value, str):
         raise refused(record, name, "text", place)
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return without_surrogates(value)
 
 
 def text_or_messages(record: Values, name: str, place: str) -> str | tuple[Message, ...]:
@@ -38,11 +39,11 @@ def messages(
     raise refused(record, name, expected, place)
 
 
-def whole(record: Values, name: str, place: str) -> int | None:
-    """Give a whole number of at least 0, which may stand as text; None where the field is missing or null."""
+def whole(record: Values, name: str, place: str, default: int | None = None) -> int | None:
+    """Give a whole number of at least 0, which may stand as text; `default` where the field is missing or null."""
     value = record.get(name)
     if value is None:
-        return None
+        return default
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -53,11 +54,23 @@ def whole(record: Values, name: str, place: str) -> int | None:
 def number(record: Values, name: str, place: str) -> float | None:
     """Give a number; None where the field is missing, null or not finite."""
     value = record.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise refused(record, name, "a number or null", place)
-    return float(value) if math.isfinite(value) else None
+    return finite(value)
+
+
+def finite(value: Any) -> float | None:
+    """Give a finite number; None for anything else.
+
+    Examples
+    --------
+    >>> finite(2), finite(0.5), finite(10**400), finite(float("nan")), finite(True), finite("2")
+    (2.0, 0.5, None, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    found = _as_float(value)
+    return found if math.isfinite(found) else None
 
 
 def named(value: Any) -> str | None:
@@ -69,7 +82,7 @@ def named(value: Any) -> str | None:
     ('x', '7', None, None)
     """
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") or None
+        return without_surrogates(value) or None
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
@@ -96,7 +109,7 @@ def logprobs(record: Values, name: str, place: str) -> tuple[float, ...] | None:
         return None
     if not isinstance(value, (list, tuple)) or not all(v is None or type(v) in (int, float) for v in value):
         raise refused(record, name, "a list of numbers and nulls", place)
-    return tuple(math.nan if v is None else float(v) for v in value)
+    return tuple(math.nan if v is None else _as_float(v) for v in value)
 
 
 def refused(record: Values, name: str, expected: str, place: str) -> RolloutsError:
@@ -107,6 +120,14 @@ def refused(record: Values, name: str, expected: str, place: str) -> RolloutsErr
     value = record[name]
     found = "null" if value is None else f"{type(value).__name__} ({value!r:.60})"
     return RolloutsError(f"{place}: expected '{name}' as {expected}, found {found}. Mend it or leave the file out.")
+
+
+def _as_float(value: int | float) -> float:
+    """Give a number as a float; a whole number that is beyond all floats is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _is_message(value: Any) -> bool:
@@ -123,5 +144,5 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_nulls(part) for part in value]
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return without_surrogates(value)
     return value

@@ -29,8 +29,7 @@ def read(file: RecordedFile, reading: Reading) -> list[Recorded]:
     """
     recorded = []
     for place, record in rows(file.path, reading):
-        step = whole(record, "step", place)
-        step = file.step if step is None else step
+        step = whole(record, "step", place, file.step)
         recorded.append(
             Recorded(
                 place=place,

@@ -96,6 +96,13 @@ def test_links_are_followed_once(tmp_path):
     assert len(find_logs(run)) == 1
 
 
+def test_only_regular_files_are_logs(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    os.mkfifo(tmp_path / "experiment-7.jsonl")  # which would be opened to look at its first line
+    write(tmp_path / "logging.jsonl", SWIFT)
+    assert names(tmp_path) == {("logging", "logging.jsonl")}
+
+
 def test_depth_is_bounded(tmp_path):
     deepest = tmp_path.joinpath(*["d"] * DEEPEST)
     write(deepest / "metrics.jsonl", PRIME)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from opd_diag.records.recorded import Recorded
 from opd_diag.runs.recorded.recorded_file import Format, Reading, RecordedFile, file_of, updates_before
 
 FORM = Format("x", "X", "ids", re.compile(r"(?:/[^/]+){0,1}/(?P<step>\d+)\.jsonl$"), lambda file, reading: [])
@@ -37,3 +38,11 @@ def test_nothing_left_out_is_no_note():
     reading.left_out(Path("a"), 0, 5, "they are odd")
     reading.left_out(Path("a"), 2, 5, "they are odd")
     assert reading.notes == ["a: 2 of 5 records left out, as they are odd."]
+
+
+def test_records_out_of_which_nothing_could_be_made_are_counted():
+    reading, made = Reading(), Recorded("here", 1, 0, "ids")
+    assert reading.kept(Path("a"), [made]) == [made]
+    assert reading.notes == []
+    assert reading.kept(Path("a"), [None, made, None]) == [made]
+    assert reading.notes == ["a: 2 of 3 records left out, as no token of them is marked as generated."]

@@ -117,7 +117,26 @@ def test_damaged_files_are_refused(tmp_path, content, message):
             {"loss_mask": [1.0, 1.0, 1.0]},
             f"{NAME}: expected 'loss_mask' as a table of numbers",
         ),
+        (
+            {"sequences": [[0.5] * 6] * 3},
+            f"{NAME}, row 1: expected 'sequences' as a list of token ids (whole numbers from 0), found list ([0.5, ",
+        ),
     ],
 )
 def test_other_batches_are_refused(tmp_path, changes, message):
     assert refusal(batch(tmp_path, **changes), allow_pickle=True).startswith(message)
+
+
+def test_tables_of_other_lengths_are_refused_and_not_cut(tmp_path):
+    assert refusal(batch(tmp_path, rewards=[[0.0, 0.5, 0.0]]), allow_pickle=True) == (
+        f"{NAME}: expected tables of one length, found sequences 3, attention_mask 3, response_mask 3, loss_mask 3, "
+        "rollout_logprobs 3, rewards 1. Leave the file out."
+    )
+
+
+@pytest.mark.parametrize("padding", [-1, 99, "1"])
+def test_a_number_of_padding_rows_that_cannot_be(tmp_path, padding):
+    path = batch(tmp_path, metadata={"pad_size": padding})
+    assert refusal(path, allow_pickle=True) == (
+        f"{NAME}: pad_size must be 0 to 3, found {padding!r}. Leave the file out."
+    )

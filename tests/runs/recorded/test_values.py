@@ -39,6 +39,7 @@ def test_messages_lose_the_nulls_that_a_table_adds():
 def test_whole_numbers():
     assert [whole({"x": value}, "x", "") for value in (0, 7, "12", None)] == [0, 7, 12, None]
     assert whole({}, "x", "") is None
+    assert [whole(record, "x", "", 5) for record in ({}, {"x": None}, {"x": 0})] == [5, 5, 0]
     for value in (-1, 1.0, True, "", "-1", "٣", "1" * 30):
         assert refusal(whole, value).startswith("a whole number from 0, found ")
 
@@ -51,6 +52,7 @@ def test_numbers():
         None,
         None,
     ]
+    assert number({"x": 10**400}, "x", "") is None, "JSON can spell what no float holds"
     for value in (True, "1", [1]):
         assert refusal(number, value).startswith("a number or null, found ")
 
@@ -61,6 +63,7 @@ def test_ids_masks_and_log_probabilities():
     assert logprobs({"x": [-0.5, -1]}, "x", "") == (-0.5, -1.0)
     assert math.isnan(logprobs({"x": [None]}, "x", "")[0])
     assert logprobs({"x": None}, "x", "") is None
+    assert logprobs({"x": [-(10**400), 10**400]}, "x", "") == (-math.inf, math.inf)
     for value in (None, [-1], [True], [1.0], "ab"):
         assert refusal(token_ids, value).startswith("a list of token ids (whole numbers from 0), found ")
     for value in (None, [2], ["1"], [None]):
