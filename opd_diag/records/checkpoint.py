@@ -39,6 +39,8 @@ class Checkpoint:
     """What to do about `blocker`, one sentence."""
     note: str | None = None
     """Anything a reader of the report must know about it, one sentence."""
+    files: tuple[Path, ...] = ()
+    """Its weight files as far as they are there; empty for a hub model."""
 
     @property
     def loadable(self) -> bool:

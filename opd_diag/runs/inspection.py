@@ -1,4 +1,4 @@
-"""What ``opd-diag inspect`` shows of a run: its checkpoints, and the models and files that its manifest names."""
+"""What ``opd-diag inspect`` shows of a run: its checkpoints, what was recorded, and the inputs its manifest names."""
 
 from __future__ import annotations
 
@@ -12,20 +12,11 @@ from typing import Any, Literal
 from opd_diag.records.checkpoint import Checkpoint, CheckpointKind
 from opd_diag.records.rollout import Exactness
 from opd_diag.runs.holdings import is_local
-from opd_diag.runs.huggingface import FULL
+from opd_diag.runs.manifest import MODELS
 from opd_diag.runs.recorded import RecordedFile
 
 JUST_WRITTEN = 60
 """Seconds within which a save may still go on."""
-
-_WEIGHTS: dict[CheckpointKind, re.Pattern[str]] = {
-    "full": re.compile(r"model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin"),
-    "adapter": re.compile(r"adapter_model\.(safetensors|bin)"),
-    "fsdp": re.compile(r"model_world_size_\d+_rank_\d+\.pt"),
-    "distributed": re.compile(r"\.metadata|.*\.distcp|.*\.safetensors"),
-    "other": re.compile(r".*\.(distcp|safetensors)|zero_pp_rank_.*\.pt|.*_model_states\.pt"),
-}
-"""Names of the files of weights of each kind."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ class RecordedRow:
 
 @dataclass(frozen=True)
 class NamedInput:
-    """A model or file that the manifest or an option names."""
+    """A model or file that the manifest names."""
 
     name: str
     """Field of ``Settings``, for example ``teacher``."""
@@ -101,11 +92,9 @@ def recorded_rows(files: Iterable[RecordedFile]) -> list[RecordedRow]:
 
 def named_inputs(settings: Mapping[str, Any]) -> list[NamedInput]:
     """Say of each model and file that `settings` (by field name of ``Settings``) names whether it is there."""
-    models = ("student", "teacher", "base_model", "tokenizer")
-    names = (*models, "prompts", "rollouts", "teacher_template", "logs")
     return [
-        NamedInput(name, str(settings[name]), _found(str(settings[name]), name in models))
-        for name in names
+        NamedInput(name, str(settings[name]), _found(str(settings[name]), name in MODELS))
+        for name in (*MODELS, "prompts", "rollouts", "teacher_template", "logs")
         if settings.get(name)
     ]
 
@@ -120,7 +109,7 @@ def _found(value: str, is_model: bool) -> Literal["folder", "file", "hub id", "m
 
 
 def _row(checkpoint: Checkpoint) -> InspectionRow:
-    sizes, written = _weight_files(checkpoint)
+    size, written = _size_and_time(checkpoint)
     recent = checkpoint.complete is not True and 0 <= time.time() - written < JUST_WRITTEN
     notes = [checkpoint.note, "It was written to less than a minute ago: its save may go on." if recent else None]
     return InspectionRow(
@@ -129,7 +118,7 @@ def _row(checkpoint: Checkpoint) -> InspectionRow:
         kind=checkpoint.kind,
         loadable=checkpoint.loadable,
         complete=checkpoint.complete,
-        megabytes=sum(sizes) / 1e6 if sizes else None,
+        megabytes=None if size is None else size / 1e6,
         path=str(checkpoint.path),
         base_model=checkpoint.base_model,
         code=checkpoint.code or "",
@@ -139,16 +128,12 @@ def _row(checkpoint: Checkpoint) -> InspectionRow:
     )
 
 
-def _weight_files(checkpoint: Checkpoint) -> tuple[list[int], float]:
-    """Give the sizes of the weight files, in bytes, and when the newest was written, in seconds since 1970."""
-    sizes, newest = [], 0.0
+def _size_and_time(checkpoint: Checkpoint) -> tuple[int | None, float]:
+    """Give the size of all weight files, in bytes, and when the newest was written, in seconds since 1970."""
     try:
-        with os.scandir(checkpoint.path) as entries:
-            found = {entry.name: entry for entry in entries if _WEIGHTS[checkpoint.kind].fullmatch(entry.name)}
-        for entry in (found[FULL],) if FULL in found else found.values():
-            status = entry.stat()
-            sizes.append(status.st_size)
-            newest = max(newest, status.st_mtime)
-    except OSError:  # a hub id, a folder that is not there, a link to nothing
-        return sizes, newest
-    return sizes, newest
+        found = [file.stat() for file in checkpoint.files]
+    except OSError:  # one was taken away since
+        found = []
+    if not found:
+        return None, 0.0
+    return sum(status.st_size for status in found), max(status.st_mtime for status in found)

@@ -60,17 +60,29 @@ def test_named_inputs_and_whether_they_are_there(tmp_path):
     assert named_inputs({"k": 16, "teacher": None}) == []
 
 
+SHARD = len(trainers.SHARD)
+
+
 @pytest.mark.parametrize(
-    ("make", "files"),
-    [(trainers.verl_fsdp, 2), (trainers.prime_rl, 3), (trainers.slime, 3), (trainers.openrlhf_adapter, 1)],
+    ("make", "size"),
+    [
+        (trainers.verl_fsdp, 2 * SHARD),
+        (trainers.prime_rl, 2 * SHARD + len(b"\x80")),
+        (trainers.slime, 2 * SHARD),
+        (trainers.slime_legacy, 2 * SHARD),
+        (trainers.openrlhf_adapter, SHARD),
+    ],
 )
-def test_sizes_of_other_kinds_are_those_of_their_weights(tmp_path, make, files):
-    folder = find_checkpoints(make(tmp_path))[0].path
-    sizes = sorted((p.stat().st_size for p in folder.iterdir() if p.is_file()), reverse=True)
-    (row, *_) = inspection_rows(find_checkpoints(tmp_path))
-    shard = len(trainers.SHARD)
-    assert sizes[0] >= shard
-    assert row.megabytes * 1e6 in (pytest.approx(shard * files), pytest.approx(shard * (files - 1) + 1), 2 * shard)
+def test_sizes_of_other_kinds_are_those_of_their_weights(tmp_path, make, size):
+    (row, *_) = inspection_rows(find_checkpoints(make(tmp_path)))
+    assert row.megabytes == size / 1e6
+
+
+def test_what_lies_beside_the_weights_that_are_used_does_not_count(tmp_path):
+    adapter(tmp_path / "checkpoint-1", **{"adapter_model.bin": TENSORS})
+    write(sharded_model(tmp_path / "checkpoint-2"), {"pytorch_model.bin": TENSORS})
+    sizes = [row.megabytes for row in inspection_rows(find_checkpoints(tmp_path))]
+    assert sizes == [len(TENSORS) / 1e6, 2 * len(TENSORS) / 1e6]
 
 
 def test_what_was_just_written_may_be_written_to_yet(tmp_path):

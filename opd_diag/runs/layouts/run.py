@@ -85,7 +85,7 @@ class Layout:
     pointer: str | None = None
     """Text file in the run folder with the number that was saved last."""
     caveat: str | None = None
-    """What every reader of such a run must know."""
+    """What every reader of such a run must know; with `base` 0, of how it counts, unless ``--step-base`` says 1."""
 
 
 def student_in(
@@ -164,6 +164,7 @@ def checkpoint_at(
         blocker=weights.blocker,
         way_out=mend.replace("'STEP=", f"'{step}=") if mend and step is not None else mend,
         note=" ".join(part for part in (weights.note, note) if part) or None,
+        files=weights.files,
     )
 
 
