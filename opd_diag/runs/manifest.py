@@ -18,7 +18,9 @@ MANIFEST_NAME = "opd-diag.toml"
 SAMPLING_NAMES = ("max_prompts", *(f.name for f in fields(Sampling)))
 """What the table ``[sampling]`` may hold; at the top level they mean the same."""
 
-_MODELS = ("student", "teacher", "base_model", "tokenizer")
+MODELS = ("student", "teacher", "base_model", "tokenizer")
+"""Settings that name a folder or a hub id."""
+
 _FILES = ("prompts", "rollouts", "teacher_template", "logs", "store")
 
 
@@ -46,7 +48,7 @@ def read_manifest(run_dir: str | Path) -> Manifest:
     RunFolderError
         The file is no TOML, or has an unknown key, a value of the wrong type, or a setting twice.
     """
-    path = Path(run_dir) / MANIFEST_NAME
+    path = Path(os.path.expanduser(run_dir)) / MANIFEST_NAME
     if not os.path.lexists(path):
         return Manifest()
     data = _toml(path)
@@ -114,7 +116,7 @@ def _refuse_unknown(path: Path, data: dict[str, Any], known: tuple[str, ...], wh
 def _resolved(path: Path, name: str, value: Any) -> Any:
     if name == "steps":
         return [_resolved_step(path, str(entry)) for entry in (value.split(",") if isinstance(value, str) else value)]
-    if name not in (*_MODELS, *_FILES):
+    if name not in (*MODELS, *_FILES):
         return value
     if not value.strip():
         raise _error(path, name, "a path" if name in _FILES else "a path or hub id", value)

@@ -41,7 +41,7 @@ def after_pointer(run: Run, layout: Layout, checkpoints: list[Checkpoint]) -> tu
 
 def notes_of(run: Run, layout: Layout, checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Give the notes on a run, one sentence each."""
-    notes = [layout.caveat] if layout.caveat else []
+    notes = [layout.caveat] if layout.caveat and (layout.base == 1 or run.step_base != 1) else []
     if layout.base == 0 and run.step_base is None and layout.caveat is None:
         notes.append("Its folders count from 0: a step here is the number of finished updates, one more.")
     empty = skipped(run, layout.steps, checkpoints) if layout.steps else []

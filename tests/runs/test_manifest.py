@@ -200,6 +200,12 @@ def test_folders_of_steps_are_relative_to_the_manifest(tmp_path, monkeypatch, te
     assert settings["step_base"] == 0
 
 
+def test_the_run_folder_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "run", {"opd-diag.toml": "k = 3"})
+    assert read_manifest("~/run") == Manifest(tmp_path / "run" / "opd-diag.toml", {"k": 3})
+
+
 def test_what_is_no_step_and_folder_is_left_for_whoever_reads_it(tmp_path):
     write(tmp_path, {"opd-diag.toml": "steps = ['20', '=', '3=']"})
     assert read_manifest(tmp_path).settings["steps"] == ["20", "=", "3="]

@@ -21,7 +21,9 @@ def test_iterations_count_from_0_and_come_with_the_command(tmp_path):
     )
     found = find_run(tmp_path)
     assert (found.layout, found.notes) == ("megatron", (MEGATRON_CAVEAT,))
-    assert [c.step for c in find_run(tmp_path, step_base=1).checkpoints] == [19, 39]
+    assert find_run(tmp_path, step_base=0).notes == (MEGATRON_CAVEAT,)
+    found = find_run(tmp_path, step_base=1)
+    assert ([c.step for c in found.checkpoints], found.notes) == ([19, 39], ())
 
 
 def test_the_format_with_a_folder_a_rank(tmp_path):
