@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None, derandomize=True)  # no test depends on the clock or on luck
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pace_measured_once():
+    """The pace of this machine is measured once for models of one size, and not in every report: it takes a second."""
+    from opd_diag.replay import cost
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "measured_pace", functools.cache(cost.measured_pace))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +64,18 @@ def small_disk(tmp_path):
 @pytest.fixture
 def without_pages(monkeypatch):
     """Reports write their numbers alone: pictures and pages take seconds and have tests of their own."""
+    _write_numbers_alone(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def module_without_pages():
+    """As `without_pages`, for fixtures that make a report for a whole module."""
+    with pytest.MonkeyPatch.context() as patch:
+        _write_numbers_alone(patch)
+        yield
+
+
+def _write_numbers_alone(patch):
     from opd_diag.report import Report
     from opd_diag.report.json_file import write_report_json
 
@@ -59,4 +83,4 @@ def without_pages(monkeypatch):
         write_report_json((out_dir or report.out_dir) / "report.json", report)
         return report.out_dir / "report.html"
 
-    monkeypatch.setattr(Report, "write", write)
+    patch.setattr(Report, "write", write)

@@ -14,6 +14,8 @@ import torch
 from models import V, save, tiny_model
 from torch import distributed, multiprocessing
 
+from opd_diag.runs.sharded import LORA_META
+
 MODELS: dict[str, dict] = {
     "tied": {"family": "qwen3"},
     "untied": {"family": "llama", "seed": 1},
@@ -26,6 +28,23 @@ MODELS: dict[str, dict] = {
         "tie_word_embeddings": False,
     },
 }
+
+RANK_FORMS = [
+    ("two/fsdp2-tied", "tied"),
+    ("two/fsdp2-untied", "untied"),
+    ("two/fsdp1", "tied"),
+    ("two/sharded-tensor", "untied"),
+    ("uneven/fsdp2", "uneven"),
+    ("replicas", "tied"),
+]
+"""Folder of files of ranks, and the model that was sharded."""
+
+DISTRIBUTED_FORMS = [
+    ("two/accelerate/pytorch_model_fsdp_0", "tied"),
+    ("two/accelerate-fsdp1", "untied"),
+    ("uneven/distributed", "uneven"),
+]
+"""Folder of a distributed checkpoint with the model under "model", and the model that was sharded."""
 
 
 def original(name: str):
@@ -153,7 +172,7 @@ def _lora(folder: Path, rank: int, world: int) -> None:
     if rank == 0:
         for name in ("whole", "alone"):
             meta = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM"}
-            (folder / name / "lora_train_meta.json").write_text(json.dumps(meta))
+            (folder / name / LORA_META).write_text(json.dumps(meta))
 
 
 def _uneven(folder: Path, rank: int, world: int) -> None:
@@ -184,6 +203,7 @@ def _runs(folder: Path, rank: int, world: int) -> None:
     tiny, mesh = tiny_run.TinyRun(folder / "tiny"), _mesh(world)
     if rank == 0:
         tiny_run.build(tiny.root)
+        (tiny.run_dir / "opd-diag.toml").unlink()  # tests name what it names
     distributed.barrier()
     for step in tiny_run.STEPS:
         whole = transformers.Qwen3ForCausalLM.from_pretrained(tiny.checkpoint(step))

@@ -21,7 +21,7 @@ HEAVY = ("torch", "transformers", "matplotlib", "seaborn", "pandas", "pyarrow", 
 
 UNTESTED = {
     "errors.py": "a tree of classes; every test of a refusal uses it",
-    "runs/unpickling.py": "tested through runs/recorded/test_pickles.py and inference/test_pickles.py, which refuse by it",
+    "runs/unpickling.py": "tested through runs/recorded/test_pickles.py and inference/test_pickles.py",
     "records/recorded.py": "tested through runs/recorded, whose readers make it",
     "records/sampling.py": "tested through records/test_settings.py, which holds it",
     "lab/models.py": "tested by growing runs with it, lab/test_grow.py",
@@ -32,6 +32,7 @@ UNTESTED = {
     "inference/model.py": "tested through inference/test_loading.py, which wraps what it loads",
     "inference/libraries.py": "tested through inference/test_loading.py: nothing leaks, every error is a sentence",
     "inference/completeness.py": "tested through inference/test_loading.py, whose damaged models are refused by it",
+    "inference/configs.py": "tested through inference/test_loading.py and test_merging.py: configs and stop ids",
     "inference/adapters.py": "tested through inference/test_loading.py, which merges adapters",
     "inference/batches.py": "tested through inference/test_sampling.py, which reads prompts as it groups them",
     "records/json_lines.py": "tested through records/test_prompt.py and test_rollout.py, which read with it",

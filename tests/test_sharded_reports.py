@@ -18,6 +18,8 @@ from opd_diag.runs import find_checkpoints
 
 STATES = ("on-policy", "start")
 
+pytestmark = pytest.mark.usefixtures("module_without_pages")
+
 
 def reported(run_dir, whole, out, **options):
     """Report a run with the student, the teacher and the prompts of the whole one."""
@@ -34,11 +36,10 @@ def numbers(out):
 
 
 @pytest.fixture(scope="module")
-def whole(sharded_forms, tmp_path_factory):
+def whole(sharded_forms, tmp_path_factory, module_without_pages):
     """The run with whole checkpoints, and what its report says."""
     run = tiny.TinyRun(sharded_forms / "runs" / "tiny")
     out = tmp_path_factory.mktemp("whole")
-    (run.run_dir / "opd-diag.toml").unlink(missing_ok=True)
     reported(run.run_dir, run, out)
     return run, numbers(out)
 
@@ -62,17 +63,8 @@ def test_a_checkpoint_that_would_run_code_is_left_out_by_name(sharded_forms, who
     file = run_dir / "global_step_20" / "actor" / "model_world_size_2_rank_1.pt"
     torch.save({"a": Bomb(tmp_path / "exploded")}, file)
     line = ["report", str(run_dir), "--student", str(run.student), "--teacher", str(run.teacher)]
-    line += [
-        "--prompts",
-        str(run.prompts),
-        "--max-new-tokens",
-        "4",
-        "--states",
-        "on-policy",
-        "--out",
-        str(tmp_path / "o"),
-    ]
-    result = CliRunner().invoke(app, [*line, "--quiet"])
+    line += ["--prompts", str(run.prompts), "--max-new-tokens", "4", "--states", "on-policy"]
+    result = CliRunner().invoke(app, [*line, "--out", str(tmp_path / "o"), "--quiet"])
     assert result.exit_code == 0, result.output
     told = " ".join(result.stderr.split())
     assert f"left out: step 20: {file} holds more than tensors (posix.system): reading it could run code" in told

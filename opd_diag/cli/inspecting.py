@@ -25,7 +25,7 @@ def print_found(found: FoundRun) -> None:
     for row in rows:
         size = "" if row.megabytes is None else f"{row.megabytes:.1f}"
         step = "?" if row.step is None else str(row.step)
-        loadable = "yes" if row.loadable else row.code or "no"
+        loadable = "yes" if row.loadable else row.code
         table.add_row(step, plain(row.label), row.kind, size, loadable, plain(row.path))
     terminal.out.print(table)
     for row in rows:

@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from opd_diag.errors import CheckpointError, MissingExtra
+from opd_diag.inference.completeness import some
+from opd_diag.inference.names import PEFT_PREFIX
 from opd_diag.runs.huggingface import ADAPTER, ADAPTER_CONFIG
-
-_PREFIX = "base_model.model."
-"""What peft puts before every name in an adapter's file."""
 
 
 def touched_by(adapter: Iterable[str], names: Iterable[str]) -> set[str]:
@@ -28,7 +27,7 @@ def touched_by(adapter: Iterable[str], names: Iterable[str]) -> set[str]:
     >>> sorted(touched_by(["base_model.model.layers.0.q.lora_A.weight", "base_model.model.head.weight"], names))
     ['head.weight', 'layers.0.q.bias', 'layers.0.q.weight']
     """
-    parts = [name.removeprefix(_PREFIX).split(".") for name in adapter]
+    parts = [name.removeprefix(PEFT_PREFIX).split(".") for name in adapter]
     modules = {".".join(p[:n]) for p in parts for n in range(1, len(p))}
     return {name for name in names if name.rpartition(".")[0] in modules}
 
@@ -108,8 +107,8 @@ def merged_factors(
     rank, alpha
         Their product is scaled by alpha / rank.
     """
-    modules = {name.removeprefix(_PREFIX).partition(".lora_")[0] for name in factors if ".lora_" in name}
-    whole = {name.removeprefix(_PREFIX).rpartition(".")[0] for name in factors if ".lora_" not in name}
+    modules = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in factors if ".lora_" in name}
+    whole = {name.removeprefix(PEFT_PREFIX).rpartition(".")[0] for name in factors if ".lora_" not in name}
     config = _peft().LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=sorted(modules), modules_to_save=sorted(whole) or None
     )
@@ -124,8 +123,3 @@ def _peft() -> Any:
     except ImportError as error:
         raise MissingExtra("peft", extra="peft") from error
     return peft
-
-
-def some(names: list[str]) -> str:
-    """Name the first three, and say whether there are more."""
-    return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from opd_diag.errors import CheckpointError
-from opd_diag.inference.adapters import some
 
 
 def refuse_incomplete(model: Any, info: Mapping[str, Any], source: str) -> None:
@@ -38,6 +38,26 @@ def refuse_incomplete(model: Any, info: Mapping[str, Any], source: str) -> None:
             f"{source} has {len(surplus)} weights that its config leaves no place for ({some(surplus)}). They would "
             "be left out: save the checkpoint again with the config that it was trained with."
         )
+
+
+def refuse_other_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...] | None, where: Path) -> None:
+    """Refuse a weight that has another shape than the config says; None expects nothing.
+
+    Raises
+    ------
+    CheckpointError
+        As said.
+    """
+    if expected is not None and shape != expected:
+        raise CheckpointError(
+            f"{where}: {name} has shape {shape}, its config says {expected}. Save the checkpoint again with the config "
+            "that it was trained with."
+        )
+
+
+def some(names: list[str]) -> str:
+    """Name the first three, and say whether there are more."""
+    return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 
 def _counts(name: str, model: Any) -> bool:

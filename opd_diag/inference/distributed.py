@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from opd_diag.errors import CheckpointError
+from opd_diag.inference.completeness import refuse_other_shape, some
 from opd_diag.inference.pickles import (
     DAMAGED,
     Record,
@@ -30,9 +31,8 @@ from opd_diag.inference.pickles import (
     refuse_unsafe_torch,
     unreadable,
 )
-from opd_diag.inference.ranks import refuse_other_shape, wider
-
-METADATA = ".metadata"
+from opd_diag.inference.ranks import wider
+from opd_diag.runs.sharded import METADATA
 
 _RECORDS: dict[str, Any] = records_for(
     {
@@ -153,8 +153,8 @@ def _checked(record: Any, folder: Path) -> Any:
     gone = sorted({info.relative_path for info in stored.values()} - {file.name for file in folder.iterdir()})
     if gone:
         raise CheckpointError(
-            f"{folder / METADATA} names files that are not there ({', '.join(gone[:3])}): the save was interrupted, or "
-            "the copy. Copy or save it again.",
+            f"{folder / METADATA} names files that are not there ({some(gone)}): the save was interrupted, or the "
+            "copy. Copy or save it again.",
             code="INCOMPLETE_WEIGHTS",
         )
     lacking = sorted(name for name, entry in tensors.items() if not _is_whole(name, entry, stored))

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from opd_diag.errors import CheckpointError, InputError
+from opd_diag.inference.configs import generation_settings, read_config
 from opd_diag.inference.libraries import errors_of, quiet
-from opd_diag.inference.merging import generation_settings
 from opd_diag.inference.model import Model, own_stop_ids, wrap_model
 from opd_diag.inference.weights import loaded
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.contents import Stamp, refuse_changed
 from opd_diag.runs.fingerprint import checkpoint_stamps
 from opd_diag.runs.shapes import config_source
-from opd_diag.tokenization import split_revision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -98,15 +96,10 @@ def stored_stop_ids(checkpoint: Checkpoint, *, trust_remote_code: bool = False) 
         ids = None if settings is None else settings.eos_token_id
         if ids is None:
             try:
-                ids = _config(*split_revision(config), trust_remote_code).eos_token_id
+                ids = read_config(config, trust_remote_code=trust_remote_code).get_text_config().eos_token_id
             except (OSError, TypeError, ValueError, AttributeError):
                 return None
     return tuple(sorted({*(ids if isinstance(ids, list) else () if ids is None else [ids])}))
-
-
-def _config(name: str, revision: str | None, trust_remote_code: bool) -> Any:
-    config = transformers.AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    return config.get_text_config()
 
 
 def wrap_checkpoint(
@@ -152,7 +145,7 @@ def resolve_device(device: str) -> torch.device:
         if target.type not in ("cpu", "cuda"):  # mps has no float64
             raise RuntimeError(target.type)
         torch.empty(1, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:  # the second is what a torch built without CUDA raises
         raise InputError(f"Device '{device}' is not available here. Use --device cpu or --device auto.") from error
     return target
 

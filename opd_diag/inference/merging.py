@@ -9,7 +9,7 @@ much more.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,14 +18,12 @@ import transformers
 from torch import Tensor
 
 from opd_diag.errors import CheckpointError
-from opd_diag.inference.adapters import merged_factors, some
-from opd_diag.inference.completeness import refuse_incomplete
+from opd_diag.inference.adapters import merged_factors
+from opd_diag.inference.completeness import refuse_incomplete, some
+from opd_diag.inference.configs import generation_settings, read_config
 from opd_diag.inference.names import sort_names
 from opd_diag.inference.pickles import read_tensors
-from opd_diag.tokenization import split_revision
-
-LORA_META = "lora_train_meta.json"
-"""Where verl says how factors are scaled."""
+from opd_diag.runs.sharded import LORA_META
 
 
 class Source(Protocol):
@@ -40,7 +38,13 @@ class Source(Protocol):
 
 
 def merged_model(
-    source: Source, folder: Path, config: str, dtype: torch.dtype, *, base: Any = None, trust_remote_code: bool = False
+    source: Source,
+    folder: Path,
+    config: str,
+    dtype: torch.dtype,
+    *,
+    base: Callable[[], Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Put the weights of a folder into a transformers model.
 
@@ -99,21 +103,9 @@ def merged_model(
     return merged_factors(model, adapter, rank, alpha, dtype, called=str(folder))
 
 
-def generation_settings(*places: str) -> Any:
-    """Read the generation settings of the first folder or hub id that has some; None where none has."""
-    for place in dict.fromkeys(places):
-        name, revision = split_revision(place)
-        try:
-            return transformers.GenerationConfig.from_pretrained(name, revision=revision)
-        except (OSError, TypeError, ValueError):  # most folders of trainers have none
-            continue
-    return None
-
-
 def _skeleton(config: str, trust_remote_code: bool) -> Any:
     """Make the model without weights."""
-    name, revision = split_revision(config)
-    known = transformers.AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    known = read_config(config, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
         return transformers.AutoModelForCausalLM.from_config(known, trust_remote_code=trust_remote_code)
 

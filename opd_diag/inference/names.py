@@ -12,7 +12,7 @@ _WRAPPERS = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|
 _ROOTS = ("", "model.", "app.model.", "module.", "model.module.")
 """Where in what was saved the model is: accelerate and NeMo-RL put it under ``model``, prime-rl under ``app.model``."""
 
-_PEFT = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 """What peft puts before every name of the model under an adapter."""
 
 _FACTOR = re.compile(r"\.(lora_[A-Za-z_]+)(\.default)?(?=$|\.)")
@@ -51,7 +51,7 @@ def sort_names(stored: Iterable[str], expected: Collection[str]) -> StoredNames:
     """
     plain = {_WRAPPERS.sub("", name).removeprefix("."): name for name in stored}
     tops = {name.partition(".")[0] for name in expected}
-    found = [_under(root + peft, plain, tops) for root in _ROOTS for peft in ("", _PEFT)]
+    found = [_under(root + peft, plain, tops) for root in _ROOTS for peft in ("", PEFT_PREFIX)]
     return max(found, key=lambda names: _matches(names, expected))
 
 
@@ -63,7 +63,7 @@ def _under(root: str, plain: dict[str, str], tops: set[str]) -> StoredNames:
         if not name.startswith(root) or inner.partition(".")[0] not in tops:
             continue
         if _FACTOR.search(inner) or ".modules_to_save." in inner:
-            names.factors[_PEFT + _file_name(inner)] = stored
+            names.factors[PEFT_PREFIX + _file_name(inner)] = stored
         else:
             names.weights[inner.replace(".base_layer.", ".").replace(".original_module.", ".")] = stored
     return names
@@ -82,5 +82,5 @@ def _file_name(inner: str) -> str:
 
 def _matches(names: StoredNames, expected: Collection[str]) -> int:
     modules = {name.rpartition(".")[0] for name in expected}
-    touched = sum(_FACTOR.split(name.removeprefix(_PEFT))[0] in modules for name in names.factors)
+    touched = sum(_FACTOR.split(name.removeprefix(PEFT_PREFIX))[0] in modules for name in names.factors)
     return sum(name in expected for name in names.weights) + touched

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from opd_diag.errors import CheckpointError
-from opd_diag.inference.adapters import some
+from opd_diag.inference.completeness import refuse_other_shape, some
 from opd_diag.inference.pickles import Parted, field, kind_of, read_tensors
 
 
@@ -156,21 +156,6 @@ class _Whole:
         else:
             raise CheckpointError(f"{self.folder}: ranks disagree about {self.name}. Save the checkpoint again.")
         return whole.to(wider(whole.dtype, self.dtype)).contiguous()
-
-
-def refuse_other_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...] | None, where: Path) -> None:
-    """Refuse a weight that has another shape than the config says; None expects nothing.
-
-    Raises
-    ------
-    CheckpointError
-        As said.
-    """
-    if expected is not None and shape != expected:
-        raise CheckpointError(
-            f"{where}: {name} has shape {shape}, its config says {expected}. Save the checkpoint again with the config "
-            "that it was trained with."
-        )
 
 
 def wider(stored: torch.dtype, wanted: torch.dtype) -> torch.dtype:

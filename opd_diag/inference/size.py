@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from opd_diag.errors import CheckpointError
+from opd_diag.inference.configs import read_config
 from opd_diag.inference.libraries import errors_of, quiet
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.shapes import config_source
-from opd_diag.tokenization import split_revision
 
 _ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -60,20 +60,16 @@ def model_size(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Mo
     CheckpointError
         The config cannot be read, or transformers does not know the architecture.
     """
-    name, revision = split_revision(config_source(checkpoint))
     with quiet(), errors_of(checkpoint):
-        config = transformers.AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        config = read_config(config_source(checkpoint), trust_remote_code=trust_remote_code)
         return size_of_config(config.get_text_config(), trust_remote_code=trust_remote_code)
 
 
 def limits_of(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> tuple[int | None, int | None]:
     """Give the number of ids and the most tokens that a model takes, by its config; None where that does not tell."""
-    name, revision = split_revision(config_source(checkpoint))
     try:
         with quiet(), errors_of(checkpoint):
-            config = transformers.AutoConfig.from_pretrained(
-                name, revision=revision, trust_remote_code=trust_remote_code
-            ).get_text_config()
+            config = read_config(config_source(checkpoint), trust_remote_code=trust_remote_code).get_text_config()
     except CheckpointError:  # that it cannot be loaded is said when it is
         return None, None
     return getattr(config, "vocab_size", None), getattr(config, "max_position_embeddings", None)

@@ -11,8 +11,9 @@ import transformers
 from opd_diag.errors import CheckpointError
 from opd_diag.inference.adapters import merged, merged_tensors
 from opd_diag.inference.completeness import refuse_incomplete
+from opd_diag.inference.configs import generation_settings, read_config
 from opd_diag.inference.distributed import DistributedCheckpoint
-from opd_diag.inference.merging import Pickles, Source, generation_settings, merged_model
+from opd_diag.inference.merging import Pickles, Source, merged_model
 from opd_diag.inference.pickles import read_tensors
 from opd_diag.inference.ranks import RankFiles
 from opd_diag.records.checkpoint import Checkpoint
@@ -79,8 +80,7 @@ def _full(source: str, config: str, dtype: torch.dtype, *, trust_remote_code: bo
     name, revision = split_revision(source)
     elsewhere: dict[str, Any] = {}
     if config != source:
-        where, of = split_revision(config)
-        known = transformers.AutoConfig.from_pretrained(where, revision=of, trust_remote_code=trust_remote_code)
+        known = read_config(config, trust_remote_code=trust_remote_code)
         settings = generation_settings(source, config) or transformers.GenerationConfig.from_model_config(known)
         elsewhere = {"config": known, "generation_config": settings}
     model, info = transformers.AutoModelForCausalLM.from_pretrained(

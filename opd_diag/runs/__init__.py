@@ -18,6 +18,7 @@
 `contents.py`         digests of what one file holds, tensor by tensor
 `digests.py`          digests remembered, so that a file is read once
 `unpickling.py`       whether this torch reads pickled tensors safely
+`shapes.py`           whether two folders can hold steps of one training
 `manifest.py`         ``read_manifest``: ``opd-diag.toml`` in the run folder
 `inspection.py`       what ``opd-diag inspect`` shows
 `recorded/`           rollouts that the trainer recorded
@@ -28,13 +29,14 @@ A new layout is one function in a module of `layouts/` and one line in its ``LAY
 """
 
 from opd_diag.runs.checkpoints import find_checkpoints, select_checkpoints, step_zero
-from opd_diag.runs.discovery import FoundRun, find_run
+from opd_diag.runs.discovery import find_run
 from opd_diag.runs.fingerprint import fingerprint
-from opd_diag.runs.holdings import is_local
+from opd_diag.runs.found import FoundRun
+from opd_diag.runs.holdings import Weights, is_local
 from opd_diag.runs.inspection import InspectionRow, NamedInput, inspection_rows, named_inputs
 from opd_diag.runs.layouts import LAYOUT_NAMES
 from opd_diag.runs.manifest import MANIFEST_NAME, Manifest, read_manifest
-from opd_diag.runs.weights import Weights, classify_weights
+from opd_diag.runs.weights import classify_weights
 
 __all__ = [
     "LAYOUT_NAMES",

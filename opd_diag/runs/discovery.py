@@ -41,7 +41,7 @@ def find_run(
     student
         The initial student, whose config serves weights that come without one; default: the manifest's.
     layout
-        How the run is laid out; default: the manifest's, else the first that finds anything.
+        How the run is laid out; default: the manifest's, else as names of folders tell.
     manifest
         What ``opd-diag.toml`` of the run says; read from `run_dir` by default.
     steps

@@ -12,11 +12,12 @@ from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.runs.contents import FileContent, Stamp, Stop, StoredTensor, changed
 from opd_diag.runs.digests import Digests
-from opd_diag.runs.huggingface import ADAPTER_CONFIG, BIN_INDEX
-from opd_diag.runs.weights import ADAPTER, FULL, INDEX, classify_weights
+from opd_diag.runs.huggingface import ADAPTER, ADAPTER_CONFIG, BIN_INDEX, FULL, INDEX
+from opd_diag.runs.sharded import LORA_META
+from opd_diag.runs.weights import classify_weights
 
 _CONFIGS = ("config.json", "generation_config.json")
-_BESIDE = (*_CONFIGS, ADAPTER_CONFIG, BIN_INDEX, "lora_train_meta.json")
+_BESIDE = (*_CONFIGS, ADAPTER_CONFIG, BIN_INDEX, LORA_META)
 """What beside weight files decides about weights."""
 
 

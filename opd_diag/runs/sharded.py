@@ -21,6 +21,12 @@ RANK_FILE = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt", re.ASCII)
 ACCELERATE = "pytorch_model_fsdp_0"
 """The folder inside a checkpoint that accelerate puts the shards of FSDP in."""
 
+METADATA = ".metadata"
+"""Says which part of which tensor of a distributed checkpoint lies where."""
+
+LORA_META = "lora_train_meta.json"
+"""Beside shards of verl with an adapter: how it is scaled. Where they hold that alone, its base must be named."""
+
 ZERO_SCRIPT = "zero_to_fp32.py"
 
 _MOST = 10
@@ -114,16 +120,16 @@ def _mixed(disk: Disk, folder: Path, weights: Weights, sizes: list[int]) -> Weig
 
 def _distributed(disk: Disk, folder: Path, names: frozenset[str], configs: Sequence[Place], out: str) -> Weights | None:
     shards = tuple(folder / name for name in sorted(names) if name.endswith(".distcp"))
-    if not shards and ".metadata" not in names:
+    if not shards and METADATA not in names:
         return None
     if not names.isdisjoint({"metadata.json", "common.pt"}):
         return _of_megatron(folder, "a Megatron distributed checkpoint", shards, out)
-    lacking = ".metadata" if ".metadata" not in names else ".distcp file" if not shards else None
+    lacking = METADATA if METADATA not in names else ".distcp file" if not shards else None
     if lacking:
-        there = f"{len(shards)} .distcp files" if shards else ".metadata"
+        there = f"{len(shards)} .distcp files" if shards else METADATA
         blocker = f"It has {there} but no {lacking}: the save was interrupted."
         return Weights("distributed", shards).blocked("INCOMPLETE_WEIGHTS", blocker, SAVE_AGAIN)
-    weights = Weights("distributed", (folder / ".metadata", *shards))
+    weights = Weights("distributed", (folder / METADATA, *shards))
     return with_config(weights, disk, folder, configs, "a torch distributed checkpoint")
 
 

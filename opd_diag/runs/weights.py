@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opd_diag.runs.disk import Disk
-from opd_diag.runs.holdings import Place, Weights, is_local
-from opd_diag.runs.huggingface import ADAPTER, FULL, INDEX, adapter, full, unfinished
+from opd_diag.runs.holdings import Place, Weights
+from opd_diag.runs.huggingface import adapter, full, unfinished
 from opd_diag.runs.sharded import sharded
 
-__all__ = ["ADAPTER", "FULL", "INDEX", "Weights", "classify_weights", "has_tokenizer", "is_local"]
+__all__ = ["Weights", "classify_weights", "has_tokenizer"]
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 

@@ -10,15 +10,16 @@ import pytest
 import torch
 from models import FAMILIES, V, checkpoint, save, tiny_model
 from safetensors.torch import load_file
-from sharded_runs import copy, original
+from sharded_runs import DISTRIBUTED_FORMS, RANK_FORMS, copy, original
 from torch import nn
 
 from opd_diag.errors import CheckpointError
 from opd_diag.inference import check_head, load_model
 from opd_diag.inference.loading import stored_stop_ids
-from opd_diag.inference.merging import LORA_META, merged_model
+from opd_diag.inference.merging import Pickles, merged_model
 from opd_diag.inference.pickles import read_tensors
 from opd_diag.inference.size import model_size
+from opd_diag.runs.sharded import LORA_META
 
 from .test_distributed import save_alone
 from .test_loading import quiet_setup  # noqa: F401 (a fixture)
@@ -49,17 +50,7 @@ def refusal(of, **options) -> str:
 
 
 class TestShards:
-    @pytest.mark.parametrize(
-        ("form", "name"),
-        [
-            ("two/fsdp2-tied", "tied"),
-            ("two/fsdp2-untied", "untied"),
-            ("two/fsdp1", "tied"),
-            ("two/sharded-tensor", "untied"),
-            ("uneven/fsdp2", "uneven"),
-            ("replicas", "tied"),
-        ],
-    )
+    @pytest.mark.parametrize(("form", "name"), RANK_FORMS)
     def test_of_ranks(self, sharded_forms, form, name):
         model = load_model(shards(sharded_forms / form))
         assert torch.equal(logits(model.hf), logits(original(name)))
@@ -68,14 +59,7 @@ class TestShards:
         assert tied == (name == "tied")
         check_head(model, IDS[0].tolist())
 
-    @pytest.mark.parametrize(
-        ("form", "name"),
-        [
-            ("two/accelerate/pytorch_model_fsdp_0", "tied"),
-            ("two/accelerate-fsdp1", "untied"),
-            ("uneven/distributed", "uneven"),
-        ],
-    )
+    @pytest.mark.parametrize(("form", "name"), DISTRIBUTED_FORMS)
     def test_of_a_distributed_checkpoint(self, sharded_forms, form, name):
         model = load_model(distributed(sharded_forms / form, sharded_forms / "configs" / name))
         assert torch.equal(logits(model.hf), logits(original(name)))
@@ -315,8 +299,6 @@ def test_nothing_is_left_of_a_folder_for_the_moment(sharded_forms, tmp_path, mon
 
 def test_weights_are_handed_over_and_not_kept(tmp_path):
     """The source forgets what it gave, so that one copy of the weights is in memory."""
-    from opd_diag.inference.merging import Pickles
-
     torch.save(original("untied").state_dict(), tmp_path / "a.bin")
     save(tmp_path / "config", original("untied"))
     source = Pickles([tmp_path / "a.bin"])

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from sharded_runs import copy, original
+from sharded_runs import RANK_FORMS, copy, original
 from torch import Tensor
 
 from opd_diag.errors import CheckpointError
@@ -15,16 +15,6 @@ from opd_diag.inference import ranks
 from opd_diag.inference.ranks import RankFiles
 
 from .test_pickles import Bomb, rewrite
-
-FORMS = [
-    ("two/fsdp2-tied", "tied"),
-    ("two/fsdp2-untied", "untied"),
-    ("two/fsdp1", "tied"),
-    ("two/sharded-tensor", "untied"),
-    ("uneven/fsdp2", "uneven"),
-    ("replicas", "tied"),
-]
-"""Folder of the shards, and the model that was sharded."""
 
 
 def files(folder):
@@ -50,7 +40,7 @@ def change(file, how) -> None:
 
 
 class TestWholes:
-    @pytest.mark.parametrize(("form", "name"), FORMS)
+    @pytest.mark.parametrize(("form", "name"), RANK_FORMS)
     def test_are_the_tensors_that_were_sharded(self, sharded_forms, form, name):
         truth = original(name).state_dict()
         found = merged(sharded_forms / form)
@@ -91,16 +81,18 @@ class TestWholes:
         for file in files(folder):
             rewrite(file, lambda code: seen.append(code) or older(code))
         assert all(older(code) != code for code in seen)
-        truth = original("tied").state_dict()
-        assert all(torch.equal(t, truth[name]) for name, t in merged(folder).items())
+        truth, found = original("tied").state_dict(), merged(folder)
+        assert set(found) == set(truth)
+        assert all(torch.equal(t, truth[name]) for name, t in found.items())
 
     @pytest.mark.parametrize(("form", "name"), [("fsdp2-tied", "tied"), ("sharded-tensor", "untied")])
     def test_saved_from_a_gpu_that_is_not_here(self, sharded_forms, tmp_path, form, name):
         folder = copy(sharded_forms / "two" / form, tmp_path / "gpu")
         for file in files(folder):
             rewrite(file, on_a_gpu)
-        truth = original(name).state_dict()
-        assert all(torch.equal(t, truth[key]) for key, t in merged(folder).items())
+        truth, found = original(name).state_dict(), merged(folder)
+        assert set(found) == set(truth)
+        assert all(torch.equal(t, truth[key]) for key, t in found.items())
 
     def test_only_what_is_wanted_is_put_together(self, sharded_forms):
         source = RankFiles(files(sharded_forms / "two" / "fsdp1"))

@@ -66,14 +66,14 @@ LAYOUTS: tuple[Layout, ...] = (
         iterations.megatron,
         steps=iterations.MEGATRON,
         base=0,
-        pointer=iterations.POINTER,
+        pointer=verl.POINTER,
         caveat=iterations.MEGATRON_CAVEAT,
     ),
     Layout("torchtune", "torchtune", "epoch_N", iterations.torchtune, steps=iterations.TORCHTUNE),
     Layout("generic_hf", "", "folders with a model in each", generic_hf),
     Layout("single", "", "a model in the folder itself", single),
 )
-"""In order of precedence: the first that finds anything is used."""
+"""In order of precedence; where layouts of two families find checkpoints, the folder is refused."""
 
 LAYOUT_NAMES = tuple(layout.name for layout in LAYOUTS)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.layouts.run import Run, checkpoint_at, student_in
+from opd_diag.runs.layouts.verl import POINTER
 from opd_diag.runs.sharded import NEEDS_MERGE, by_slime
 
 MEGATRON = re.compile(r"iter_(\d{7})", re.ASCII)
 TORCHTUNE = re.compile(r"(?:dist_)?epoch_(\d+)|step_(\d+)", re.ASCII)
-POINTER = "latest_checkpointed_iteration.txt"
 
 MEGATRON_CAVEAT = (
     "slime numbers rollouts from 0, which may be several updates each: iter_0000019 is step 20 here. Megatron-LM "

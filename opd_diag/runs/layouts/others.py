@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.runs.layouts.hf import STEP
 from opd_diag.runs.layouts.run import Run, checkpoint_at, student_in
 from opd_diag.runs.sharded import NEEDS_MERGE, mended, unzeroed
 
 OPENRLHF = re.compile(r"global_step(\d+)_hf", re.ASCII)
 AREAL = re.compile(r"epoch(\d+)epochstep(\d+)globalstep(\d+)", re.ASCII)
 KDFLOW = re.compile(r"epoch_(\d+)_global_step_(\d+)", re.ASCII)
-ROLL = re.compile(r"checkpoint-(\d+)", re.ASCII)
 
 OPENRLHF_CAVEAT = (
     "OpenRLHF deletes its worst checkpoints, not the oldest, and exports averaged weights where EMA is on; neither can "
@@ -35,13 +35,13 @@ def openrlhf(run: Run) -> list[Checkpoint]:
     actor = run.folder / "_actor"
     if run.disk.names(actor):
         for number, folder in run.at(actor).step_folders(_TAG):
-            step, out = run.updates(number, base=1), f"merged/step-{run.updates(number, base=1)}"
+            step = run.updates(number, base=1)
+            out = f"merged/step-{step}"
             weights = run.classified(folder, out)
             if weights is not None and weights.code == NEEDS_MERGE:
                 weights = replace(weights, way_out=unzeroed(actor, out, tag=folder.name))
             found[step] = checkpoint_at(folder, weights, f"step {step}", step, disk=run.disk)
-    exports = run.step_folders(OPENRLHF)
-    for number, folder in exports:
+    for number, folder in run.step_folders(OPENRLHF):
         step, weights = run.updates(number, base=1), run.classified(folder)
         found[step] = checkpoint_at(folder, weights, f"step {step}", step, tokenizers=(run.folder,), disk=run.disk)
     return [found[step] for step in sorted(found)]
@@ -81,7 +81,7 @@ def roll(run: Run) -> list[Checkpoint]:
     trained = [name for role in _STUDENTS for name in workers if name == role or name.startswith(f"{role}-")]
     found: dict[int, Checkpoint] = {}
     for worker in trained:
-        for number, folder in run.at(root / worker).step_folders(ROLL):
+        for number, folder in run.at(root / worker).step_folders(STEP):
             step = run.updates(number, base=0)
             if step not in found or not found[step].loadable:
                 found[step] = _of_roll(run, folder, step, worker)
@@ -90,7 +90,7 @@ def roll(run: Run) -> list[Checkpoint]:
 
 def _is_roll(run: Run, root: Path) -> bool:
     pipeline = root / "pipeline"
-    steps = [name for name in run.disk.folders(pipeline) if ROLL.fullmatch(name)]
+    steps = [name for name in run.disk.folders(pipeline) if STEP.fullmatch(name)]
     return any(_ROLL_STATE in run.disk.names(pipeline / name / "pipeline") for name in steps)
 
 

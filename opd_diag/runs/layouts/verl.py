@@ -13,16 +13,14 @@ from typing import Any
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.holdings import Weights
 from opd_diag.runs.layouts.run import Run, checkpoint_at, first_names, student_in
-from opd_diag.runs.sharded import NEEDS_MERGE, RANK_FILE, mended
+from opd_diag.runs.sharded import LORA_META, NEEDS_MERGE, RANK_FILE, mended
 
 STEP = re.compile(r"global_step_(\d+)", re.ASCII)
 POINTER = "latest_checkpointed_iteration.txt"
+"""As Megatron calls it, too."""
 
 MANIFEST = "ckpt_contents.json"
 """Written last, so that it tells of a finished save."""
-
-LORA = "lora_train_meta.json"
-"""Beside shards of a run with an adapter; where they hold that alone, the model under it must be named."""
 
 _HOUR = 3600
 
@@ -95,7 +93,7 @@ def _is_megatron(run: Run, actor: Path, names: frozenset[str]) -> bool:
 def _fsdp(run: Run, step: int, actor: Path) -> Checkpoint:
     config, adapter, out = actor / "huggingface", actor / "lora_adapter", f"merged/step-{step}"
     folder, weights = student_in(run, [config, adapter, actor], out=out) or (actor, None)
-    if weights is not None and weights.kind == "fsdp" and LORA in run.disk.names(actor):
+    if weights is not None and weights.kind == "fsdp" and LORA_META in run.disk.names(actor):
         weights = replace(weights, base_model=run.base_model or run.student)
     elif weights is None or weights.code == "NO_WEIGHTS":
         folder, weights = actor, _no_weights(run, actor, config)

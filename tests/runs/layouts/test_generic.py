@@ -7,13 +7,7 @@ from opd_diag.runs.layouts.run import Run
 
 from ..folders import full_model, trainer_run, write
 from ..trainers import rank_files, side_by_side
-from .reading import rows
-
-
-def state(**values):
-    import json
-
-    return {"trainer_state.json": json.dumps(values)}
+from .reading import rows, state
 
 
 class TestListed:

@@ -1,6 +1,5 @@
 """The Hugging Face Trainer and what is built on it: whole, sharded, adapters, FSDP, DeepSpeed, ms-swift."""
 
-import json
 import os
 
 import pytest
@@ -13,11 +12,7 @@ from opd_diag.runs.layouts.run import Run
 from .. import trainers
 from ..folders import TENSORS, adapter, full_model, trainer_run, write
 from ..trainers import SHARD
-from .reading import rows
-
-
-def state(**values) -> dict[str, str]:
-    return {"trainer_state.json": json.dumps(values)}
+from .reading import rows, state
 
 
 def final(run_dir):

@@ -57,7 +57,7 @@ def test_the_step(tmp_path, name, batch, step):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"name": 3}', '{"name": "a", "state_path": "/tmp/a"}', "{", "[" * 99999, b"\xff"]
+    "text", ["", "[]", '{"name": 3}', '{"name": "a", "state_path": "weights/a"}', "{", "[" * 99999, b"\xff"]
 )
 def test_lines_that_name_no_weights(tmp_path, text):
     assert tinker(Run(write(tmp_path, {"checkpoints.jsonl": text}))) == []
