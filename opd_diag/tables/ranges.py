@@ -26,6 +26,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Least and greatest value of each; whatever is not here can be any number."""
 
+
 def range_of(name: str) -> tuple[float, float]:
     """Give the least and the greatest value of a quantity of a summary; infinite where there is none.
 

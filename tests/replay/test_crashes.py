@@ -59,6 +59,13 @@ def cut_small(patch):
     patch.setattr("opd_diag.inference.sampling.ROWS_PER_SHARD", 3)
 
 
+def without_measuring(patch):
+    """Let the cost be foretold from no measurement: it is compared nowhere here, and takes longer than much else."""
+    from opd_diag.inference.pace import Pace
+
+    patch.setattr("opd_diag.replay.cost.measured_pace", lambda *sizes, **how: Pace(0, 0, 0, 0, 0, 0))
+
+
 def without_drawing(patch):
     """Let two pictures and a page be written that cost no time: drawing is a function of the tables alone."""
     from opd_diag.report.figures import Figures, Panel
@@ -68,14 +75,12 @@ def without_drawing(patch):
     patch.setattr("opd_diag.report.page.report_page", lambda report, figures: "<!DOCTYPE html>")
 
 
-@pytest.fixture
-def small_run(tiny_run, tmp_path, monkeypatch):
-    """(report, out): makes the report in `out`, and calls a spy with every path that was written to."""
+@pytest.fixture(scope="module")
+def small_runs(tiny_run, tmp_path_factory):
+    """As `small_run`, for fixtures that make a report for the whole module."""
     from opd_diag.diagnosis import diagnose
 
-    out = tmp_path / "out"
-    cut_small(monkeypatch)
-    without_drawing(monkeypatch)
+    out = tmp_path_factory.mktemp("small") / "out"
 
     def report(before=lambda path: None, after=lambda path: None, **options):
         replace = os.replace
@@ -91,7 +96,18 @@ def small_run(tiny_run, tmp_path, monkeypatch):
 
         return in_a_child(work)
 
-    return report, out
+    with pytest.MonkeyPatch.context() as patch:
+        cut_small(patch)
+        without_drawing(patch)
+        without_measuring(patch)
+        yield report, out
+
+
+@pytest.fixture
+def small_run(small_runs):
+    """(report, out): makes the report in `out`, and calls a spy with every path that was written to."""
+    yield small_runs
+    shutil.rmtree(small_runs[1], ignore_errors=True)
 
 
 def content(out):
@@ -109,11 +125,24 @@ def content(out):
 def written(report, out):
     """Make the report undisturbed; give its content and every write."""
     log = out.parent / "log"
+    log.unlink(missing_ok=True)
     assert report(after=lambda path: log.open("a").write(f"{path}\n") and None) == 0
     writes = [str(Path(line).relative_to(out)) for line in log.read_text().splitlines()]
     whole = content(out)
     shutil.rmtree(out)
     return whole, writes
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_runs):
+    """Content and writes of the undisturbed report; OUT_DIR is gone again."""
+    return written(*small_runs)
+
+
+@pytest.fixture
+def whole(undisturbed):
+    """Content of the undisturbed report."""
+    return undisturbed[0]
 
 
 def killed_at(n):
@@ -128,9 +157,9 @@ def killed_at(n):
     return kill
 
 
-def test_an_undisturbed_run_writes_what_the_crashes_need(small_run):
+def test_an_undisturbed_run_writes_what_the_crashes_need(undisturbed):
     """Shards of sampling and of scoring, every part, every file of the report; and no shard is left."""
-    whole, writes = written(*small_run)
+    whole, writes = undisturbed
     assert not [name for name in whole if ".shards" in name]
     for kind in (".shards/", "rollouts/", "scores/", ".checks/", "coverage/", "states/", "fits/", "figures/"):
         assert sum(name.startswith(kind) for name in writes) > 1, kind
@@ -141,14 +170,28 @@ def test_an_undisturbed_run_writes_what_the_crashes_need(small_run):
     assert {"vocabulary.json", "rollouts/start.jsonl", "rollouts/teacher.jsonl"} <= set(whole)
 
 
+def kind_of(name):
+    """Give the folder and suffix of a file that is one of many, and the name of one that stands alone."""
+    path = Path(name)
+    return name if path.parent == Path() else f"{path.parent}/*{path.suffix}"
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_killed_at_every_single_write(small_run, moment):
+def test_killed_at_writes_of_every_kind(small_run, undisturbed, moment, part):
+    """At the first write of each kind, and at every third or, before it, ninth of all; in parts, to run side by side.
+
+    Before a write is as after the one before it, and a half-written file besides.
+    """
     report, out = small_run
-    whole, writes = written(report, out)
-    for n, name in enumerate(writes, start=1):
-        if moment == "before" and n % 5:  # is as after the write before it, and a half-written file besides
-            continue
+    whole, writes = undisturbed
+    kinds = [kind_of(name) for name in writes]
+    every = 9 if moment == "before" else 3
+    chosen = [n for n, kind in enumerate(kinds, start=1) if n % every == 0 or kind not in kinds[: n - 1]]
+    assert len(chosen) > len(set(kinds)) > 10
+    for n in chosen[part::4]:
+        name = writes[n - 1]
         assert report(**{moment: killed_at(n)}) == -signal.SIGKILL, name
         assert report() == 0, name
         again = content(out)
@@ -227,9 +270,12 @@ def test_killed_at_ten_random_moments(tiny_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupted_at_random_moments(small_run, tiny_run, capfd):
-    """Ctrl-C: exit code 130 and one line, whatever is under way."""
+def test_interrupted_at_random_moments(small_run, tiny_run, capfd, monkeypatch):
+    """Ctrl-C: exit code 130 and one line, whatever is under way, the timing of this machine included."""
+    from opd_diag.inference.pace import measured_pace
+
     _, out = small_run
+    monkeypatch.setattr("opd_diag.replay.cost.measured_pace", measured_pace)
 
     def report(after=None):
         def interrupt_later():
@@ -262,13 +308,13 @@ def test_interrupted_at_random_moments(small_run, tiny_run, capfd):
     assert content(out) == whole
 
 
-def test_nothing_finished_is_made_again(small_run):
+def test_nothing_finished_is_made_again(small_run, undisturbed):
     """A process that is killed after its twentieth write leaves what the next one does not write again."""
     report, out = small_run
-    _, writes = written(report, out)
+    _, writes = undisturbed
     assert report(after=killed_at(20)) == -signal.SIGKILL
     log = out.parent / "log"
-    log.unlink()
+    log.unlink(missing_ok=True)
     assert report(after=lambda path: log.open("a").write(f"{path}\n") and None) == 0
     again = [str(Path(line).relative_to(out)) for line in log.read_text().splitlines()]
     once = {name for name in writes[:20] if name.startswith((".shards/", "rollouts/", "scores/", ".checks/"))}
@@ -278,12 +324,6 @@ def test_nothing_finished_is_made_again(small_run):
 
 
 # Disks that are full or cannot be written to, and others at the same folder.
-
-
-@pytest.fixture
-def whole(small_run):
-    """Content of the undisturbed report; OUT_DIR is gone again."""
-    return written(*small_run)[0]
 
 
 def refusal(capfd):

@@ -13,7 +13,7 @@ from opd_diag.diagnosis import check, diagnose
 from opd_diag.records.rollout import load_rollouts
 from opd_diag.report import load_report_json
 
-from .test_crashes import content, small_run, written  # noqa: F401 - a fixture
+from .test_crashes import content, small_run, small_runs, written  # noqa: F401 - fixtures
 from .test_near import verl
 
 OPTIONS = {"checkpoints": "30", "max_prompts": 3, "max_new_tokens": 6}
