@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -123,8 +123,12 @@ def in_training(step: int) -> str:
 
 def save_rollouts(path: Path, rollouts: Iterable[Rollout]) -> None:
     """Write rollouts as JSON lines, the whole file or nothing; NaN is written as null."""
-    lines = (json.dumps(_nan_to_none(asdict(r)), ensure_ascii=False, allow_nan=False) for r in rollouts)
-    write_text(path, "".join(line + "\n" for line in lines))
+    write_text(path, "".join(_line(rollout) + "\n" for rollout in rollouts))
+
+
+def _line(rollout: Rollout) -> str:
+    record = {name: _nan_to_none(getattr(rollout, name)) for name in _FIELDS}
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)
 
 
 def load_rollouts(path: str | Path) -> list[Rollout]:
@@ -147,20 +151,21 @@ def load_rollouts(path: str | Path) -> list[Rollout]:
 def _nan_to_none(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _nan_to_none(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Provenance):
+        return {f.name: _nan_to_none(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple) and any(isinstance(v, float) for v in value):  # ids and flags hold none
         return [_nan_to_none(v) for v in value]
     return value
 
 
+_FIELDS = tuple(f.name for f in fields(Rollout))
 _TUPLES = ("prompt_ids", "teacher_prompt_ids", "response_ids", "generated", "sampled_logprobs")
-_REQUIRED = tuple(f.name for f in fields(Rollout))[:9]
+_REQUIRED = _FIELDS[:9]
 
 
 def _rollout(record: dict[str, Any], where: str) -> Rollout:
     missing = [name for name in _REQUIRED if name not in record and name != "teacher_prompt_ids"]
-    unknown = sorted(set(record) - {f.name for f in fields(Rollout)})
+    unknown = sorted(set(record) - set(_FIELDS))
     if missing or unknown:
         found = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
         raise RolloutsError(f"{where}: {found}. {_EXPECTED}")
