@@ -109,6 +109,7 @@ def measured(plan: ReplayPlan, store: Store, progress: Progress | None = None) -
         fits=[s.fits for s in replayed.scored if s.fits is not None],
         tokens=load_vocabulary(store.path("vocabulary.json")),
         logged=logged_table(plan.logged, plan.run_dir),
+        recorded=plan.fresh,
     )
     return replayed, tables
 

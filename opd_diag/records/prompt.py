@@ -61,7 +61,7 @@ def load_prompts(path: str | Path) -> list[Prompt]:
         records = json_lines(path, PromptsError)
     else:
         records = [(n, {"prompt": line}) for n, line in text_lines(path, PromptsError) if line.strip()]
-    prompts = [_prompt(record, f"{path}, line {number}", number) for number, record in records]
+    prompts = [prompt_of(record, f"{path}, line {number}", number) for number, record in records]
     if not prompts:
         raise PromptsError(f"{path} holds no prompt. Expected one a line (text), or JSON lines with 'prompt'.")
     repeated = [i for i, count in Counter(p.id for p in prompts).items() if count > 1]
@@ -84,7 +84,14 @@ def _parquet_records(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return list(enumerate(rows, start=1))
 
 
-def _prompt(record: dict[str, Any], where: str, number: int) -> Prompt:
+def prompt_of(record: dict[str, Any], where: str, number: int) -> Prompt:
+    """Make a prompt of a record; `where` it stands is for messages, `number` is its id where it has none.
+
+    Raises
+    ------
+    PromptsError
+        It is no prompt.
+    """
     if record.get("prompt") is None:
         raise PromptsError(f"{where}: expected a field 'prompt', found {', '.join(sorted(record)) or 'none'}.")
     teacher = record.get("teacher_prompt")

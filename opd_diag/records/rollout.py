@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from opd_diag.errors import RolloutsError
-from opd_diag.records.files import write_text
+from opd_diag.records.files import ELSEWHERE, write_text
 from opd_diag.records.json_lines import json_lines
 
 StopReason = Literal["stop", "length", "unknown"]
@@ -121,9 +121,15 @@ def in_training(step: int) -> str:
     return f"training at step {step}"
 
 
-def save_rollouts(path: Path, rollouts: Iterable[Rollout]) -> None:
-    """Write rollouts as JSON lines, the whole file or nothing; NaN is written as null."""
-    write_text(path, "".join(_line(rollout) + "\n" for rollout in rollouts))
+def save_rollouts(path: Path, rollouts: Iterable[Rollout], way_out: str = ELSEWHERE) -> None:
+    """Write rollouts as JSON lines, the whole file or nothing; NaN is written as null.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written; `way_out` says what to do.
+    """
+    write_text(path, "".join(_line(rollout) + "\n" for rollout in rollouts), way_out)
 
 
 def _line(rollout: Rollout) -> str:

@@ -14,7 +14,7 @@ from opd_diag.records.settings import NEAR_ON_POLICY, Settings
 from opd_diag.replay.known_prompts import KnownPrompts
 from opd_diag.replay.pairing import EARLIER, ENOUGH, NO_UPDATES, STALER, Pairing
 from opd_diag.replay.recorded import OURS
-from opd_diag.replay.retokenized import NO_PROMPTS, NO_TOKEN, OTHER_PROMPT, Room, numbered, retokenized
+from opd_diag.replay.retokenized import NO_PROMPTS, OTHER_PROMPT, Room, completed, numbered, retokenized
 from opd_diag.runs.recorded import PICKLE_REFUSED, RecordedFile, read_recorded
 
 _WAYS_OUT = {
@@ -33,6 +33,8 @@ class Near:
 
     rollouts: dict[str, tuple[Rollout, ...]] = field(default_factory=dict)
     """By the label of the checkpoint that scores them, in the order of the checkpoints."""
+    fresh: dict[str, int] = field(default_factory=dict)
+    """How many responses were recorded of each checkpoint's very weights, those that are not scored too."""
     notes: tuple[str, ...] = ()
     """What a reader of the report must know."""
 
@@ -82,7 +84,8 @@ def near_rollouts(
         raise RolloutsError(work.nothing_usable())
     told = sorted({file.format for file in files} | ({OURS} if ours else set()))
     stale = [of for step, label in labels.items() for of in staleness_of(rollouts.get(label, ()), step)]
-    return Near(rollouts, (_told(rollouts, told, stale), *notes, *work.notes()))
+    fresh = {label: work.fresh[step] for step, label in labels.items() if label in rollouts}
+    return Near(rollouts, fresh, (_told(rollouts, told, stale), *notes, *work.notes()))
 
 
 def _training_first(files: Sequence[RecordedFile]) -> tuple[Sequence[RecordedFile], list[str]]:
@@ -128,6 +131,8 @@ class _Work:
         """(what the trainer calls the prompt, response), by the step of the checkpoint."""
         self.indices: dict[str | tuple[int, ...], int] = {}
         """Of prompts that are none of the file, by what the trainer calls them, else by their ids."""
+        self.fresh: Counter[int] = Counter()
+        """Responses of a checkpoint's very weights, by its step."""
         self.total = 0
         self.left_out: Counter[str] = Counter()
         self.files: Counter[str] = Counter()
@@ -137,10 +142,7 @@ class _Work:
 
     def take_ours(self, rollout: Rollout) -> None:
         """Take a response that is ids already."""
-        refusal: str | None = NO_TOKEN
-        if rollout.state_positions:
-            refusal = self.room.refusal(rollout.prompt_ids, rollout.teacher_prompt_ids, rollout.response_ids)
-        self._take(rollout.provenance.step, "", lambda _: refusal or rollout)
+        self._take(rollout.provenance.step, "", lambda _: completed(rollout, self.known, self.room))
 
     def read(self, file: RecordedFile, *, alone: bool) -> None:
         """Read one file, unless its name tells that nothing in it is needed."""
@@ -170,6 +172,7 @@ class _Work:
         if updates is None or isinstance(step, str):
             self.left_out[str(step)] += 1
             return
+        self.fresh[step] += step == updates
         rollout = made(updates)
         if isinstance(rollout, str):
             self.left_out[rollout] += 1

@@ -52,6 +52,8 @@ class ReplayPlan:
     """What a reader of the report must know."""
     near: dict[str, tuple[Rollout, ...]] = field(default_factory=dict)
     """What a trainer recorded, by the label of the checkpoint that scores it as ``near-on-policy``."""
+    fresh: dict[str, int] = field(default_factory=dict)
+    """How many responses it recorded of each checkpoint's very weights, by label."""
     logged: LogsOfRun = field(default_factory=LogsOfRun, compare=False, repr=False)
     """What the trainer logged."""
     other_dtype: str | None = None
@@ -158,6 +160,7 @@ def make_plan(run_dir: Path, settings: Settings, manifest: Manifest, digests: Di
         prompts=tuple(prompts),
         recorded=given.stand_ins,
         near=near.rollouts,
+        fresh=near.fresh,
         tokenizer=tokenizer,
         teacher_tokenizer=teacher_tokenizer,
         notes=tuple(notes + [c.note for c in checkpoints if c.note] + list(logged.notes)),

@@ -176,6 +176,27 @@ def _rollout(
     )
 
 
+def completed(rollout: Rollout, known: KnownPrompts, room: Room) -> Rollout | str:
+    """Give a rollout of ours what only tokenizer and prompts file tell: texts, answer, correctness. Or refuse it."""
+    if not rollout.state_positions:
+        return NO_TOKEN
+    refusal = room.refusal(rollout.prompt_ids, rollout.teacher_prompt_ids, rollout.response_ids)
+    if refusal:
+        return refusal
+    same, tokenizer = known.with_ids(rollout.prompt_ids), known.tokenizer
+    answer = rollout.answer or (same.prompt.answer if same else None)
+    graded = rollout.is_correct is None and answer is not None
+    return replace(
+        rollout,
+        prompt_id=same.prompt.id if same else rollout.prompt_id,
+        group=rollout.group or (same.prompt.group if same else None),
+        answer=answer,
+        is_correct=is_correct(tokenizer.plain_text(rollout.response_ids), answer) if graded else rollout.is_correct,
+        prompt_text=rollout.prompt_text or tokenizer.text(rollout.prompt_ids),
+        response_text=rollout.response_text or tokenizer.text(rollout.response_ids),
+    )
+
+
 def numbered(rollout: Rollout, prompt_index: int, rollout_index: int) -> Rollout:
     """Give a rollout its place among those that one checkpoint scores."""
     name = rollout.prompt_id or f"recorded {prompt_index}"

@@ -11,6 +11,7 @@
 `belief.py`       what the self-tests said, and which conclusions hang on the average
 `grids.py`        small tables beside the pictures: baselines, strata, ends of responses
 `logged.py`       what it says of the trainer's own log
+`reconciled.py`   what it says of our values against the loss that the trainer logged
 `responses.py`    the responses it gives to be read, and what it says first of a false success
 `provenance.py`   what was measured and how, for ``report.json`` and the page
 `measured.py`     what the page says of that, and what it cannot show

@@ -65,6 +65,7 @@ def _further(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
         short = name in ("averages", "strata") and len(table)
         yield name, table[~table["metric"].isin(left_out)] if short else table
     yield "logged", _short_log(tables.logged)
+    yield "reconciliation", tables.reconciliation
 
 
 def _short_log(logged: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from opd_diag.plots.quantities import quantity
 from opd_diag.plots.steps import MAIN_METRICS
 from opd_diag.records.verdict import Verdict
 from opd_diag.report.belief import Belief, averages_that_disagree, belief, titled
+from opd_diag.report.reconciled import Reconciled, reconciled
 from opd_diag.report.sections import (
     Change,
     Verdicts,
@@ -44,6 +45,7 @@ def report_markdown(report: Report) -> str:
         f"Teacher: **{in_markdown(teacher_names(report))}**.",
         "\n".join(f"- {in_markdown(fact)}" for fact in headline.facts),
         _selftests(belief(report)),
+        _reconciled(reconciled(report)),
         *_verdicts(sorted_verdicts(report.verdicts)),
         _numbers(changes(report, SHOWN_METRICS)),
         _named("Conclusions that depend on the average", averages_that_disagree(report)),
@@ -75,6 +77,11 @@ def _selftests(asked: Belief) -> str:
         said = f"{titled(test)} ({test.model}): {test.evidence} {test.advice}"
         lines.append(f"- {in_markdown(said, 2000)}")
     return "\n".join(lines)
+
+
+def _reconciled(compared: Reconciled | None) -> str:
+    """Say in one line how our values compare with the trainer's own loss."""
+    return "" if compared is None else f"{STATUS_SYMBOLS[compared.status]} {in_markdown(compared.sentence)}."
 
 
 def _verdicts(verdicts: Verdicts) -> Iterator[str]:

@@ -21,6 +21,7 @@ from opd_diag.report.logged import logged_lines
 from opd_diag.report.markdown import SHOWN_METRICS
 from opd_diag.report.measured import limitations, measured, models_of, settings_of
 from opd_diag.report.readings import FEWEST_ROLLOUTS, fit_reading
+from opd_diag.report.reconciled import reconciled
 from opd_diag.report.wording import (
     NEAR_LEGEND,
     ROUGH,
@@ -52,6 +53,7 @@ def report_page(report: Report, figures: Figures) -> str:
         span=sections.checkpoint_span(report),
         alarm=responses.alarm(report),
         belief=belief(report),
+        reconciled=reconciled(report),
         disagreements=averages_that_disagree(report),
         verdicts=sections.sorted_verdicts(report.verdicts),
         splits=[split for split in splits if sections.is_main(split.metric)],

@@ -141,6 +141,14 @@ masses, `baseline` one of ``chance``, ``shuffled teacher``, ``other precision``;
 `step` counts updates finished when the number was logged: what it measures came before the last of them, and may be a
 mean over several. `metric` is our name where the trainer's means one of our quantities, else the trainer's; `value` has
 our sign. `source` is the file, relative to the run folder; `note` says how the definition differs.
+
+**Reconciliation** (:func:`~opd_diag.tables.reconciliation.reconciliation_table`), one row a checkpoint whose own batch
+the trainer recorded, where its loss is a divergence that we measure::
+
+    step label metric value logged logged_step difference outcome n_states n_rollouts n_recorded updates
+
+`value` is ours, a token mean over `n_rollouts` of the `n_recorded` responses of the batch; `logged` is the loss at
+`logged_step`, a mean over `updates` updates; `difference` is ours minus theirs, NaN where they cannot be compared.
 """
 
 from opd_diag.tables.assembled import Tables, assemble, from_rows

@@ -19,6 +19,7 @@ from opd_diag.tables.depth import depth_table
 from opd_diag.tables.fits import FIT_COLUMNS, FitsByPart, fits_by_part, fits_table
 from opd_diag.tables.floors import with_floors
 from opd_diag.tables.logged import LOGGED_COLUMNS
+from opd_diag.tables.reconciliation import RECONCILIATION_COLUMNS, reconciliation_table
 from opd_diag.tables.split import SPLIT_COLUMNS, split_table
 from opd_diag.tables.states import measure, rollout_table
 from opd_diag.tables.stops import stop_rows, stop_table
@@ -44,6 +45,7 @@ class Tables:
     baselines: pd.DataFrame = field(default_factory=lambda: baseline_rows(None))
     fits: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=FIT_COLUMNS))
     logged: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOGGED_COLUMNS))
+    reconciliation: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=RECONCILIATION_COLUMNS))
 
 
 def assemble(
@@ -55,6 +57,7 @@ def assemble(
     tokens: Mapping[int, Token] | None = None,
     fits: Iterable[Fits] = (),
     logged: pd.DataFrame | None = None,
+    recorded: Mapping[str, int] | None = None,
 ) -> Tables:
     """Make all tables of a run.
 
@@ -74,9 +77,13 @@ def assemble(
         What a second pass left of some checkpoints and state sets.
     logged
         What the trainer logged, from :func:`~opd_diag.tables.logged_table`; None: not looked for.
+    recorded
+        How many responses a trainer recorded of each checkpoint's very weights, by label; None: it recorded none.
     """
     states, rollouts, curves, baselines, stops = [], [], [], [], [stop_rows(None)]
+    responses: list[Sequence[Rollout]] = []
     for scores, of in scored:
+        responses.append(of)
         states.append(measure(scores, of, k=min(k, scores.k_kept)))
         rollouts.append(rollout_table(states[-1], of))
         curves.append(concentration_table(scores, of))
@@ -93,7 +100,10 @@ def assemble(
         fits_by_part(fits),
     )
     tables = replace(tables, baselines=pd.concat(baselines, ignore_index=True))
-    return tables if logged is None else replace(tables, logged=logged)
+    if logged is None:
+        return tables
+    compared = reconciliation_table(zip(states, responses, strict=True), recorded or {}, logged)
+    return replace(tables, logged=logged, reconciliation=compared)
 
 
 def from_rows(
