@@ -83,7 +83,7 @@ class KnownTrainer:
         data set's own responses have.
         """
         gkd = hasattr(self.trainer, "lmbda")
-        if self.teacher_model is None or gkd or getattr(self.args, "loss_top_k", 0):
+        if self.teacher_model is None or gkd or getattr(self.args, "loss_top_k", None):
             return {}
         heated = None if self.temperature == 1.0 else self.temperature
         return {
@@ -102,9 +102,8 @@ class KnownTrainer:
                 "The teacher does not say where it was loaded from. Name its folder or hub id: "
                 'record(trainer, teacher="org/name").'
             )
-        if os.path.exists(os.path.expanduser(name)):
-            return os.path.abspath(os.path.expanduser(name))
-        commit = None if given is not None else getattr(config, "_commit_hash", None)
+        local = given is not None or os.path.exists(os.path.expanduser(name))
+        commit = None if local else getattr(config, "_commit_hash", None)
         return f"{name}@{commit}" if commit else name
 
     def prompts(self, most: int) -> list[dict[str, Any]]:

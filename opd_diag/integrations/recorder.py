@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from opd_diag.errors import InputError
 from opd_diag.records.files import content_key, write_text
 from opd_diag.records.rollout import Provenance, Rollout, StopReason, in_training, save_rollouts
-from opd_diag.runs.manifest import MANIFEST_NAME, SAMPLING_NAMES
+from opd_diag.runs.manifest import MANIFEST_NAME, MODELS, SAMPLING_NAMES
 
 FOLDER = "recorded"
 """Folder in that of the run for all that is recorded but the manifest."""
@@ -195,8 +196,8 @@ class Recorder:
         Parameters
         ----------
         settings
-            By the names of :class:`~opd_diag.records.settings.Settings`; None is left out, paths are written relative
-            to the folder of the run where they lie in it. Where responses are recorded is added.
+            By the names of :class:`~opd_diag.records.settings.Settings`; None is left out. Models are folders or hub
+            ids; paths are relative to the working directory. Where responses are recorded is added.
 
         Returns
         -------
@@ -215,6 +216,8 @@ class Recorder:
         return True
 
     def _line(self, name: str, value: Any) -> str:
+        if name in MODELS and isinstance(value, str) and os.path.exists(os.path.expanduser(value)):
+            value = Path(os.path.expanduser(value)).absolute()
         if isinstance(value, Path):
             inside = value.is_relative_to(self.run_dir)
             value = f"./{value.relative_to(self.run_dir).as_posix()}" if inside else str(value.absolute())

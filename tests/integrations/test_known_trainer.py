@@ -100,12 +100,10 @@ class TestSettings:
         assert known.settings(None)["teacher"] == "org/teacher@abc123"
         assert known.settings("org/other")["teacher"] == "org/other"
 
-    def test_a_folder_is_named_whole(self, tmp_path, monkeypatch):
-        (tmp_path / "teacher").mkdir()
-        monkeypatch.chdir(tmp_path)
-        known = KnownTrainer(trainer(teacher_model=teacher("teacher", commit="abc123")))
-        assert known.settings(None)["teacher"] == str(tmp_path / "teacher")
-        assert known.settings(tmp_path / "teacher")["teacher"] == str(tmp_path / "teacher")
+    def test_a_folder_has_no_commit(self, tmp_path):
+        known = KnownTrainer(trainer(teacher_model=teacher(str(tmp_path), commit="abc123")))
+        assert known.settings(None)["teacher"] == str(tmp_path)
+        assert known.settings(tmp_path)["teacher"] == str(tmp_path)
 
     def test_no_teacher(self):
         assert KnownTrainer(trainer(teacher_model=None)).settings(None)["teacher"] is None

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -174,6 +178,16 @@ class TestManifest:
         }
         assert 'student = "./recorded/student"' in (tmp_path / "opd-diag.toml").read_text()
 
+    def test_a_model_in_a_folder_is_named_whole(self, tmp_path, monkeypatch):
+        (tmp_path / "models" / "teacher").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        recorder(tmp_path / "run").write_manifest({"student": "models/other", "teacher": "models/teacher"})
+        assert read_manifest(tmp_path / "run").settings == {
+            "student": "models/other",
+            "teacher": str(tmp_path / "models" / "teacher"),
+            "rollouts": str(tmp_path / "run" / "recorded" / "rollouts"),
+        }
+
     def test_its_own_is_written_anew_and_anothers_is_not(self, tmp_path):
         made = recorder(tmp_path)
         assert made.write_manifest({"teacher": "one"})
@@ -199,3 +213,47 @@ def test_prompts(tmp_path):
         {"prompt": "2 + 2 =", "answer": "4"},
         {"prompt": "\N{SNOWMAN}"},
     ]
+
+
+def test_the_lines_for_verl_record_its_batches(tmp_path, monkeypatch):
+    """The class in TRAINERS.md, on a stand-in of verl's that has what the class asks of it."""
+
+    class RayPPOTrainer:
+        config = SimpleNamespace(
+            actor_rollout_ref=SimpleNamespace(
+                model=SimpleNamespace(path="org/student"), rollout=SimpleNamespace(temperature=1.0, top_p=1.0)
+            ),
+            trainer=SimpleNamespace(default_local_dir=str(tmp_path)),
+            data=SimpleNamespace(max_response_length=3),
+        )
+        tokenizer = SimpleNamespace(eos_token_id=0)
+        global_steps = 1
+
+        def _update_actor(self, batch):
+            return "updated"
+
+    module = ModuleType("verl.trainer.ppo.ray_trainer")
+    module.RayPPOTrainer = RayPPOTrainer
+    for name in ("verl", "verl.trainer", "verl.trainer.ppo"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    text = (Path(__file__).parents[2] / "TRAINERS.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "RayPPOTrainer" in block)
+    names: dict = {}
+    exec(compile(code, "TRAINERS.md", "exec"), names)
+    trainer = names["RecordedTrainer"]()
+    batch = {
+        "prompts": torch.tensor([[0, 7], [8, 9]]),
+        "responses": torch.tensor([[5, 0, 0], [5, 6, 5]]),
+        "attention_mask": torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 1, 1]]),
+        "response_mask": torch.tensor([[1, 1, 0], [1, 0, 1]]),
+    }
+    for step in (1, 2):
+        trainer.global_steps = step
+        assert trainer._update_actor(SimpleNamespace(batch=batch)) == "updated"
+    first, second = load_rollouts(tmp_path / "recorded" / "rollouts" / "step-000001.jsonl")
+    assert (first.prompt_ids, first.response_ids, first.stop_reason, first.generated) == ((7,), (5, 0), "stop", None)
+    assert (second.prompt_ids, second.response_ids, second.generated) == ((8, 9), (5, 6, 5), (True, False, True))
+    assert (first.provenance.step, first.provenance.plain) == (1, True)
+    assert (tmp_path / "recorded" / "rollouts" / "step-000000.jsonl").exists()
+    assert read_manifest(tmp_path).settings["student"] == "org/student"
