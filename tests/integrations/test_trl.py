@@ -68,7 +68,7 @@ def recorded_in(recorder):
 
 def report(run_dir, out, *words):
     """Give what ``opd-diag report`` says of a run."""
-    result = CliRunner().invoke(app, ["report", str(run_dir), "--out", str(out), "--quiet", *words])
+    result = CliRunner().invoke(app, ["report", str(run_dir), "--out", str(out), "--quiet", *map(str, words)])
     assert result.exit_code == 0, result.output
     return load_report_json(out / "report.json")
 
@@ -243,6 +243,16 @@ class TestGrpo:
         made = report(tmp_path / "run", tmp_path / "out")
         assert {r["step"] for r in made["summary"] if r["states"] == "near-on-policy"} == {0, 2}
         assert made["reconciliation"] == []
+
+    def test_its_own_parquet(self, tmp_path):
+        """Not recorded: TRL's messages and rewards are read as they are, their prompts found among those named."""
+        trained(training.grpo(tmp_path / "run"))
+        words = ["--student", training.STUDENT, "--teacher", training.TEACHER, "--states", "start"]
+        words += ["--prompts", training.DATA / "prompts.jsonl", "--max-prompts", "8", "--max-new-tokens", "12"]
+        made = report(tmp_path / "run", tmp_path / "out", "--rollouts", tmp_path / "run" / "completions", *words)
+        near = [row for row in made["summary"] if row["states"] == "near-on-policy"]
+        assert {(row["step"], row["n_rollouts"]) for row in near if row["metric"] == "reverse_kl"} == {(0, 16), (2, 16)}
+        assert "exactness: 32 text-stripped" in (tmp_path / "out" / "report.md").read_text()
 
     def test_truncated_responses_that_are_not_learned_from_are_recorded(self, tmp_path):
         trainer = training.grpo(tmp_path / "run", mask_truncated_completions=True, max_steps=1)
