@@ -49,8 +49,9 @@ class KnownTrainer:
 
     @property
     def temperature(self) -> float:
-        """Of sampling; NaN where it is not known."""
-        return self._number("temperature")
+        """Of sampling; NaN where it is not known, or what joins it may be another one."""
+        options = getattr(self.args, "generation_kwargs", None) or {}
+        return math.nan if "temperature" in options else self._number("temperature")
 
     @property
     def top_p(self) -> float:
@@ -83,7 +84,8 @@ class KnownTrainer:
         data set's own responses have.
         """
         gkd = hasattr(self.trainer, "lmbda")
-        if self.teacher_model is None or gkd or getattr(self.args, "loss_top_k", None):
+        unknown = gkd or math.isnan(self.temperature) or getattr(self.args, "loss_top_k", None)
+        if self.teacher_model is None or unknown:
             return {}
         heated = None if self.temperature == 1.0 else self.temperature
         return {
@@ -96,15 +98,21 @@ class KnownTrainer:
         if given is None and self.teacher_model is None:
             return None
         config = getattr(self.teacher_model, "config", None)
-        name = str(given) if given is not None else getattr(config, "name_or_path", "")
+        adapted = hasattr(self.teacher_model, "peft_config")  # its configuration names the base alone
+        name = str(given) if given is not None else "" if adapted else getattr(config, "name_or_path", "")
         if not name:
             raise InputError(
                 "The teacher does not say where it was loaded from. Name its folder or hub id: "
                 'record(trainer, teacher="org/name").'
             )
         local = given is not None or os.path.exists(os.path.expanduser(name))
-        commit = None if local else getattr(config, "_commit_hash", None)
-        return f"{name}@{commit}" if commit else name
+        revision = None if local else getattr(config, "_commit_hash", None) or self._teacher_revision()
+        return f"{name}@{revision}" if revision else name
+
+    def _teacher_revision(self) -> str | None:
+        """Give the revision that the trainer's arguments name; a model of transformers 5.23 itself knows of none."""
+        options = getattr(self.args, "teacher_model_init_kwargs", None) or {}
+        return options.get("revision") or getattr(self.args, "teacher_model_revision", None)
 
     def prompts(self, most: int) -> list[dict[str, Any]]:
         """Give prompts of the training set, at most so many, as records of a prompts file.

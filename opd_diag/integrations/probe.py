@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import transformers
 
 from opd_diag import stats
-from opd_diag.errors import InputError
+from opd_diag.errors import InputError, OpdDiagError
 from opd_diag.inference import Model, sample_rollouts, score, wrap_model
 from opd_diag.integrations.known_trainer import KnownTrainer
 from opd_diag.records.prompt import load_prompts, prompt_of
@@ -99,21 +100,21 @@ class Probing:
         self.tokenizer, self.prompts = tokenizer, prompts
         self.start: tuple[list[Rollout], Means] | None = None
         """Responses at the first probe, and what they gave."""
+        self.stopped = False
 
     def measure(self) -> None:
-        """Measure, where the time has come, and log.
-
-        Raises
-        ------
-        OpdDiagError
-            A model cannot be replayed.
-        """
+        """Measure, where the time has come, and log; where a model cannot be replayed, warn and measure no more."""
         step = self.trainer.state.global_step
-        if step % self.probe.every or not self.trainer.accelerator.is_main_process:
+        if self.stopped or step % self.probe.every or not self.trainer.accelerator.is_main_process:
             return
-        with self._models(step) as (student, teacher):
-            values = self._measured(student, teacher)
-        self._log(values)
+        try:
+            with self._models(step) as (student, teacher):
+                values = self._measured(student, teacher)
+        except OpdDiagError as error:
+            self.stopped = True
+            warnings.warn(f"opd-diag: {error} Nothing more is probed.", stacklevel=2)
+        else:
+            self._log(values)
 
     def _log(self, values: dict[str, float]) -> None:
         """Log as the Trainer does, and leave the log that the trainer is about to write as it is."""

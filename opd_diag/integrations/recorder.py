@@ -91,7 +91,8 @@ class Recorder:
         return self.folder / "rollouts"
 
     def begin(self, step: int) -> None:
-        """Forget what an earlier training wrote beyond `step`, from which this one goes on; call it before training."""
+        """Forget what an earlier training took or wrote from `step` on; call it before a training that begins there."""
+        self._step, self._taken = -1, []
         for file in self.rollouts_dir.glob("*.jsonl"):
             name = _ROLLOUTS.fullmatch(file.name)
             if name and int(name[1]) >= step:
@@ -154,13 +155,14 @@ class Recorder:
             As of :meth:`take`.
         batch
             ``prompt_ids``, ``prompt_mask``, ``completion_ids``, ``completion_mask``; masks are 0 at padding. Of a
-            response whose mask is 0 throughout, as trainers mark one that is not learned from, every id counts.
+            response whose mask is 0 throughout, as trainers mark one that was cut and is not learned from, every id up
+            to the limit counts.
             Optionally ``tool_mask``, 0 at what the student did not generate, and ``sampling_per_token_logps``.
         """
         columns = {name: batch[name].tolist() for name in self.COLUMNS if batch.get(name) is not None}
         for index in range(len(columns["completion_ids"])):
             row = {name: values[index] for name, values in columns.items()}
-            kept = row["completion_mask"] if any(row["completion_mask"]) else [1] * len(row["completion_ids"])
+            kept = row["completion_mask"] if any(row["completion_mask"]) else self._to_the_limit(row["completion_ids"])
             own = _kept(row.get("tool_mask"), kept)
             self.take(
                 step,
@@ -222,6 +224,11 @@ class Recorder:
             inside = value.is_relative_to(self.run_dir)
             value = f"./{value.relative_to(self.run_dir).as_posix()}" if inside else str(value.absolute())
         return f"{name} = {_toml(value)}"
+
+    def _to_the_limit(self, padded: Sequence[int]) -> list[int]:
+        """Give the mask of a response of which nothing but the limit tells where padding begins."""
+        most = len(padded) if self.max_new_tokens is None else self.max_new_tokens
+        return [int(position < most) for position in range(len(padded))]
 
     def _stop_reason(self, response: Sequence[int]) -> StopReason:
         if response[-1] in self.stop_ids:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors import SafetensorError
 
 from opd_diag.errors import InputError, OpdDiagError
 from opd_diag.integrations.known_trainer import KnownTrainer
@@ -36,7 +38,7 @@ def record(
     step), ``recorded/prompts.jsonl`` (prompts of the training set), and ``opd-diag.toml``, which names all of these,
     the teacher and the loss; a manifest that is there already is left as it is. Training goes on as without it: no
     random number is taken from the generators that training takes them from, and where nothing more can be written,
-    recording stops with a warning.
+    recording stops with a warning. With ``push_to_hub`` the trainer uploads ``output_dir`` as a whole, these files too.
 
     Parameters
     ----------
@@ -44,7 +46,8 @@ def record(
         ``DistillationTrainer``, ``GKDTrainer``, ``GRPOTrainer``, ``RLOOTrainer``, or one built on them. Of GKD the
         student's responses are recorded, neither the teacher's nor those of the data set.
     teacher
-        Folder or hub id of the teacher; default: as the trainer's teacher names itself.
+        Folder or hub id of the teacher, ``org/name@revision`` where it is not the default revision; default: as the
+        trainer and its teacher name it.
     every
         Record the weights of every so many steps; those of saved checkpoints are recorded always.
     n_prompts
@@ -103,19 +106,31 @@ def record(
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             recording.saved = state.global_step
 
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            recording.end()
+
     trainer.add_callback(Callback())
     setattr(trainer, _RECORDING, recording)
     return recorder
 
 
 class _Recording:
-    """One trainer that is recorded."""
+    """One process of a trainer that is recorded.
+
+    Processes speak to each other at the end of an update alone, where all of them come by: which of them samples, holds
+    an image or cannot write may differ.
+    """
 
     def __init__(self, trainer: Any, recorder: Recorder, every: int) -> None:
         self.trainer, self.recorder, self.every = trainer, recorder, every
         self.saved = 0
         """Step of the checkpoint saved last."""
+        self.batches: list[dict[str, Any]] = []
+        """What this process sampled since the last update."""
+        self.failed = False
+        """Whether this process cannot go on recording; the others learn of it at the end of the update."""
         self.stopped = False
+        """Whether nothing more is recorded, as all processes know."""
 
     def tap(self) -> None:
         """Put a tap on what samples."""
@@ -130,7 +145,7 @@ class _Recording:
 
         def tapped(*args: Any, **kwargs: Any) -> Any:
             made = original(*args, **kwargs)
-            if self.stopped:
+            if self.failed or self.stopped:
                 return made
             if name == _OF_MODEL:
                 self._take(self._of_model(made, *args, **kwargs))
@@ -140,7 +155,7 @@ class _Recording:
 
         setattr(self.trainer, name, tapped)
 
-    def _of_model(self, made: Any, model: Any, inputs: Any, *_: Any) -> dict[str, Any] | None:
+    def _of_model(self, made: Any, model: Any, inputs: Any, *_: Any, **__: Any) -> dict[str, Any] | None:
         """Give the batch of ids, mask and labels that ``GKDTrainer`` makes; None of the teacher's."""
         if model is self.trainer.accelerator.unwrap_model(self.trainer.teacher_model):
             return None
@@ -153,31 +168,35 @@ class _Recording:
             "completion_mask": mask[:, start:],
         }
 
+    def _due(self, step: int) -> bool:
+        return step % self.every == 0 or step == self.saved
+
     def _take(self, batch: dict[str, Any] | None) -> None:
-        step = self.trainer.state.global_step
-        if batch is None or (step % self.every and step != self.saved):
+        if batch is None or not self._due(self.trainer.state.global_step):
             return
         if "pixel_values" in batch:
-            self._stop("The prompts hold images, which are no ids: nothing more is recorded.")
+            self._fail("The prompts hold images, which are no ids: nothing more is recorded.")
             return
-        for part in self._gathered(batch):
-            self.recorder.take_padded(step, part)
+        columns = {name: batch[name] for name in Recorder.COLUMNS if batch.get(name) is not None}
+        self.batches.append({name: column.to("cpu", copy=True) for name, column in columns.items()})
 
-    def _gathered(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """Give the batches of all processes to the main one, and nothing to the others."""
+    def _gathered(self) -> list[tuple[bool, list[dict[str, Any]]]]:
+        """Give what every process has to say: whether it failed, and what it sampled; all of them must come here."""
+        mine = self.failed, self.batches
         if self.trainer.accelerator.num_processes == 1:
-            return [batch]
+            return [mine]
         from accelerate.utils import gather_object
 
-        mine = {name: batch[name].cpu() for name in Recorder.COLUMNS if batch.get(name) is not None}
-        everyone: list[dict[str, Any]] = gather_object([mine])
-        return everyone if self.trainer.accelerator.is_main_process else []
+        everyone: list[tuple[bool, list[dict[str, Any]]]] = gather_object([mine])
+        return everyone
 
     def begin(self, settings: dict[str, Any], prompts: list[dict[str, Any]], *, save_student: bool) -> None:
         """Save the weights before the first update, and write what a report must know."""
         step, folder = self.trainer.state.global_step, self.recorder.folder / "student"
-        if save_student and step == 0:
-            self.trainer.save_model(str(folder), _internal_call=True)
+        self.saved, self.batches = step, []  # training begins at step 0 or goes on from a checkpoint
+        missing = f"training goes on from step {step}" if step else ""
+        if save_student and not step:
+            missing = self._save_student(folder)
         if not self.trainer.accelerator.is_main_process:
             return
         try:
@@ -186,26 +205,54 @@ class _Recording:
                 settings = {"student": folder, **settings}
             elif save_student:
                 _warn(
-                    f"The weights before the first update are not in {folder}: training goes on from step {step}, or "
-                    "saves its weights in shards alone. Name the initial student to reports with --student."
+                    f"The weights before the first update are not in {folder}: {missing}. Name the initial student to "
+                    "reports with --student."
                 )
             if prompts:
                 settings = {**settings, "prompts": self.recorder.write_prompts(prompts)}
             if not self.recorder.write_manifest(settings):
                 _warn(f"{self.recorder.run_dir / 'opd-diag.toml'} is there already and was left as it is.")
         except (OpdDiagError, OSError) as error:
-            self._stop(f"{error} Nothing is recorded.")
+            self._fail(f"{error} Nothing is recorded.")
+
+    def _save_student(self, folder: Path) -> str:
+        """Save the weights in place of those of an earlier run, and give the reason where they are not there after."""
+        accelerator = self.trainer.accelerator
+        if accelerator.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        try:
+            self.trainer.save_model(str(folder), _internal_call=True)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            return str(error)
+        return "training saves its weights in shards alone"
 
     def write(self) -> None:
-        """Write the responses of the weights before this update."""
+        """Write the responses of the weights before this update, those of all processes by the main one."""
+        step = self.trainer.state.global_step - 1
+        if self.stopped or not self._due(step):
+            return
+        everyone, self.batches = self._gathered(), []
+        self.stopped = any(failed for failed, _ in everyone)
+        if self.stopped or not self.trainer.accelerator.is_main_process:
+            return
         try:
-            if not self.stopped:
-                self.recorder.write()
+            for _, batches in everyone:
+                for batch in batches:
+                    self.recorder.take_padded(step, batch)
+            self.recorder.write()
         except OpdDiagError as error:
-            self._stop(f"{error} Nothing more is recorded.")
+            self._fail(f"{error} Nothing more is recorded.")
 
-    def _stop(self, why: str) -> None:
-        self.stopped = True
+    def end(self) -> None:
+        """Say so where nothing was recorded at all."""
+        main = self.trainer.accelerator.is_main_process
+        if main and not self.stopped and not self.failed and not any(self.recorder.rollouts_dir.glob("*.jsonl")):
+            _warn("Nothing was recorded: the student sampled no response, or in a way that is not known here.")
+
+    def _fail(self, why: str) -> None:
+        self.failed = True
         _warn(why)
 
 

@@ -53,6 +53,11 @@ class TestSampling:
     def test_a_further_rule_makes_it_no_plain_sample(self, rule):
         assert math.isnan(KnownTrainer(trainer(**rule)).top_p)
 
+    def test_a_temperature_that_overrides_the_trainers_is_not_the_trainers(self):
+        known = KnownTrainer(trainer(args=SimpleNamespace(generation_kwargs={"temperature": 0.5})))
+        assert math.isnan(known.temperature)
+        assert known.settings(None)["temperature"] is None
+
     @pytest.mark.parametrize("rule", [{"top_k": None}, {"top_k": -1}, {"min_p": 0.0}, {"repetition_penalty": None}])
     def test_a_rule_that_changes_nothing(self, rule):
         assert KnownTrainer(trainer(**rule)).top_p == 1.0
@@ -90,7 +95,12 @@ class TestSettings:
 
     @pytest.mark.parametrize(
         "other",
-        [{"lmbda": 1.0}, {"args": SimpleNamespace(generation_kwargs=None, loss_top_k=8)}, {"teacher_model": None}],
+        [
+            {"lmbda": 1.0},
+            {"args": SimpleNamespace(generation_kwargs=None, loss_top_k=8)},
+            {"teacher_model": None},
+            {"temperature": None},
+        ],
     )
     def test_a_loss_that_is_no_mean_divergence_is_not_named(self, other):
         assert "beta" not in KnownTrainer(trainer(**other)).settings("org/teacher")
@@ -99,6 +109,21 @@ class TestSettings:
         known = KnownTrainer(trainer(teacher_model=teacher(commit="abc123")))
         assert known.settings(None)["teacher"] == "org/teacher@abc123"
         assert known.settings("org/other")["teacher"] == "org/other"
+
+    @pytest.mark.parametrize(
+        "said", [{"teacher_model_revision": "v2"}, {"teacher_model_init_kwargs": {"revision": "v2", "dtype": "auto"}}]
+    )
+    def test_the_revision_that_the_arguments_name(self, said):
+        known = KnownTrainer(trainer(args=SimpleNamespace(generation_kwargs=None, **said)))
+        assert known.settings(None)["teacher"] == "org/teacher@v2"
+        assert known.settings("org/other")["teacher"] == "org/other"
+
+    def test_a_teacher_with_an_adapter_is_not_its_base(self):
+        adapted = SimpleNamespace(config=SimpleNamespace(name_or_path="org/base"), peft_config={})
+        known = KnownTrainer(trainer(teacher_model=adapted))
+        with pytest.raises(InputError, match="The teacher does not say where it was loaded from"):
+            known.settings(None)
+        assert known.settings("org/adapter")["teacher"] == "org/adapter"
 
     def test_a_folder_has_no_commit(self, tmp_path):
         known = KnownTrainer(trainer(teacher_model=teacher(str(tmp_path), commit="abc123")))

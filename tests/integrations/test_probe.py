@@ -103,6 +103,19 @@ def test_the_trainer_is_left_as_it_was(trainer):
         trainer._metrics["train"].clear()
 
 
+def test_weights_that_training_broke_end_the_probe_alone(trainer):
+    probing = Probe(n_prompts=1, max_new_tokens=2).prepared(trainer)
+    weights = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    try:
+        with torch.no_grad():
+            next(trainer.model.parameters()).fill_(torch.nan)
+        with pytest.warns(UserWarning, match=r"opd-diag: student gives NaN .* Nothing more is probed\."):
+            assert logged(trainer, probing) == {}
+    finally:
+        trainer.model.load_state_dict(weights)
+    assert logged(trainer, probing, 50) == {}
+
+
 class TestRefusals:
     @pytest.mark.parametrize("wrong", [{"every": 0}, {"n_prompts": 0}])
     def test_numbers_out_of_range(self, wrong):

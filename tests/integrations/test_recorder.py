@@ -134,6 +134,14 @@ class TestPadded:
         (rollout,) = load_rollouts(made.write())
         assert (rollout.response_ids, rollout.stop_reason) == ((4, 5, 6), "length")
 
+    def test_padding_of_one_that_is_not_learned_from_begins_at_the_limit(self, tmp_path):
+        made = recorder(tmp_path, max_new_tokens=2)
+        one = torch.ones(1, 1, dtype=torch.long)
+        batch = {"prompt_ids": one, "prompt_mask": one, "completion_ids": torch.tensor([[4, 5, 0, 0]])}
+        made.take_padded(0, batch | {"completion_mask": torch.zeros(1, 4, dtype=torch.long)})
+        (rollout,) = load_rollouts(made.write())
+        assert (rollout.response_ids, rollout.stop_reason) == ((4, 5), "length")
+
 
 class TestBegin:
     def test_what_a_given_up_training_wrote_goes(self, tmp_path):
@@ -148,6 +156,15 @@ class TestBegin:
             "step-000000.jsonl",
             "step-000009.jsonl",
         ]
+
+    def test_what_was_taken_of_an_update_that_broke_off_goes(self, tmp_path):
+        made = recorder(tmp_path)
+        made.take(0, [1], [5])
+        made.begin(0)
+        assert made.write() is None
+        made.take(0, [1], [6])
+        (rollout,) = load_rollouts(made.write())
+        assert (rollout.response_ids, rollout.rollout_index) == ((6,), 0)
 
     def test_where_there_is_nothing(self, tmp_path):
         recorder(tmp_path / "new").begin(0)

@@ -8,7 +8,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +20,8 @@ from typer.testing import CliRunner
 from opd_diag import load_rollouts
 from opd_diag.cli import app
 from opd_diag.errors import InputError
-from opd_diag.integrations import Probe, record
+from opd_diag.integrations import Probe, Recorder, record
+from opd_diag.integrations.trl import _Recording
 from opd_diag.report import load_report_json
 from opd_diag.runs import read_manifest
 
@@ -229,7 +233,10 @@ class TestGkd:
     def test_the_teachers_responses_and_the_data_sets_are_not_the_students(self, tmp_path):
         trainer = training.gkd(tmp_path / "run", lmbda=0.0, seq_kd=True, max_steps=1)
         recorder = record(trainer)
-        trained(trainer)
+        with pytest.warns(
+            UserWarning, match="opd-diag: Nothing was recorded: the student sampled no response, or in a way"
+        ):
+            trained(trainer)
         assert recorded_in(recorder) == {}
         assert "beta" not in read_manifest(tmp_path / "run").settings
 
@@ -253,6 +260,27 @@ class TestGrpo:
         near = [row for row in made["summary"] if row["states"] == "near-on-policy"]
         assert {(row["step"], row["n_rollouts"]) for row in near if row["metric"] == "reverse_kl"} == {(0, 16), (2, 16)}
         assert "exactness: 32 text-stripped" in (tmp_path / "out" / "report.md").read_text()
+
+    def test_a_batch_that_serves_several_updates_is_of_the_weights_that_wrote_it(self, tmp_path):
+        trainer = training.grpo(tmp_path / "run", num_iterations=2)
+        recorder, seen = record(trainer), seen_by(trainer)
+        trained(trainer)
+        learned: dict = {}
+        for step, rows in seen:
+            learned.setdefault(step, []).extend(rows)
+        found = recorded_in(recorder)
+        assert list(found) == [0, 2]
+        assert all(sorted(found[s]) == sorted(learned[s]) == sorted(learned[s + 1]) for s in found)
+
+    def test_rloo_samples_in_the_same_way(self, tmp_path):
+        trainer = training.rloo(tmp_path / "run", max_steps=2)
+        recorder, seen = record(trainer), seen_by(trainer)
+        trained(trainer)
+        learned: dict = {}
+        for step, rows in seen:
+            learned.setdefault(step, []).extend(rows)
+        assert {s: sorted(of) for s, of in recorded_in(recorder).items()} == {s: sorted(r) for s, r in learned.items()}
+        assert "teacher" not in read_manifest(tmp_path / "run").settings
 
     def test_truncated_responses_that_are_not_learned_from_are_recorded(self, tmp_path):
         trainer = training.grpo(tmp_path / "run", mask_truncated_completions=True, max_steps=1)
@@ -294,6 +322,35 @@ class TestGoingOn:
         recorder = record(trainer, every=100)
         trained(trainer)
         assert list(recorded_in(recorder)) == [0, 3]
+
+    def test_the_weights_it_goes_on_from_are_those_of_a_saved_checkpoint(self, tmp_path):
+        trained(training.distillation(tmp_path, max_steps=3, save_steps=3))
+        trainer = training.distillation(tmp_path, max_steps=5, save_strategy="no")
+        recorder = record(trainer, every=100, save_student=False)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+        assert list(recorded_in(recorder)) == [3]
+
+    def test_the_student_of_an_earlier_run_goes(self, tmp_path):
+        trainer = training.distillation(tmp_path, max_steps=1, save_strategy="no")
+        recorder = record(trainer)
+        earlier = recorder.folder / "student" / "adapter_model.safetensors"
+        earlier.parent.mkdir(parents=True)
+        earlier.write_text("of a run that trained an adapter\n")
+        trained(trainer)
+        assert [file.name for file in earlier.parent.glob("*.safetensors")] == ["model.safetensors"]
+
+    def test_where_the_student_cannot_be_saved_training_goes_on(self, tmp_path):
+        trainer = training.distillation(tmp_path, max_steps=2, save_strategy="no")
+        recorder = record(trainer)
+        recorder.folder.write_text("no folder")
+        with pytest.warns(UserWarning, match="opd-diag: ") as warned:
+            losses = trained(trainer)
+        assert list(losses) == [1, 2]
+        told = [str(w.message) for w in warned if str(w.message).startswith("opd-diag: ")]
+        assert "The weights before the first update are not in" in told[0]
+        assert "Not a directory" in told[0]
+        assert "Nothing is recorded" in told[1]
+        assert len(told) == 2
 
     def test_where_nothing_can_be_written_training_goes_on(self, tmp_path):
         trainer = training.distillation(tmp_path, max_steps=2, save_strategy="no")
@@ -361,6 +418,82 @@ class TestRefusals:
     def test_numbers_out_of_range(self, tmp_path, wrong):
         with pytest.raises(InputError, match="every must be at least 1 and n_prompts at least 0, found"):
             record(training.distillation(tmp_path), **wrong)
+
+
+class TestProcesses:
+    """Two processes as two threads, that meet where every process gathers and nowhere else."""
+
+    @pytest.fixture
+    def ranks(self, tmp_path, monkeypatch):
+        """(recording, trainer) of either process; one that waits for the other in vain fails."""
+        met, here, said = threading.Barrier(2, timeout=20), threading.local(), [None, None]
+
+        def gather_object(mine):
+            said[here.rank] = mine
+            met.wait()
+            everyone = said[0] + said[1]
+            met.wait()
+            return everyone
+
+        monkeypatch.setattr("accelerate.utils.gather_object", gather_object)
+        made = []
+        for rank in (0, 1):
+            trainer = SimpleNamespace(
+                state=SimpleNamespace(global_step=0),
+                accelerator=SimpleNamespace(num_processes=2, is_main_process=rank == 0),
+                model=SimpleNamespace(training=True),
+                _generate_and_score_completions=lambda batch: batch,
+            )
+            recording = _Recording(trainer, Recorder(tmp_path), 1)
+            recording.tap()
+            made.append((recording, trainer))
+
+        def run(*batches):
+            """Train for an update with the batches that each process samples."""
+
+            def update(rank):
+                here.rank = rank
+                recording, trainer = made[rank]
+                for batch in batches[rank]:
+                    assert trainer._generate_and_score_completions(batch) is batch
+                trainer.state.global_step += 1
+                recording.write()
+
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(update, (0, 1)))
+
+        return made, run
+
+    @staticmethod
+    def batch(*response, **more):
+        ids = torch.tensor([response])
+        one = torch.ones(1, 1, dtype=torch.long)
+        mask = torch.ones_like(ids)
+        return {"prompt_ids": one, "prompt_mask": one, "completion_ids": ids, "completion_mask": mask, **more}
+
+    def test_they_need_not_sample_alike(self, ranks):
+        made, run = ranks
+        run([self.batch(5)], [])
+        run([], [self.batch(6), self.batch(7, 7)])
+        found = recorded_in(made[0][0].recorder)
+        assert {step: [ids for _, ids in rows] for step, rows in found.items()} == {0: [(5,)], 1: [(6,), (7, 7)]}
+
+    def test_where_the_main_one_cannot_write_all_stop(self, ranks, tmp_path):
+        made, run = ranks
+        (tmp_path / "recorded").write_text("no folder")
+        with pytest.warns(UserWarning, match="Nothing more is recorded"):
+            run([self.batch(5)], [self.batch(6)])
+        for _ in range(2):
+            run([self.batch(5)], [self.batch(6)])
+        assert [recording.stopped for recording, _ in made] == [True, True]
+
+    def test_where_one_of_them_has_an_image_all_stop(self, ranks):
+        made, run = ranks
+        with pytest.warns(UserWarning, match="The prompts hold images, which are no ids: nothing more is recorded"):
+            run([self.batch(5)], [self.batch(6, pixel_values=torch.ones(1))])
+        run([self.batch(5)], [self.batch(6)])
+        assert [recording.stopped for recording, _ in made] == [True, True]
+        assert recorded_in(made[0][0].recorder) == {}
 
 
 def test_two_processes_are_one_batch(tmp_path):

@@ -86,6 +86,14 @@ def grpo(out: Path, **changed: Any) -> Any:
     return quiet(trl.GRPOTrainer(loaded(STUDENT), shortness, args=args, **together(of_prompts())))
 
 
+def rloo(out: Path, **changed: Any) -> Any:
+    """Make a ``RLOOTrainer``, which has no teacher either."""
+    import trl
+
+    args = trl.RLOOConfig(**options(out, max_completion_length=12, num_generations=2, **changed))
+    return quiet(trl.RLOOTrainer(loaded(STUDENT), shortness, args=args, **together(of_prompts())))
+
+
 def shortness(completions: list[Any], **columns: Any) -> list[float]:
     """Reward short responses."""
     return [-len(completion[0]["content"]) / 100 for completion in completions]

@@ -173,6 +173,19 @@ def test_our_own_record_of_training_is_paired_too(tiny_run, tmp_path):
     assert plan.notes == (told(1, "opd-diag; exactness: 1 ids", 1, 1, "1"),)
 
 
+def test_responses_of_a_checkpoints_very_weights_are_counted_those_that_are_not_scored_too(tiny_run, tmp_path):
+    def written(prompt, step, response=(9, 257)):
+        source = Provenance("recorded", in_training(step), "", step, 1.0, 1.0, None)
+        return Rollout(prompt, 0, f"{prompt}", None, (prompt + 7,), (prompt + 7,), response, "stop", source)
+
+    ten = [written(prompt, 10) for prompt in range(3)] + [written(3, 10, (10**6,))]
+    save_rollouts(tmp_path / "step-000010.jsonl", ten)
+    save_rollouts(tmp_path / "step-000011.jsonl", [written(prompt, 11) for prompt in range(2)])
+    plan = planned(tiny_run.run_dir, rollouts=str(tmp_path), max_prompts=2, rollouts_per_prompt=1)
+    assert [(label, len(of)) for label, of in plan.near.items()] == [("step 10", 2)]
+    assert plan.fresh == {"step 10": 4}
+
+
 def test_evaluations_are_left_out_beside_training(tiny_run, tmp_path):
     verl(tmp_path / "rollouts", 11, ("0+0", "a"))
     verl(tmp_path / "validation", 10, ("0+0", "b"))

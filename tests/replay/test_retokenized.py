@@ -9,9 +9,10 @@ from models import CHATML, byte_tokenizer, sentencepiece_tokenizer
 
 from opd_diag.records.prompt import Prompt
 from opd_diag.records.recorded import Recorded
+from opd_diag.records.rollout import Provenance, Rollout, in_training
 from opd_diag.replay import retokenized as reasons
 from opd_diag.replay.known_prompts import KnownPrompts
-from opd_diag.replay.retokenized import Room, retokenized
+from opd_diag.replay.retokenized import Room, completed, retokenized
 from opd_diag.tokenization import TeacherView
 
 ASKED = ({"role": "user", "content": "1+1"},)
@@ -111,6 +112,40 @@ def test_text_that_cannot_be_used(reason, changes):
 )
 def test_ids_that_cannot_be_used(reason, changes):
     assert as_ids(**changes) == reason
+
+
+def ours(response=None, group=None, **known):
+    """Give a response as a recorder writes it, without texts."""
+    source = Provenance("recorded", in_training(7), "", 7, 1.0, 1.0, None)
+    response = TOKENIZER.ids("It is 2") if response is None else response
+    return Rollout(0, 0, "key", group, PROMPT_IDS, PROMPT_IDS, response, "stop", source, **known)
+
+
+def test_a_rollout_of_ours_gets_what_the_prompts_file_tells():
+    rollout = completed(ours(), FILE, ROOM)
+    assert (rollout.prompt_id, rollout.group, rollout.answer, rollout.is_correct) == ("b", "sums", "2", True)
+    assert (rollout.prompt_text, rollout.response_text) == (RENDERED, "It is 2")
+    assert completed(ours(response=TOKENIZER.ids("It is 3")), FILE, ROOM).is_correct is False
+    assert completed(ours(is_correct=False, group="mine"), FILE, ROOM).is_correct is False
+    assert completed(ours(group="mine"), FILE, ROOM).group == "mine"
+
+
+def test_a_rollout_of_ours_whose_prompt_is_not_in_the_file_keeps_its_own():
+    rollout = completed(ours(answer="2"), KnownPrompts(TOKENIZER), ROOM)
+    assert (rollout.prompt_id, rollout.answer, rollout.is_correct) == ("key", "2", True)
+    assert completed(ours(), KnownPrompts(TOKENIZER), ROOM).is_correct is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "rollout", "room"),
+    [
+        (reasons.NO_TOKEN, ours(response=(52, 257), generated=(False, False)), ROOM),
+        (reasons.BEYOND, ours(response=(TOKENIZER.size,)), ROOM),
+        (reasons.TOO_LONG, ours(), Room(TOKENIZER.size, len(PROMPT_IDS) + 6)),
+    ],
+)
+def test_a_rollout_of_ours_that_cannot_be_used(reason, rollout, room):
+    assert completed(rollout, FILE, room) == reason
 
 
 def test_a_prompt_beside_hinted_ones_is_not_guessed():
