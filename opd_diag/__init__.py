@@ -66,7 +66,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in ("integrations", "metrics", "plots", "records", "runs", "stats", "tables"):
+    if name in ("integrations", "metrics", "plots", "records", "runs", "stats", "studies", "tables"):
         return importlib.import_module(f"opd_diag.{name}")
     raise AttributeError(f"module 'opd_diag' has no attribute '{name}'")
 

@@ -237,6 +237,32 @@ def demo(
         terminal.out.print(f"page: {escape(str(page))}")
 
 
+@app.command()
+@shows_errors
+def outcome(
+    out_dir: OutDir,
+    to: Annotated[Path | None, typer.Option("--out", help="Output folder. Default: OUT_DIR/outcome.")] = None,
+    grader: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Python function (text, answer) that grades responses anew."),
+    ] = None,
+    thresholds: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file: name = number.")] = None,
+    fail_on: Annotated[FailOn, typer.Option(help="Exit with 1 if a verdict is as bad as this.")] = FailOn.never,
+) -> None:
+    """Tell what came of a run at its task: pass@k, prompts solved and forgotten, what of the teacher's lead arrived."""
+    from opd_diag.cli.grading import function_named
+    from opd_diag.report.study import write_study
+    from opd_diag.studies import outcome as outcome_of
+    from opd_diag.verdicts import DEFAULTS, load_thresholds
+
+    limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
+    study = outcome_of(out_dir, grader=None if grader is None else function_named(grader), thresholds=limits)
+    page = write_study(study, to or out_dir / "outcome")
+    print_verdicts(study.verdicts)
+    terminal.out.print(f"page: {escape(str(page))}")
+    _exit_on(study.verdicts, fail_on)
+
+
 app.command()(doctor_with_options_of(report))
 app.command()(store)
 

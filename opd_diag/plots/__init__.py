@@ -7,6 +7,7 @@
 `split.py`            how much of a change is the policy's, and how much comes from going elsewhere
 `depth.py`            a metric against the position in the response
 `entropies.py`        student against teacher entropy, state by state
+`outcomes.py`         pass@k against k; prompts by whether they are solved before and after
 `gradient.py`         which tokens the reverse-KL gradient pushes, as stacked shares
 `quantities.py`       title, unit and bounds of whatever a table may hold
 `quantity.py`         what is to be known of one
@@ -22,6 +23,7 @@ from opd_diag.plots.concentration import concentration_curves, overlap_ratio_cur
 from opd_diag.plots.depth import metric_by_depth
 from opd_diag.plots.entropies import student_against_teacher_entropy
 from opd_diag.plots.gradient import gradient_by_step
+from opd_diag.plots.outcomes import item_outcomes, pass_at_k_curves
 from opd_diag.plots.quantities import Quantity, quantity
 from opd_diag.plots.split import change_split, metric_with_split
 from opd_diag.plots.steps import alignment_grid, has_bands, metric_by_step
@@ -33,10 +35,12 @@ __all__ = [
     "concentration_curves",
     "gradient_by_step",
     "has_bands",
+    "item_outcomes",
     "metric_by_depth",
     "metric_by_step",
     "metric_with_split",
     "overlap_ratio_curves",
+    "pass_at_k_curves",
     "quantity",
     "student_against_teacher_entropy",
 ]

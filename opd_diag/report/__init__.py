@@ -6,6 +6,7 @@
 `markdown.py`     ``report.md``, short enough for a pull-request comment
 `junit.py`        verdicts and self-tests as JUnit XML
 `page.py`         ``report.html``, one file that works offline
+`study.py`        ``write_study``: one question of :mod:`opd_diag.studies`, one page
 `figures.py`      every picture of the page, drawn once
 `sections.py`     the tables and lists of the page, as plain data for the template
 `belief.py`       what the self-tests said, and which conclusions hang on the average

@@ -46,10 +46,10 @@ def report_page(report: Report, figures: Figures) -> str:
     """
     splits = sections.splits(report)
     grids = _grids(report)
-    return _environment().get_template("page.html.j2").render(
+    return environment().get_template("page.html.j2").render(
         report=report,
         figures=figures,
-        style=_style(),
+        style=style(),
         span=sections.checkpoint_span(report),
         alarm=responses.alarm(report),
         belief=belief(report),
@@ -93,7 +93,7 @@ def report_summary(report: Report) -> str:
     changes = sections.changes(report, SHOWN_METRICS)
     shown = [*map(sections.value_text, report.verdicts), *(f"{c.first}{c.last}{c.difference}" for c in changes)]
     return (
-        _environment()
+        environment()
         .get_template("notebook.html.j2")
         .render(
             report=report,
@@ -139,15 +139,16 @@ def unbroken(text: str) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Give what renders templates: everything is escaped, nothing undefined passes."""
+    made = Environment(
         loader=PackageLoader("opd_diag.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {
+    made.filters |= {
         "visible": visible,
         "line": one_line,
         "arxiv": with_arxiv_links,
@@ -156,7 +157,7 @@ def _environment() -> Environment:
         "titled": titled,
         "unbroken": unbroken,
     }
-    environment.globals |= {
+    made.globals |= {
         "sign_terms": {NEAR: "floor", ROUGH: "interval"},
         "symbols": STATUS_SYMBOLS,
         "words": STATUS_WORDS,
@@ -164,10 +165,10 @@ def _environment() -> Environment:
         "quantity": quantity,
         "title_of": title_of,
     }
-    return environment
+    return made
 
 
 @cache
-def _style() -> Markup:
+def style() -> Markup:
     """Read the style sheet, which is ours and goes into the page as it is."""
     return Markup(files("opd_diag.report").joinpath("templates/page.css").read_text(encoding="utf-8"))

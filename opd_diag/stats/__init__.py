@@ -22,6 +22,8 @@ cluster of each value beside it. numpy and scipy alone: nothing here knows what 
 :func:`taus`, :func:`sen_slopes`,         order and slope of every resampled curve, and their interval
 :func:`percentile_interval`
 :func:`holm`                              families of p-values
+:func:`pass_at_k`, :func:`mcnemar`,       counts of correct responses: what so many tries solve, and items that change
+:func:`changed_items`                     sides
 :func:`wilson`, :func:`open_share`,       shares k/n; what 0 of n and n of n leave open
 :func:`open_share_difference`
 :mod:`~opd_diag.stats.rounding`           numbers rounded by their error, as people read them
@@ -47,6 +49,7 @@ from opd_diag.stats.averaging import Ways, contrasts_in_ways
 from opd_diag.stats.changes import ChangePoint, change_point
 from opd_diag.stats.clustered import clustered_mean, clustered_means
 from opd_diag.stats.contrasts import clustered_contrasts, clustered_mean_difference, clustered_mean_differences
+from opd_diag.stats.counts import changed_items, mcnemar, pass_at_k
 from opd_diag.stats.equivalences import Equivalence, detectable_difference, equivalence, plateau, plateau_weights
 from opd_diag.stats.estimate import MIN_CLUSTERS, Estimate
 from opd_diag.stats.families import holm, simultaneous_band
@@ -64,6 +67,7 @@ __all__ = [
     "Trend",
     "Ways",
     "change_point",
+    "changed_items",
     "clustered_contrasts",
     "clustered_jackknife",
     "clustered_jackknife_difference",
@@ -76,9 +80,11 @@ __all__ = [
     "equivalence",
     "holm",
     "kendall_tau",
+    "mcnemar",
     "open_share",
     "open_share_difference",
     "order_p_value",
+    "pass_at_k",
     "percentile_interval",
     "plateau",
     "plateau_weights",

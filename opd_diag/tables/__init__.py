@@ -142,6 +142,15 @@ masses, `baseline` one of ``chance``, ``shuffled teacher``, ``other precision``;
 mean over several. `metric` is our name where the trainer's means one of our quantities, else the trainer's; `value` has
 our sign. `source` is the file, relative to the run folder; `note` says how the definition differs.
 
+**Attempts** (:func:`~opd_diag.tables.outcomes.attempt_table`), one row a (writer, prompt) with responses that could be
+graded; **pass@k** (:func:`~opd_diag.tables.outcomes.pass_table`), one row a (writer, k); **items**
+(:func:`~opd_diag.tables.outcomes.item_table`), one row a prompt that both have, `outcome` one of ``kept``, ``solved``,
+``forgotten``, ``unsolved``::
+
+    label step prompt_index prompt_id group n_correct n_rollouts
+    label step k value ci_low ci_high approximate n_prompts n_rollouts
+    prompt_index prompt_id group first_correct first_rollouts last_correct last_rollouts outcome p_adjusted
+
 **Reconciliation** (:func:`~opd_diag.tables.reconciliation.reconciliation_table`), one row a checkpoint whose own batch
 the trainer recorded, where its loss is a divergence that we measure::
 

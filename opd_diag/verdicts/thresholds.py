@@ -41,6 +41,8 @@ class Thresholds:
     capability_change: float = 0.1
     """Accuracy of the teacher over the initial student's below which it brings no new capability. Ours: what 64 prompts
     can tell; a teacher from the same pipeline got 5 to 16 % of its lead across (arXiv 2604.13016, section 3.2)."""
+    pass_at_k_change: float = 0.05
+    """pass@k, and the share of prompts solved. Ours: what a few hundred prompts can tell."""
     repetition_rate_change: float = 0.1
     """Share of rollouts that end in a loop, over the start's and over the teacher's. Ours: a run that collapsed went
     from 0 to .3–.6 (arXiv 2604.08527, as reported)."""

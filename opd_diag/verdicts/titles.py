@@ -20,6 +20,9 @@ TITLES: dict[str, str] = {
     "depth_decay": "signal in the depth of responses",
     "shared_mass": "mass on shared tokens",
     "entropy_gap": "entropy gap",
+    "pass_at_k": "solving with many tries",
+    "forgetting": "forgetting",
+    "gap_recovery": "recovery of the teacher's lead",
 }
 """Title of each verdict. It says what is asked and not what comes of it, so that "passed" and "failed" both fit it."""
 

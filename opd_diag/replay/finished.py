@@ -1,0 +1,41 @@
+"""What a finished report left in OUT_DIR, read again without a model: who wrote which responses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from opd_diag.errors import StoreError
+from opd_diag.records.rollout import Rollout, load_rollouts
+from opd_diag.records.settings import NEAR_ON_POLICY
+from opd_diag.replay.marker import refuse_damaged
+from opd_diag.replay.recorded import TEACHER_LABEL
+
+
+def finished_rollouts(out_dir: str | Path) -> dict[str, list[Rollout]]:
+    """Read the responses that a report sampled, or that stood in for them.
+
+    Returns
+    -------
+    dict
+        By the label of who wrote them: the checkpoints in their order, then the teacher, where it wrote some.
+
+    Raises
+    ------
+    StoreError
+        The folder holds no finished report, or a file in it is damaged.
+    """
+    folder = Path(out_dir)
+    summary = folder / "summary.parquet"
+    if not summary.is_file():
+        raise StoreError(f"{folder} holds no finished report: there is no {summary.name}. Run opd-diag report first.")
+    refuse_damaged(folder)
+    labels = list(dict.fromkeys(pd.read_parquet(summary, columns=["label"])["label"]))
+    by_writer: dict[str, list[Rollout]] = {label: [] for label in (*labels, TEACHER_LABEL)}
+    for file in sorted((folder / "rollouts").glob("*.jsonl")):
+        if file.name == "start.jsonl" or file.stem.endswith(f".{NEAR_ON_POLICY}"):
+            continue  # the first checkpoint's again; and those of weights in training
+        for rollout in load_rollouts(file):
+            by_writer.setdefault(rollout.provenance.weights, []).append(rollout)
+    return {label: rollouts for label, rollouts in by_writer.items() if rollouts}

@@ -1,0 +1,14 @@
+"""The questions that users ask, each answered on their own models: a function that gives a :class:`Study`.
+
+=============  ===========================================================================
+`study.py`     ``Study``: verdicts, tables, pictures, and what cannot be told
+`outcome.py`   ``outcome``: what came of a run at its task; from a finished report alone
+=============  ===========================================================================
+
+:func:`opd_diag.report.write_study` writes one as a page.
+"""
+
+from opd_diag.studies.outcome import outcome
+from opd_diag.studies.study import Picture, Study
+
+__all__ = ["Picture", "Study", "outcome"]

@@ -1,0 +1,165 @@
+"""What came of a run at its task: pass@k before and after, prompts solved and forgotten, what of the lead arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from opd_diag import plots
+from opd_diag.errors import InputError
+from opd_diag.records.rollout import Rollout
+from opd_diag.records.verdict import Verdict
+from opd_diag.records.vocabulary import Token, load_vocabulary
+from opd_diag.replay.finished import finished_rollouts
+from opd_diag.replay.recorded import TEACHER_LABEL
+from opd_diag.studies.study import Picture, Study
+from opd_diag.tables.outcomes import attempt_table, item_table, pass_table
+from opd_diag.verdicts.outcomes import forgetting, gap_recovered, pass_at_k
+from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds
+
+Grader = Callable[[str, str | None], bool | None]
+"""(response as text without special tokens, reference answer) → whether it is correct; None: it cannot be told."""
+
+
+def outcome(
+    out_dir: str | Path,
+    *,
+    grader: Grader | None = None,
+    thresholds: Thresholds | Mapping[str, float] = DEFAULTS,
+) -> Study:
+    """Tell what came of a run at its task, from the responses that its report left; no model is needed.
+
+    Parameters
+    ----------
+    out_dir
+        Folder of a finished report. pass@k needs k responses to each prompt: ``--rollouts-per-prompt``.
+    grader
+        Grades responses anew; default: as the report graded them, by the numbers or words of the reference answers.
+    thresholds
+        What the rules hold values against; a mapping overrides single fields.
+
+    Returns
+    -------
+    Study
+        Verdicts ``pass_at_k``, ``forgetting``, ``gap_recovery``; tables ``attempts``, ``pass_at_k``, ``items``
+        (:mod:`opd_diag.tables`).
+
+    Raises
+    ------
+    StoreError
+        The folder holds no finished report.
+    InputError
+        No response can be graded, or there is one checkpoint.
+    """
+    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
+    folder = Path(out_dir)
+    by_writer = finished_rollouts(folder)
+    grade = None if grader is None else partial(_graded, grader, load_vocabulary(folder / "vocabulary.json"))
+    attempts = attempt_table(by_writer, grade)
+    labels = [label for label in by_writer if label != TEACHER_LABEL]
+    _refuse(folder, labels, attempts)
+    first, last = labels[0], labels[-1]
+    items = item_table(attempts, first, last)
+    passes = pass_table(attempts)
+    if items.empty:
+        raise InputError(f"{first} and {last} share no prompt whose responses can be graded. Report on both again.")
+    shown = [first, last, *([TEACHER_LABEL] if TEACHER_LABEL in set(attempts["label"]) else [])]
+    verdicts = [
+        pass_at_k(attempts, first, last, limits),
+        forgetting(items, first, last, limits),
+        gap_recovered(attempts, first, last, TEACHER_LABEL, limits),
+    ]
+    return Study(
+        name="outcome",
+        question="What came of the run at its task?",
+        headline=_headline(verdicts),
+        subject=folder.resolve().name,
+        verdicts=verdicts,
+        tables={"attempts": attempts, "pass_at_k": passes, "items": items},
+        pictures=[
+            Picture(
+                "pass_at_k",
+                "Solved with k tries",
+                _pass_reading(passes, shown),
+                partial(plots.pass_at_k_curves, passes, shown),
+            ),
+            Picture(
+                "items", "Prompts, first checkpoint to last", _item_reading(items), partial(plots.item_outcomes, items)
+            ),
+        ],
+        measured=_measured(attempts, first, last, items, graded_anew=grader is not None),
+        cannot_tell=(
+            "Answers are read off the responses: a format that is not understood counts as wrong, and a right number "
+            "by a wrong way counts as right.",
+            "A prompt that changes sides may do so by chance: only that more do one way than the other, or that one "
+            "changes by more than its responses allow, is a finding.",
+            "pass@k tells of these prompts, this temperature and this length; what longer responses would solve is not "
+            "seen.",
+        ),
+    )
+
+
+def _graded(grader: Grader, tokens: Mapping[int, Token], rollout: Rollout) -> bool | None:
+    text = rollout.response_text
+    for special in {tokens[i].text for i in rollout.response_ids if i in tokens and tokens[i].special}:
+        text = text.replace(special, "")
+    right = grader(text, rollout.answer)
+    if right is not None and not isinstance(right, (bool, int)):
+        raise InputError(f"The grader must give True, False or None, found {right!r:.80} for {rollout.name}.")
+    return None if right is None else bool(right)
+
+
+def _refuse(folder: Path, labels: Sequence[str], attempts: pd.DataFrame) -> None:
+    if attempts.empty:
+        raise InputError(
+            f"No response in {folder} can be graded: its prompts have no reference answers. Give 'answer' in the "
+            "prompts file and report again, or name a grader."
+        )
+    if len(labels) < 2:
+        raise InputError(
+            f"{folder} has responses of {' and '.join(labels) or 'no checkpoint'} alone: an outcome needs a first and "
+            "a last checkpoint. Report with --student, the initial student."
+        )
+
+
+def _headline(verdicts: Sequence[Verdict]) -> str:
+    """Give the answer in one line: losses first, then gains, then what is kept."""
+    status = {verdict.name: verdict.status for verdict in verdicts}
+    if "fail" in status.values():
+        return "The student lost something that it could do"
+    if status["forgetting"] == "warn":
+        return "Some prompts are forgotten beyond chance"
+    if any(verdict.ci_low > 0 for verdict in verdicts):
+        return "The student got better at its task, and nothing shows that it forgets"
+    if status["pass_at_k"] == status["forgetting"] == "pass":
+        return "At its task nothing was lost, and no gain is established"
+    return "What came of it at its task is not established yet"
+
+
+def _pass_reading(passes: pd.DataFrame, shown: Sequence[str]) -> str:
+    ends = passes.groupby("label", sort=False)["value"].agg(["first", "last"]).loc[list(shown)]
+    most = int(passes["k"].max())
+    told = [f"{label} {of['first']:.2f} → {of['last']:.2f}" for label, of in ends.iterrows()]
+    return f"From one try to {most}: {', '.join(told)}." if most > 1 else f"With one try: {', '.join(told)}."
+
+
+def _item_reading(items: pd.DataFrame) -> str:
+    counts = items["outcome"].value_counts()
+    kept, solved, lost, never = (int(counts.get(name, 0)) for name in ("kept", "solved", "forgotten", "unsolved"))
+    return f"Of {len(items)} prompts {kept} stay solved, {solved} are new, {lost} forgotten, {never} never solved."
+
+
+def _measured(
+    attempts: pd.DataFrame, first: str, last: str, items: pd.DataFrame, *, graded_anew: bool
+) -> tuple[str, ...]:
+    per = attempts["n_rollouts"]
+    each = str(per.min()) if per.min() == per.max() else f"{per.min()} to {per.max()}"
+    how = "graded by your grader" if graded_anew else "graded by their reference answers"
+    return (
+        f"{int(per.sum()):,} responses, {each} to each prompt, {how}.",
+        f"{first} and {last} are held against each other on the {len(items)} prompts that both have.",
+        "Intervals are 95 %, over prompts.",
+    )

@@ -1,0 +1,53 @@
+"""One question a user asks, answered: verdicts with what they rest on, tables, pictures, and what cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opd_diag.records.verdict import Verdict, alarms_first
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a study, with the sentence under it."""
+
+    name: str
+    """File name without ending."""
+    title: str
+    reading: str
+    """One sentence computed from the data."""
+    draw: Callable[[], Any]
+    """Draws it on a figure of its own, and gives the matplotlib Axes."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, answered on a user's own models."""
+
+    name: str
+    """Fixed name, as the command has it."""
+    question: str
+    """In plain words."""
+    headline: str
+    """The answer in one line."""
+    subject: str
+    """What was looked at: the name of the run, or of the models."""
+    verdicts: Sequence[Verdict]
+    """Answers, the main one first."""
+    tables: Mapping[str, pd.DataFrame]
+    """What they rest on, by file name; columns are described where each is made."""
+    pictures: Sequence[Picture]
+    measured: Sequence[str]
+    """What was measured and how, one sentence each."""
+    cannot_tell: Sequence[str]
+    """What no number here says, one sentence each."""
+
+    @property
+    def answer(self) -> Verdict:
+        """The most urgent of the verdicts; of equally urgent ones the first."""
+        return alarms_first(self.verdicts)[0]

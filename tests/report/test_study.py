@@ -1,0 +1,78 @@
+"""A study as a page: escaped, whole, offline, with its tables and pictures beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from opd_diag.errors import StoreError
+from opd_diag.plots.style import new_axes
+from opd_diag.records.verdict import Verdict
+from opd_diag.report.study import write_study
+from opd_diag.studies import Picture, Study
+
+from .strict_html import StrictReader
+
+NAN = math.nan
+
+
+def verdict(name, status):
+    return Verdict(
+        name, f"Is {name} so?", status, 0.5, 0.4, NAN, 0.1, f"{name} <b>is</b>.", "Do it.", "arXiv 2604.13016"
+    )
+
+
+@pytest.fixture
+def study():
+    return Study(
+        name="outcome",
+        question="What came of it?",
+        headline="Something & <more>",
+        subject="<run>",
+        verdicts=[verdict("first", "pass"), verdict("second", "warn")],
+        tables={"rows": pd.DataFrame({"a": [1, 2], "b": [0.5, NAN]})},
+        pictures=[Picture("one", "One", "It is <one>.", new_axes)],
+        measured=["Twice <measured>."],
+        cannot_tell=["Nothing <else>."],
+    )
+
+
+def test_its_files(study, tmp_path):
+    page = write_study(study, tmp_path / "new")
+    assert page == tmp_path / "new" / "outcome.html"
+    assert sorted(f.name for f in page.parent.iterdir()) == ["one.svg", "outcome.html", "outcome.json", "rows.csv"]
+    assert (page.parent / "rows.csv").read_text() == "a,b\n1,0.5\n2,\n"
+
+
+def test_the_page(study, tmp_path):
+    text = write_study(study, tmp_path).read_text(encoding="utf-8")
+    StrictReader(text)
+    for said in (
+        "Something &amp; &lt;more&gt;",
+        "&lt;run&gt;",
+        "first &lt;b&gt;is&lt;/b&gt;.",
+        "It is &lt;one&gt;.",
+        "Twice &lt;m",
+    ):
+        assert said in text
+    assert 'class="headline warn"' in text
+    assert "http-equiv" in text
+    assert "<script" not in text
+
+
+def test_the_record(study, tmp_path):
+    write_study(study, tmp_path)
+    record = json.loads((tmp_path / "outcome.json").read_text())
+    assert (record["study"], record["subject"], record["headline"]) == ("outcome", "<run>", "Something & <more>")
+    assert [v["status"] for v in record["verdicts"]] == ["pass", "warn"]
+    assert record["verdicts"][0]["ci_high"] is None
+    assert record["tables"] == {"rows": [{"a": 1, "b": 0.5}, {"a": 2, "b": None}]}
+
+
+def test_a_folder_that_cannot_be_written_to(study, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="Cannot write"):
+        write_study(study, tmp_path / "file")

@@ -1,0 +1,85 @@
+"""pass@k, McNemar's test and Fisher's against their definitions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opd_diag.stats import changed_items, mcnemar, pass_at_k
+
+
+@given(n=st.integers(1, 9), data=st.data())
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_one(n, data):
+    c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    subsets = list(itertools.combinations([True] * c + [False] * (n - c), k))
+    (found,) = pass_at_k([c], [n], k)
+    assert found == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+def test_pass_at_k_is_the_published_estimator():
+    """Chen et al. (2021), appendix A: n = 200, c = 25, k = 100 and others, by the binomial coefficients themselves."""
+    for n, c, k in [(200, 25, 1), (200, 25, 100), (200, 1, 10), (100, 99, 2), (1024, 3, 512)]:
+        assert pass_at_k([c], [n], k)[0] == pytest.approx(1 - math.comb(n - c, k) / math.comb(n, k), rel=1e-9)
+
+
+def test_pass_at_k_has_no_bias():
+    rng, p, n, k = np.random.default_rng(0), 0.2, 8, 4
+    means = pass_at_k(rng.binomial(n, p, 40_000), np.full(40_000, n), k).mean()
+    assert means == pytest.approx(1 - (1 - p) ** k, abs=0.005)
+
+
+def test_pass_at_k_of_too_few_responses_is_undefined():
+    assert np.isnan(pass_at_k([1, 2], [3, 4], 4)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("c", "n", "k"), [([1], [2], 0), ([3], [2], 1), ([-1], [2], 1)])
+def test_pass_at_k_refuses(c, n, k):
+    with pytest.raises(ValueError, match="must be"):
+        pass_at_k(c, n, k)
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_mcnemar_is_twice_the_tail_of_a_fair_coin(gained, lost):
+    tosses = gained + lost
+    tail = sum(math.comb(tosses, i) for i in range(min(gained, lost) + 1)) / 2**tosses
+    assert mcnemar(gained, lost) == pytest.approx(min(1.0, 2 * tail)) == pytest.approx(mcnemar(lost, gained))
+
+
+def test_mcnemar_refuses_less_than_none():
+    with pytest.raises(ValueError, match="at least 0, found -1 and 2"):
+        mcnemar(-1, 2)
+
+
+def test_changed_items_are_fishers_test_held_together():
+    def fisher(a, n, b, m):
+        """Sum of the probabilities of all tables with these margins that are no more probable than the one seen."""
+        ways = {x: math.comb(n, x) * math.comb(m, a + b - x) for x in range(max(0, a + b - m), min(n, a + b) + 1)}
+        return sum(w for w in ways.values() if w <= ways[a] * (1 + 1e-7)) / math.comb(n + m, a + b)
+
+    rows = [(0, 8, 8, 8), (1, 8, 6, 8), (4, 8, 5, 8), (8, 8, 7, 8), (3, 4, 9, 10)]
+    plain = sorted((fisher(*row), i) for i, row in enumerate(rows))
+    expected, least = [0.0] * len(rows), 1.0
+    for rank in range(len(rows), 0, -1):
+        p, i = plain[rank - 1]
+        least = min(least, p * len(rows) / rank)
+        expected[i] = least
+    assert changed_items(*zip(*rows, strict=True)) == pytest.approx(expected)
+
+
+def test_changed_items_of_none():
+    assert changed_items([], [], [], []).tolist() == []
+
+
+def test_changed_items_keep_their_level_where_nothing_changes():
+    rng = np.random.default_rng(1)
+    false = 0
+    for _ in range(200):
+        p = rng.uniform(0.1, 0.9, 40)
+        first, last = rng.binomial(8, p), rng.binomial(8, p)
+        false += bool((changed_items(first, np.full(40, 8), last, np.full(40, 8)) < 0.05).any())
+    assert false <= 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
