@@ -71,6 +71,7 @@ def write_by_ranks(folder: Path, world: int, job: str) -> Path:
 
 def _one_rank(rank: int, world: int, job: str, folder: str) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever this machine calls itself
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     torch.manual_seed(0)
     JOBS[job](Path(folder), rank, world)

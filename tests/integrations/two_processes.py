@@ -1,4 +1,4 @@
-"""One of two processes that distil together on the CPU, recorded; ``two_processes.py OUT_DIR`` under torchrun."""
+"""One of two processes that distil together on the CPU, recorded."""
 
 from __future__ import annotations
 
