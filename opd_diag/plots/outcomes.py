@@ -26,6 +26,9 @@ OUTCOME_STYLES = {
 }
 """Name, colour and hatching of each outcome of a prompt, from the left of the bar to its right."""
 
+MOST_GROUPS = 8
+"""Bars that can be read beside each other: groups of fewer prompts share the last one."""
+
 _LEAST_NAMED = 0.05
 
 
@@ -81,7 +84,7 @@ def pass_at_k_curves(passes: pd.DataFrame, labels: list[str], *, ax: Axes | None
 
 @styled
 def item_outcomes(items: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw how many prompts are solved before and after, newly solved, forgotten, or solved neither time.
+    """Draw how many prompts are solved before and after, newly solved, forgotten, or solved neither time, by group.
 
     Where newly solved and forgotten ones are about as many, prompts change sides by chance and the student as a whole
     does not.
@@ -98,12 +101,9 @@ def item_outcomes(items: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     if items.empty:
         say(ax, "no response could be graded")
         return ax
-    groups = items["group"].fillna("").astype(str)
-    several = groups.nunique() > 1
-    names = sorted(groups.unique()) if several else [""]
-    counts = np.array(
-        [[((groups == g) | (not several)) & (items["outcome"] == o) for o in OUTCOME_STYLES] for g in names]
-    ).sum(axis=2)
+    groups, names = _drawn_groups(items["group"])
+    several = len(names) > 1
+    counts = np.array([[((groups == name) & (items["outcome"] == o)).sum() for o in OUTCOME_STYLES] for name in names])
     left = np.zeros(len(names))
     places = np.arange(len(names))[::-1]
     for column, (_, colour, hatch) in zip(counts.T, OUTCOME_STYLES.values(), strict=True):
@@ -122,3 +122,15 @@ def item_outcomes(items: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ]
     legend_below(ax, handles, [name for name, _, _ in OUTCOME_STYLES.values()])
     return ax
+
+
+def _drawn_groups(groups: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Give the bar of each prompt and the bars from above; of many groups the largest have bars of their own."""
+    named = groups.fillna("").astype(str)
+    sizes = named.value_counts()
+    ranked = sorted(sizes.index, key=lambda name: (-int(sizes[name]), name))
+    if len(ranked) <= MOST_GROUPS:
+        return named, sorted(ranked)
+    kept = ranked[: MOST_GROUPS - 1]
+    rest = f"({len(ranked) - len(kept)} other groups)"
+    return named.where(named.isin(kept), rest), [*sorted(kept), rest]

@@ -14,7 +14,7 @@ from opd_diag.replay.recorded import TEACHER_LABEL
 
 
 def finished_rollouts(out_dir: str | Path) -> dict[str, list[Rollout]]:
-    """Read the responses that a report sampled, or that stood in for them.
+    """Read the responses that a report sampled, or that stood in for them; those of an earlier report stay unread.
 
     Returns
     -------
@@ -31,11 +31,14 @@ def finished_rollouts(out_dir: str | Path) -> dict[str, list[Rollout]]:
     if not summary.is_file():
         raise StoreError(f"{folder} holds no finished report: there is no {summary.name}. Run opd-diag report first.")
     refuse_damaged(folder)
-    labels = list(dict.fromkeys(pd.read_parquet(summary, columns=["label"])["label"]))
-    by_writer: dict[str, list[Rollout]] = {label: [] for label in (*labels, TEACHER_LABEL)}
+    table = pd.read_parquet(summary, columns=["label", "states"])
+    labels = list(dict.fromkeys(table.loc[table["states"] == "on-policy", "label"]))
+    teacher = [TEACHER_LABEL] if "teacher" in set(table["states"]) else []
+    by_writer: dict[str, list[Rollout]] = {label: [] for label in (*labels, *teacher)}
     for file in sorted((folder / "rollouts").glob("*.jsonl")):
         if file.name == "start.jsonl" or file.stem.endswith(f".{NEAR_ON_POLICY}"):
             continue  # the first checkpoint's again; and those of weights in training
         for rollout in load_rollouts(file):
-            by_writer.setdefault(rollout.provenance.weights, []).append(rollout)
+            if rollout.provenance.weights in by_writer:
+                by_writer[rollout.provenance.weights].append(rollout)
     return {label: rollouts for label, rollouts in by_writer.items() if rollouts}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ def readings(report: Report) -> list[Reading]:
     for label, rollouts in report.excerpts.items():
         for rollout in rollouts:
             together.setdefault((rollout.prompt_index, rollout.rollout_index), {})[label] = rollout
-    return [_reading(by_label) for by_label in together.values()]
+    return [reading_of(by_label) for by_label in together.values()]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def alarm(report: Report) -> Alarm | None:
     return Alarm(verdict, both[0] if both else None)
 
 
-def _reading(by_label: dict[str, Rollout]) -> Reading:
+def reading_of(by_label: Mapping[str, Rollout]) -> Reading:
+    """Put responses to one prompt side by side, by the label of who wrote them."""
     one = next(iter(by_label.values()))
     return Reading(
         prompt_id=one.prompt_id,

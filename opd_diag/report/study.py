@@ -10,6 +10,7 @@ from opd_diag.records.files import replaced_whole, write_json, write_text
 from opd_diag.report.figures import Panel
 from opd_diag.report.json_file import records
 from opd_diag.report.page import environment, style
+from opd_diag.report.responses import reading_of
 from opd_diag.report.svg import letters, svg_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def write_study(study: Study, out_dir: str | Path) -> Path:
         write_text(folder / f"{panel.name}.svg", panel.svg)
     write_json(folder / f"{study.name}.json", study_record(study, created))
     page = environment().get_template("study.html.j2").render(
-        study=study, created=created, panels=panels, style=style(), letters=letters(panel.svg for panel in panels)
+        study=study, created=created, panels=panels, style=style(), letters=letters(panel.svg for panel in panels),
+        readings=[reading_of(by_label) for by_label in study.excerpts],
     )  # fmt: skip
     write_text(folder / f"{study.name}.html", page)
     return folder / f"{study.name}.html"

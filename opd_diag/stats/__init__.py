@@ -24,6 +24,8 @@ cluster of each value beside it. numpy and scipy alone: nothing here knows what 
 :func:`holm`                              families of p-values
 :func:`pass_at_k`, :func:`mcnemar`,       counts of correct responses: what so many tries solve, and items that change
 :func:`changed_items`                     sides
+:func:`net_share`,                        the share of those that changed one way less the other way
+:func:`paired_share_difference`
 :func:`wilson`, :func:`open_share`,       shares k/n; what 0 of n and n of n leave open
 :func:`open_share_difference`
 :mod:`~opd_diag.stats.rounding`           numbers rounded by their error, as people read them
@@ -49,7 +51,7 @@ from opd_diag.stats.averaging import Ways, contrasts_in_ways
 from opd_diag.stats.changes import ChangePoint, change_point
 from opd_diag.stats.clustered import clustered_mean, clustered_means
 from opd_diag.stats.contrasts import clustered_contrasts, clustered_mean_difference, clustered_mean_differences
-from opd_diag.stats.counts import changed_items, mcnemar, pass_at_k
+from opd_diag.stats.counts import changed_items, mcnemar, net_share, paired_share_difference, pass_at_k
 from opd_diag.stats.equivalences import Equivalence, detectable_difference, equivalence, plateau, plateau_weights
 from opd_diag.stats.estimate import MIN_CLUSTERS, Estimate
 from opd_diag.stats.families import holm, simultaneous_band
@@ -81,9 +83,11 @@ __all__ = [
     "holm",
     "kendall_tau",
     "mcnemar",
+    "net_share",
     "open_share",
     "open_share_difference",
     "order_p_value",
+    "paired_share_difference",
     "pass_at_k",
     "percentile_interval",
     "plateau",

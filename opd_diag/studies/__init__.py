@@ -5,7 +5,7 @@
 `outcome.py`   ``outcome``: what came of a run at its task; from a finished report alone
 =============  ===========================================================================
 
-:func:`opd_diag.report.write_study` writes one as a page.
+:func:`opd_diag.report.study.write_study` writes one as a page.
 """
 
 from opd_diag.studies.outcome import outcome

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from opd_diag import plots
@@ -17,11 +19,16 @@ from opd_diag.replay.finished import finished_rollouts
 from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.studies.study import Picture, Study
 from opd_diag.tables.outcomes import attempt_table, item_table, pass_table
-from opd_diag.verdicts.outcomes import forgetting, gap_recovered, pass_at_k
+from opd_diag.verdicts.outcomes import LEVEL, forgetting, gap_recovered, pass_at_k
 from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds
 
 Grader = Callable[[str, str | None], bool | None]
-"""(response as text without special tokens, reference answer) → whether it is correct; None: it cannot be told."""
+"""(response as text without special tokens, reference answer) → whether it is correct, 1 and 0 as True and False; None:
+it cannot be told."""
+
+
+MOST_READ = 5
+"""Prompts whose responses are given to be read."""
 
 
 def outcome(
@@ -52,13 +59,18 @@ def outcome(
     StoreError
         The folder holds no finished report.
     InputError
-        No response can be graded, or there is one checkpoint.
+        No response can be graded, there is one checkpoint, or the grader fails.
     """
     limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
     folder = Path(out_dir)
     by_writer = finished_rollouts(folder)
-    grade = None if grader is None else partial(_graded, grader, load_vocabulary(folder / "vocabulary.json"))
-    attempts = attempt_table(by_writer, grade)
+    if grader is not None:
+        tokens = load_vocabulary(folder / "vocabulary.json")
+        by_writer = {
+            label: [replace(rollout, is_correct=_graded(grader, tokens, rollout)) for rollout in rollouts]
+            for label, rollouts in by_writer.items()
+        }
+    attempts = attempt_table(by_writer)
     labels = [label for label in by_writer if label != TEACHER_LABEL]
     _refuse(folder, labels, attempts)
     first, last = labels[0], labels[-1]
@@ -70,7 +82,7 @@ def outcome(
     verdicts = [
         pass_at_k(attempts, first, last, limits),
         forgetting(items, first, last, limits),
-        gap_recovered(attempts, first, last, TEACHER_LABEL, limits),
+        gap_recovered(attempts, first, last, TEACHER_LABEL),
     ]
     return Study(
         name="outcome",
@@ -99,29 +111,51 @@ def outcome(
             "pass@k tells of these prompts, this temperature and this length; what longer responses would solve is not "
             "seen.",
         ),
+        excerpts=_fallen(items, by_writer[first], by_writer[last]),
+        excerpts_intro=f"Prompts that fell furthest, {MOST_READ} at most: a correct response of {first}, and a wrong "
+        f"one of {last}.",
     )
+
+
+def _fallen(items: pd.DataFrame, before: Sequence[Rollout], after: Sequence[Rollout]) -> list[Mapping[str, Rollout]]:
+    """Give responses to the prompts that are forgotten or fell beyond chance, those that fell furthest first."""
+    fall = items["first_correct"] / items["first_rollouts"] - items["last_correct"] / items["last_rollouts"]
+    fell = (items["outcome"] == "forgotten") | ((fall > 0) & (items["p_adjusted"] < LEVEL))
+    furthest = items.assign(fall=fall)[fell].sort_values("fall", ascending=False, kind="stable")["prompt_index"]
+    right = {r.prompt_index: r for r in reversed(before) if r.is_correct}
+    wrong = {r.prompt_index: r for r in reversed(after) if r.is_correct is False}
+    return [{of.provenance.weights: of for of in (right[prompt], wrong[prompt])} for prompt in furthest.head(MOST_READ)]
 
 
 def _graded(grader: Grader, tokens: Mapping[int, Token], rollout: Rollout) -> bool | None:
     text = rollout.response_text
-    for special in {tokens[i].text for i in rollout.response_ids if i in tokens and tokens[i].special}:
+    specials = {tokens[i].text for i in rollout.response_ids if i in tokens and tokens[i].special}
+    for special in sorted(specials, key=len, reverse=True):  # one may stand within another
         text = text.replace(special, "")
-    right = grader(text, rollout.answer)
-    if right is not None and not isinstance(right, (bool, int)):
-        raise InputError(f"The grader must give True, False or None, found {right!r:.80} for {rollout.name}.")
-    return None if right is None else bool(right)
+    try:
+        right: object = grader(text, rollout.answer)
+    except Exception as error:  # a user's code may raise anything
+        raise InputError(
+            f"The grader failed on response {rollout.name} of {rollout.provenance.weights}: {type(error).__name__}: "
+            f"{error}. It must take any text, and an answer that may be None."
+        ) from error
+    if right is None:
+        return None
+    if isinstance(right, (bool, int, float, np.bool_, np.integer, np.floating)) and right in (0, 1):
+        return bool(right)
+    raise InputError(f"The grader must give True, False or None, found {right!r:.80} for {rollout.name}.")
 
 
 def _refuse(folder: Path, labels: Sequence[str], attempts: pd.DataFrame) -> None:
-    if attempts.empty:
-        raise InputError(
-            f"No response in {folder} can be graded: its prompts have no reference answers. Give 'answer' in the "
-            "prompts file and report again, or name a grader."
-        )
     if len(labels) < 2:
         raise InputError(
             f"{folder} has responses of {' and '.join(labels) or 'no checkpoint'} alone: an outcome needs a first and "
             "a last checkpoint. Report with --student, the initial student."
+        )
+    if attempts.empty:
+        raise InputError(
+            f"No response in {folder} can be graded: its prompts have no reference answers. Give 'answer' in the "
+            "prompts file and report again, or name a grader."
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from opd_diag.records.rollout import Rollout
 from opd_diag.records.verdict import Verdict, alarms_first
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Study:
     """What was measured and how, one sentence each."""
     cannot_tell: Sequence[str]
     """What no number here says, one sentence each."""
+    excerpts: Sequence[Mapping[str, Rollout]] = ()
+    """Responses to be read, prompt by prompt, by the label of who wrote them."""
+    excerpts_intro: str = ""
+    """Which these are, one sentence."""
 
     @property
     def answer(self) -> Verdict:

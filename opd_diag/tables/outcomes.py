@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,13 @@ OUTCOMES = ("kept", "solved", "forgotten", "unsolved")
 """Of a prompt: solved by both, by the last alone, by the first alone, by none. Solved is: at least half are correct."""
 
 
-def attempt_table(
-    by_writer: Mapping[str, Sequence[Rollout]], grade: Callable[[Rollout], bool | None] | None = None
-) -> pd.DataFrame:
+def attempt_table(by_writer: Mapping[str, Sequence[Rollout]]) -> pd.DataFrame:
     """Count correct responses, one row a (writer, prompt).
 
     Parameters
     ----------
     by_writer
         Responses by the label of who wrote them, the checkpoints in order.
-    grade
-        Tells whether a response is correct, None where it cannot be told; default: as recorded.
 
     Returns
     -------
@@ -44,13 +40,12 @@ def attempt_table(
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for label, rollouts in by_writer.items():
         for rollout in rollouts:
-            right = rollout.is_correct if grade is None else grade(rollout)
-            if right is None:
+            if rollout.is_correct is None:
                 continue
             of = {"label": label, "step": rollout.provenance.step, "prompt_index": rollout.prompt_index}
             of |= {"prompt_id": rollout.prompt_id, "group": rollout.group, "n_correct": 0, "n_rollouts": 0}
             row = rows.setdefault((label, rollout.prompt_index), of)
-            row["n_correct"] += bool(right)
+            row["n_correct"] += rollout.is_correct
             row["n_rollouts"] += 1
     return pd.DataFrame(list(rows.values()), columns=ATTEMPT_COLUMNS).astype({"step": "Int64"})
 
@@ -98,7 +93,14 @@ def pass_difference(attempts: pd.DataFrame, first: str, last: str, k: int) -> st
     one, two = _shared(attempts, first, last)
     values = _pass_at(one, k), _pass_at(two, k)
     difference = stats.clustered_mean_difference(values[0], one["prompt_index"], values[1], two["prompt_index"])
-    return stats.open_share_difference(difference, *values)
+    return stats.paired_share_difference(difference, *values)
+
+
+def on_shared_prompts(attempts: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """Give the rows of these writers on the prompts that all of them have."""
+    of = attempts[attempts["label"].isin(labels)]
+    writers = of.groupby("prompt_index")["label"].transform("nunique")
+    return of[writers == len(set(labels))]
 
 
 def item_table(attempts: pd.DataFrame, first: str, last: str) -> pd.DataFrame:
@@ -160,6 +162,5 @@ def _estimate(values: np.ndarray, prompts: pd.Series) -> stats.Estimate:
 
 def _shared(attempts: pd.DataFrame, first: str, last: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Give the rows of two writers on the prompts that both have, in the same order."""
-    one, two = (attempts[attempts["label"] == label].sort_values("prompt_index") for label in (first, last))
-    both = set(one["prompt_index"]) & set(two["prompt_index"])
-    return one[one["prompt_index"].isin(both)], two[two["prompt_index"].isin(both)]
+    both = on_shared_prompts(attempts, (first, last)).sort_values("prompt_index")
+    return both[both["label"] == first], both[both["label"] == last]

@@ -9,23 +9,25 @@ import pandas as pd
 from opd_diag import stats
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import with_interval
-from opd_diag.tables.outcomes import gap_recovery, most_tries, pass_difference
+from opd_diag.tables.outcomes import gap_recovery, most_tries, on_shared_prompts, pass_difference
 from opd_diag.verdicts.alignment import PAPER
 from opd_diag.verdicts.thresholds import Thresholds
 
-_LEVEL = 0.05
+LEVEL = 0.05
+"""Of the tests of prompts that change."""
 
 
 def pass_at_k(attempts: pd.DataFrame, first: str, last: str, limits: Thresholds) -> Verdict:
     """Whether it solves with many tries what it solved before: a student may get surer and no abler."""
-    k = most_tries(attempts)
-    found = pass_difference(attempts, first, last, k)
+    both = on_shared_prompts(attempts, (first, last))
+    k = most_tries(both)
+    found = pass_difference(both, first, last, k)
     held = stats.equivalence(found, limits.pass_at_k_change) if not math.isnan(found.ci_low) else None
     status: Status = "unknown"
     if held is not None:
         lost = found.ci_high < 0 and held.outcome != "equivalent"
         status = "fail" if lost else "pass" if found.ci_low > 0 or held.low > -limits.pass_at_k_change else "unknown"
-    values = {label: _value(attempts, label, k) for label in (first, last)}
+    values = {label: _value(both, label, k) for label in (first, last)}
     return Verdict(
         name="pass_at_k",
         question=f"Does it still solve, with {k} {'try' if k == 1 else 'tries'}, what it solved before?",
@@ -52,22 +54,27 @@ def _value(attempts: pd.DataFrame, label: str, k: int) -> float:
 
 
 def forgetting(items: pd.DataFrame, first: str, last: str, limits: Thresholds) -> Verdict:
-    """Whether prompts are forgotten, more than others are newly solved or one by one beyond chance."""
-    gained, lost = (int((items["outcome"] == name).sum()) for name in ("solved", "forgotten"))
-    p, n = stats.mcnemar(gained, lost), len(items)
-    shares = [(items["outcome"].isin([name, "kept"])).to_numpy(float) for name in ("forgotten", "solved")]
-    net = stats.clustered_mean_difference(shares[0], items["prompt_index"], shares[1], items["prompt_index"])
-    net = stats.open_share_difference(net, shares[0], shares[1])
+    """Whether prompts are forgotten, more than others are newly solved or one by one beyond chance.
+
+    Sides are compared where both have as many responses: of one, half are correct less often than of two.
+    """
+    alike = items[items["first_rollouts"] == items["last_rollouts"]]
+    gained, lost = (int((alike["outcome"] == name).sum()) for name in ("solved", "forgotten"))
+    p, n = stats.mcnemar(gained, lost), len(alike)
+    shares = [(alike["outcome"].isin([name, "kept"])).to_numpy(float) for name in ("forgotten", "solved")]
+    net = stats.clustered_mean_difference(shares[0], alike["prompt_index"], shares[1], alike["prompt_index"])
+    net = stats.paired_share_difference(net, shares[0], shares[1])
     fell = items["last_correct"] / items["last_rollouts"] < items["first_correct"] / items["first_rollouts"]
-    surely = int((fell & (items["p_adjusted"] < _LEVEL)).sum())
+    surely = int((fell & (items["p_adjusted"] < LEVEL)).sum())
     status: Status = "unknown"
-    if p < _LEVEL and lost > gained:
+    if p < LEVEL and lost > gained:
         status = "fail"
     elif surely:
         status = "warn"
-    elif (p < _LEVEL and gained > lost) or net.interval(0.9)[0] > -limits.pass_at_k_change:
+    elif (p < LEVEL and gained > lost) or net.interval(0.9)[0] > -limits.pass_at_k_change:
         status = "pass"
-    more = f", {surely} of these beyond chance one by one" if surely else ""
+    more = f", and {surely} fell beyond chance one by one" if surely else ""
+    counted = f"{n} prompts" if n == len(items) else f"{n} prompts with as many responses from both"
     return Verdict(
         name="forgetting",
         question="Does it forget what it could?",
@@ -76,32 +83,34 @@ def forgetting(items: pd.DataFrame, first: str, last: str, limits: Thresholds) -
         ci_low=net.ci_low,
         ci_high=net.ci_high,
         threshold=limits.pass_at_k_change,
-        evidence=f"Of {n} prompts {gained} are newly solved and {lost} forgotten from {first} to {last}{more}; solved "
+        evidence=f"Of {counted} {gained} are newly solved and {lost} forgotten from {first} to {last}{more}; solved "
         f"is at least half of the responses correct, and chance alone would part as far with p = {p:.2g}.",
         advice={
-            "pass": "What changes sides does so by chance, or to the good.",
-            "warn": "Read the responses to the prompts that were forgotten.",
+            "pass": "On the whole nothing is lost; items.csv has the prompts that change sides all the same.",
+            "warn": "Read the responses to the prompts that fell; items.csv has all of them.",
             "fail": "Lower the learning rate, or mix in prompts of the kind that was forgotten.",
             "unknown": "Give more prompts, or more responses to each (--rollouts-per-prompt).",
         }[status],
         reference="McNemar's exact test over prompts; Fisher's, held together, of each",
-        caution="With few responses to each, prompts change sides by chance alone, about as often both ways.",
+        caution="With few responses to each, prompts change sides by chance alone, about as often both ways; with "
+        "three or fewer no prompt by itself can show that it fell, and a few forgotten ones hide behind many new ones.",
     )
 
 
-def gap_recovered(attempts: pd.DataFrame, first: str, last: str, teacher: str, limits: Thresholds) -> Verdict:
+def gap_recovered(attempts: pd.DataFrame, first: str, last: str, teacher: str) -> Verdict:
     """How much of the teacher's lead arrived; nothing is said where no lead is established."""
     nan = math.nan
     theirs = teacher in set(attempts["label"])
-    lead = pass_difference(attempts, first, teacher, 1) if theirs else None
+    shared = on_shared_prompts(attempts, (first, last, teacher))
+    lead = pass_difference(shared, first, teacher, 1) if theirs else None
     found = stats.Estimate(nan, nan, nan, nan, 0, 0, 0)
     if lead is None:
         evidence = "The teacher's responses were not graded, so its lead is not known."
     elif not lead.ci_low > 0:
         span = with_interval(lead.value, lead.ci_low, lead.ci_high, signed=True)
-        evidence = f"No lead of the teacher is established ({span} in accuracy), so there is nothing to recover."
+        evidence = f"No lead of the teacher is established ({span} in accuracy), so what of it arrived is not known."
     else:
-        found = gap_recovery(attempts, first, last, teacher)
+        found = gap_recovery(shared, first, last, teacher)
         span = with_interval(lead.value, lead.ci_low, lead.ci_high, signed=True)
         evidence = (
             f"Of the teacher's lead in accuracy, {span}, {with_interval(found.value, found.ci_low, found.ci_high)} "

@@ -25,6 +25,22 @@ def test_of_the_working_directory(module):
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def yes(:\n", "SyntaxError: invalid syntax (broken_graders.py, line 1)"),
+        ("1 / 0\n", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_module_that_fails(module, tmp_path, text, said):
+    (tmp_path / "broken_graders.py").write_text(text)
+    before = list(sys.path)
+    with pytest.raises(InputError) as error:
+        function_named("broken_graders:yes")
+    assert str(error.value) == f"Module 'broken_graders' cannot be imported: {said}. Correct it."
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
         ("my_graders", "Expected MODULE:FUNCTION, as my_graders:math, found 'my_graders'."),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from opd_diag.plots import item_outcomes, pass_at_k_curves
-from opd_diag.plots.outcomes import OUTCOME_STYLES
+from opd_diag.plots.outcomes import MOST_GROUPS, OUTCOME_STYLES
 from opd_diag.tables.outcomes import ITEM_COLUMNS, PASS_COLUMNS
 
 
@@ -58,6 +58,15 @@ class TestItems:
         assert [tick.get_text() for tick in ax.get_yticklabels()] == ["no group", "a", "b"]
         widths = np.array([patch.get_width() for patch in ax.patches]).reshape(4, 3)
         assert widths.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+
+    def test_of_many_groups_the_largest(self):
+        groups = ["large"] * 3 + [f"g{i:03d}" for i in range(300)]
+        ax = item_outcomes(items(*["kept"] * len(groups), groups=groups))
+        names = [tick.get_text() for tick in ax.get_yticklabels()]
+        assert len(names) == MOST_GROUPS
+        assert names[:2] == ["g000", "g001"]
+        assert names[-2:] == ["large", "(294 other groups)"]
+        assert [patch.get_width() for patch in ax.patches][: len(names)] == [1] * 6 + [3, 294]
 
     def test_nothing_graded(self):
         ax = item_outcomes(items())

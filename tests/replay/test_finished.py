@@ -18,10 +18,15 @@ def rollout(label, step, response=(2,)):
     return Rollout(0, 0, "a", None, (1,), (1,), response, "stop", source, reward=math.nan)
 
 
+def summarize(folder, labels, states):
+    pd.DataFrame({"label": labels, "states": states}).to_parquet(folder / "summary.parquet")
+
+
 @pytest.fixture
 def out_dir(tmp_path):
-    pd.DataFrame({"label": ["step 9", "step 10", "step 9"]}).to_parquet(tmp_path / "summary.parquet")
+    summarize(tmp_path, ["step 9", "step 10", "step 9"], ["on-policy", "on-policy", "teacher"])
     files = {
+        "step-000007": rollout("step 7", 7),  # of an earlier report that had more checkpoints
         "step-000010": rollout("step 10", 10),
         "step-000009": rollout("step 9", 9),
         "start": rollout("step 9", 9),
@@ -42,6 +47,11 @@ def test_in_the_order_of_the_checkpoints_then_the_teacher(out_dir):
 def test_without_a_teacher(out_dir):
     (out_dir / "rollouts" / "teacher.jsonl").unlink()
     assert list(finished_rollouts(out_dir)) == ["step 9", "step 10"]
+
+
+def test_what_an_earlier_report_left_is_not_read(out_dir):
+    summarize(out_dir, ["step 9", "step 10"], ["on-policy", "start"])
+    assert list(finished_rollouts(out_dir)) == ["step 9"]
 
 
 def test_no_report(tmp_path):

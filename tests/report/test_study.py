@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from opd_diag.errors import StoreError
 from opd_diag.plots.style import new_axes
+from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.verdict import Verdict
 from opd_diag.report.study import write_study
 from opd_diag.studies import Picture, Study
@@ -59,8 +61,39 @@ def test_the_page(study, tmp_path):
     ):
         assert said in text
     assert 'class="headline warn"' in text
+    assert '<span class="sign" role="img" aria-label="pass">' in text
+    assert '<span class="sign" role="img" aria-label="warning">' in text
     assert "http-equiv" in text
     assert "<script" not in text
+
+
+def test_responses_to_read(study, tmp_path):
+    def response(label, text, right):
+        source = Provenance("sampled", label, "", 0, 1.0, 1.0, 0)
+        return Rollout(
+            0,
+            0,
+            "<id>",
+            None,
+            (1,),
+            (1,),
+            (2,),
+            "stop",
+            source,
+            is_correct=right,
+            prompt_text="2<3",
+            response_text=text,
+        )
+
+    before, after = response("step 0", "<yes>", True), response("step <9>", "<no>", False)
+    read = replace(study, excerpts=[{"step 0": before, "step <9>": after}], excerpts_intro="<These> fell.")
+    text = write_study(read, tmp_path).read_text(encoding="utf-8")
+    StrictReader(text)
+    places = [text.index(f"&lt;{said}&gt;") for said in ("These", "id", "yes", "9", "no")]
+    assert places == sorted(places)
+    assert text.index("✓ correct") < text.index("✗ wrong")
+    assert "Responses to read" in text
+    assert "Responses to read" not in write_study(study, tmp_path).read_text(encoding="utf-8")
 
 
 def test_the_record(study, tmp_path):

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
-from opd_diag.stats import changed_items, mcnemar, pass_at_k
+from opd_diag.stats import (
+    changed_items,
+    clustered_mean_difference,
+    mcnemar,
+    net_share,
+    paired_share_difference,
+    pass_at_k,
+)
 
 
 @given(n=st.integers(1, 9), data=st.data())
@@ -53,6 +61,61 @@ def test_mcnemar_is_twice_the_tail_of_a_fair_coin(gained, lost):
 def test_mcnemar_refuses_less_than_none():
     with pytest.raises(ValueError, match="at least 0, found -1 and 2"):
         mcnemar(-1, 2)
+
+
+@pytest.mark.parametrize(("gained", "lost", "total"), [(0, 0, 12), (3, 0, 20), (5, 9, 40), (10, 0, 10), (1, 7, 8)])
+def test_net_share_is_where_the_score_test_stops(gained, lost, total):
+    """Each end is as far from what was seen as z allows, by the likeliest shares that differ by so much."""
+
+    def distance(delta):
+        def unlikelihood(q):  # shares q + delta gained, q lost, the rest as it was
+            of = [(gained, q + delta), (lost, q), (total - gained - lost, 1 - delta - 2 * q)]
+            return -sum(n * math.log(max(p, 1e-300)) for n, p in of if n)
+
+        bounds = max(0.0, -delta), (1 - delta) / 2
+        q = minimize_scalar(unlikelihood, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+        return (gained - lost - total * delta) / math.sqrt(total * (2 * q + delta - delta**2))
+
+    low, high = net_share(gained, lost, total)
+    assert distance(low) == pytest.approx(1.959964, abs=1e-3)
+    assert high == pytest.approx(1.0) or distance(high) == pytest.approx(-1.959964, abs=1e-3)
+    assert net_share(lost, gained, total) == pytest.approx((-high, -low))
+
+
+def test_net_share_of_no_change_is_wilsons_of_none():
+    for total in (1, 5, 64):
+        assert net_share(0, 0, total) == pytest.approx((-3.841459 / (total + 3.841459), 3.841459 / (total + 3.841459)))
+
+
+def test_net_share_covers_where_few_change():
+    rng, covered = np.random.default_rng(2), 0
+    for gained, lost, same in rng.multinomial(20, [0.02, 0.08, 0.9], 2000):
+        low, high = net_share(int(gained), int(lost), int(gained + lost + same))
+        covered += low <= -0.06 <= high
+    assert covered >= 0.94 * 2000
+
+
+@pytest.mark.parametrize(("gained", "lost", "total"), [(-1, 0, 4), (3, 2, 4), (0, 0, 0)])
+def test_net_share_refuses(gained, lost, total):
+    with pytest.raises(ValueError, match=rf"0 to all, found {gained} and {lost} of {total}\."):
+        net_share(gained, lost, total)
+
+
+def test_paired_share_difference_leaves_what_varies_and_what_has_no_interval():
+    prompts = range(6)
+    first, second = [0.0, 0.5, 1.0, 0.0, 1.0, 0.0], [0.5, 0.5, 1.0, 0.0, 0.25, 1.0]
+    found = clustered_mean_difference(first, prompts, second, prompts)
+    assert paired_share_difference(found, first, second) is found
+    few = clustered_mean_difference(first[:3], [0, 1, 2], first[:3], [0, 1, 2])
+    assert paired_share_difference(few, first[:3], first[:3]) is few
+
+
+def test_paired_share_difference_counts_changed_sides():
+    first, second = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+    plain = clustered_mean_difference(first, range(7), second, range(7))
+    found = paired_share_difference(plain, first, second)
+    assert (found.ci_low, found.ci_high) == net_share(2, 1, 7)
+    assert found.interval(0.95)[0] <= found.ci_low + 1e-12
 
 
 def test_changed_items_are_fishers_test_held_together():

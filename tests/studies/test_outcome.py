@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 
+import numpy as np
 import pytest
 import tiny_run as tiny
 
@@ -66,6 +69,25 @@ class TestStudy:
         assert (items["last_correct"] > 0).any()
         assert set(items["outcome"]) <= {"solved", "unsolved"}
 
+    def test_what_is_forgotten_is_given_to_be_read(self, out_dir):
+        firsts = {plain(r.response_text) for r in load_rollouts(out_dir / "rollouts" / "step-000000.jsonl")}
+        lasts = load_rollouts(out_dir / "rollouts" / "step-000030.jsonl")
+        right = firsts | {plain(r.response_text) for r in lasts if r.prompt_index < 2}
+        study = outcome(out_dir, grader=lambda text, answer: text in right)
+        items = study.tables["items"]
+        lost = items[items["outcome"] == "forgotten"].sort_values("last_correct", kind="stable")
+        assert 0 < len(lost) < len(items)
+        assert [of["step 0"].prompt_index for of in study.excerpts] == lost["prompt_index"].tolist()[:5]
+        for of in study.excerpts:
+            before, after = of.values()
+            assert list(of) == ["step 0", "step 30"]
+            assert (before.is_correct, after.is_correct) == (True, False)
+            assert before.prompt_index == after.prompt_index
+            assert plain(after.response_text) not in right
+
+    def test_nothing_to_read_where_nothing_fell(self, out_dir):
+        assert outcome(out_dir, grader=always(True)).excerpts == []
+
     def test_pictures_are_drawn_from_its_tables(self, out_dir):
         study = outcome(out_dir, grader=always(True))
         assert [line.get_label() for line in study.pictures[0].draw().lines] == ["step 0", "step 30", "teacher"]
@@ -104,9 +126,26 @@ class TestRefusals:
             "--student, the initial student."
         )
 
-    def test_a_grader_that_gives_something_else(self, out_dir):
-        with pytest.raises(InputError, match=r"The grader must give True, False or None, found 'yes' for "):
-            outcome(out_dir, grader=always("yes"))
+    @pytest.mark.parametrize("given", ["yes", 0.5, 2, -1, math.nan, np.float64(0.3), [True]])
+    def test_a_grader_that_gives_something_else(self, out_dir, given):
+        said = re.escape(f"The grader must give True, False or None, found {given!r} for ")
+        with pytest.raises(InputError, match=said):
+            outcome(out_dir, grader=always(given))
+
+    @pytest.mark.parametrize("given", [1, 1.0, np.True_, np.int64(1), np.float32(1)])
+    def test_one_and_numpys_true_are_true(self, out_dir, given):
+        attempts = outcome(out_dir, grader=always(given)).tables["attempts"]
+        assert (attempts["n_correct"] == attempts["n_rollouts"]).all()
+
+    def test_a_grader_that_fails(self, out_dir):
+        first = load_rollouts(out_dir / "rollouts" / "step-000000.jsonl")[0]
+        with pytest.raises(InputError) as error:
+            outcome(out_dir, grader=lambda text, answer: 1 / 0)
+        assert str(error.value) == (
+            f"The grader failed on response {first.name} of step 0: ZeroDivisionError: division by zero. It must take "
+            "any text, and an answer that may be None."
+        )
+        assert isinstance(error.value.__cause__, ZeroDivisionError)
 
     def test_a_threshold_that_does_not_exist(self, out_dir):
         with pytest.raises(InputError, match="pass_at_kk"):

@@ -17,6 +17,7 @@ from opd_diag.tables.outcomes import (
     gap_recovery,
     item_table,
     most_tries,
+    on_shared_prompts,
     pass_difference,
     pass_table,
     tries,
@@ -50,12 +51,6 @@ class TestAttempts:
         ]
         assert table["step"].tolist() == [0, 0, pd.NA]
         assert table["group"].fillna("none").tolist() == ["none", "odd", "none"]
-
-    def test_another_grader(self):
-        table = attempt_table(
-            {"first": rollouts("first", 0, "111", "000")}, lambda r: r.rollout_index == r.prompt_index
-        )
-        assert table["n_correct"].tolist() == [1, 1]
 
     def test_of_none(self):
         table = attempts(first=["??"])
@@ -97,6 +92,12 @@ class TestPass:
         differences = np.array([0.5, 0.5, 0.0, 0.0, 0.5])
         assert found.value == pytest.approx(differences.mean())
         assert found.standard_error == pytest.approx(differences.std(ddof=1) / math.sqrt(5))
+
+    def test_prompts_that_all_have(self):
+        table = attempts(first=["1", "?", "0", "1"], last=["?", "1", "1", "0"], teacher=["1", "1", "1", "?"])
+        assert on_shared_prompts(table, ("first", "last"))["prompt_index"].tolist() == [2, 3, 2, 3]
+        assert on_shared_prompts(table, ("first", "last", "teacher"))["prompt_index"].tolist() == [2, 2, 2]
+        assert on_shared_prompts(table, ("first", "nobody")).empty
 
     @pytest.mark.parametrize(("most", "ks"), [(0, []), (1, [1]), (2, [1, 2]), (5, [1, 2, 4, 5]), (8, [1, 2, 4, 8])])
     def test_tries(self, most, ks):
