@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from opd_diag.verdicts import judge
+from opd_diag.verdicts import DEFAULTS, judge
+from opd_diag.verdicts.outcomes import gap_recovered, pass_at_k
 from opd_diag.verdicts.titles import TITLES, title_of
 
 from .synthetic import run
+from .test_outcomes import HALF, MOST, drawn, of_items
 
-NAMES = [v.name for v in judge(run(), step_zero_known=True)]
+PAIR = drawn(first=HALF, last=MOST)
+OF_STUDIES = [
+    pass_at_k(PAIR, "first", "last", DEFAULTS),
+    of_items(PAIR),
+    gap_recovered(PAIR, "first", "last", "teacher"),
+]
+NAMES = [v.name for v in (*judge(run(), step_zero_known=True), *OF_STUDIES)]
 
 
 def test_every_verdict_has_a_title_of_its_own_and_every_title_a_verdict():
