@@ -11,6 +11,8 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.records.rollout import Rollout
+from opd_diag.tables.ranges import within_range
+from opd_diag.tables.rows import estimate_columns
 
 ATTEMPT_COLUMNS = ["label", "step", "prompt_index", "prompt_id", "group", "n_correct", "n_rollouts"]
 PASS_COLUMNS = ["label", "step", "k", "value", "ci_low", "ci_high", "approximate", "n_prompts", "n_rollouts"]
@@ -18,9 +20,6 @@ ITEM_COLUMNS = [
     "prompt_index", "prompt_id", "group", "first_correct", "first_rollouts", "last_correct", "last_rollouts",
     "outcome", "p_adjusted",
 ]  # fmt: skip
-
-OUTCOMES = ("kept", "solved", "forgotten", "unsolved")
-"""Of a prompt: solved by both, by the last alone, by the first alone, by none. Solved is: at least half are correct."""
 
 
 def attempt_table(by_writer: Mapping[str, Sequence[Rollout]]) -> pd.DataFrame:
@@ -67,13 +66,12 @@ def pass_table(attempts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for label, of in attempts.groupby("label", sort=False):
         for k in tries(most_tries(attempts)):
-            estimate = _estimate(_pass_at(of, k), of["prompt_index"])
-            rows.append(
-                {"label": label, "step": of["step"].iloc[0], "k": k, "value": estimate.value}
-                | {"ci_low": max(0.0, estimate.ci_low), "ci_high": min(1.0, estimate.ci_high)}
-                | {"approximate": estimate.is_approximate, "n_prompts": len(of), "n_rollouts": of["n_rollouts"].sum()}
-            )
-    return pd.DataFrame(rows, columns=PASS_COLUMNS).astype({"step": "Int64", "approximate": bool})
+            values = _pass_at(of, k)
+            estimate = stats.open_share(stats.clustered_mean(values, of["prompt_index"].to_numpy()), values)
+            about = {"label": label, "step": of["step"].iloc[0], "metric": "pass_at_k", "k": k}
+            rows.append(about | estimate_columns(estimate) | {"n_rollouts": of["n_rollouts"].sum()})
+    table = within_range(pd.DataFrame(rows, columns=["metric", *PASS_COLUMNS]))
+    return table[PASS_COLUMNS].astype({"step": "Int64", "approximate": bool})
 
 
 def tries(most: int) -> list[int]:
@@ -109,8 +107,9 @@ def item_table(attempts: pd.DataFrame, first: str, last: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a prompt that both have responses to; columns as in :mod:`opd_diag.tables`. `p_adjusted` is of no change
-        in the share of correct responses (:func:`~opd_diag.stats.changed_items`).
+        One row a prompt that both have responses to; columns as in :mod:`opd_diag.tables`. Solved is: at least half of
+        the responses are correct. `p_adjusted` is of no change in the share of correct responses
+        (:func:`~opd_diag.stats.changed_items`).
     """
     one, two = _shared(attempts, first, last)
     solved = [2 * of["n_correct"].to_numpy() >= of["n_rollouts"].to_numpy() for of in (one, two)]
@@ -154,10 +153,6 @@ def _recovered(sums: np.ndarray) -> float:
 
 def _pass_at(of: pd.DataFrame, k: int) -> np.ndarray:
     return stats.pass_at_k(of["n_correct"].to_numpy(), of["n_rollouts"].to_numpy(), k)
-
-
-def _estimate(values: np.ndarray, prompts: pd.Series) -> stats.Estimate:
-    return stats.open_share(stats.clustered_mean(values, prompts.to_numpy()), values)
 
 
 def _shared(attempts: pd.DataFrame, first: str, last: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -86,6 +86,11 @@ class TestPass:
         assert (table["ci_high"] == 1.0).all()
         assert table["ci_low"].tolist() == pytest.approx([1 - 3.8415 / (8 + 3.8415)] * 2, abs=1e-3)
 
+    def test_too_few_prompts_have_no_interval(self):
+        table = pass_table(attempts(first=["10", "11", "00"]))
+        assert table["value"].tolist() == pytest.approx([0.5, 2 / 3])
+        assert table[["ci_low", "ci_high"]].isna().all(axis=None)
+
     def test_the_difference_is_paired_by_prompt(self):
         table = attempts(first=["10", "00", "11", "00", "10"], last=["11", "10", "11", "00", "11"])
         found = pass_difference(table, "first", "last", 1)
