@@ -322,6 +322,7 @@ class TestSameIds:
             "Student and teacher read 1 of the ids that occur differently: 25 is 'a' for the student, 'the' for the "
             "teacher. Scores of such a pair would compare different tokens. Use a teacher with the student's tokenizer."
         )
+        assert caught.value.code == "TOKENIZER_MISMATCH"
 
     def test_many_are_counted_and_three_are_shown(self):
         with pytest.raises(TokenizerMismatchError) as caught:

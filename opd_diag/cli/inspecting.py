@@ -12,7 +12,7 @@ from opd_diag.cli import terminal
 from opd_diag.cli.terminal import plain
 from opd_diag.errors import InputError
 from opd_diag.runs import FoundRun, inspection_rows, named_inputs
-from opd_diag.runs.inspection import recorded_rows
+from opd_diag.runs.inspection import nothing_recorded, recorded_rows
 from opd_diag.runs.logged import find_logs
 from opd_diag.runs.notes import missing_tokenizer
 from opd_diag.runs.recorded import find_recorded
@@ -37,7 +37,7 @@ def print_found(found: FoundRun) -> None:
     terminal.out.print(f"layout: {found.layout}")
 
 
-def print_recorded(folder: Path) -> None:
+def print_recorded(folder: Path, layout: str) -> None:
     """Print what the trainer recorded and logged in its folder; what cannot be read there is said, and no error."""
     try:
         rows, logs = recorded_rows(find_recorded(folder)), find_logs(folder)
@@ -50,6 +50,8 @@ def print_recorded(folder: Path) -> None:
             name = f"{row.format} (evaluation)" if row.evaluation else row.format
             table.add_row(name, row.steps, str(row.files), row.exactness, plain(row.folder))
         terminal.out.print(table)
+    else:
+        terminal.out.print(f"recorded: {nothing_recorded(layout)}")
     if logs:
         table = Table("log", "path", box=None, pad_edge=False)
         for log in logs:

@@ -211,7 +211,7 @@ def inspect(
         step_base=step_base,
     )
     print_found(found)
-    print_recorded(found.folder)
+    print_recorded(found.folder, found.layout)
     print_inputs(manifest.settings)
 
 

@@ -18,6 +18,21 @@ from opd_diag.runs.recorded import RecordedFile
 JUST_WRITTEN = 60
 """Seconds within which a save may still go on."""
 
+_RECORDERS = {
+    "hf_trainer": "of TRL, opd_diag.integrations.record(trainer) before train(), or log_completions=True",
+    "swift": "--log_completions true",
+    "verl": "trainer.rollout_data_dir=DIR, a folder in that of the run",
+    "skyrl": "trainer.dump_data_batch=true",
+    "nemo_rl": "nothing: name its log_dir with --rollouts",
+    "prime_rl": "trainer.enable_token_export=true",
+    "areal": "rollout.dump_to_file=true and rollout.tokenizer_path",
+    "roll": "rollout_dump_dir, an absolute path",
+    "megatron": "of slime, --dump-details DIR",
+}
+"""What to switch on so that responses are recorded, by the beginning of a layout's name; see TRAINERS.md."""
+
+_ANY_RECORDER = "opd_diag.integrations.Recorder takes them from any trainer"
+
 
 @dataclass(frozen=True)
 class InspectionRow:
@@ -88,6 +103,21 @@ def recorded_rows(files: Iterable[RecordedFile]) -> list[RecordedRow]:
         steps = " to ".join(map(str, [numbers[0], *numbers[-1:]] if len(numbers) > 1 else numbers))
         rows.append(RecordedRow(name, folder, len(group), steps, exactness, evaluation))
     return rows
+
+
+def nothing_recorded(layout: str) -> str:
+    """Say what follows where a trainer recorded no responses, and what to switch on so that the next run does.
+
+    Examples
+    --------
+    >>> nothing_recorded("prime_rl").rpartition(": ")[2]
+    'trainer.enable_token_export=true (TRAINERS.md).'
+    """
+    switch = next((on for name, on in _RECORDERS.items() if layout.startswith(name)), _ANY_RECORDER)
+    return (
+        "no rollouts, so that a report samples them from each checkpoint. To have the next run record its own: "
+        f"{switch} (TRAINERS.md)."
+    )
 
 
 def named_inputs(settings: Mapping[str, Any]) -> list[NamedInput]:

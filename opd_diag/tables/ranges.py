@@ -18,7 +18,9 @@ SHARES = ("accuracy", "truncation_rate", "cycle_ratio", "repetition_rate")
 
 RANGES: dict[str, tuple[float, float]] = {
     **{metric.name: (metric.low, metric.high) for metric in CATALOGUE},
-    **dict.fromkeys((*SHARES, "teacher_state_coverage", "top_advantage_share", "reward_auroc", "pass_at_k", *STOP_METRICS), _SHARE),
+    **dict.fromkeys(
+        (*SHARES, "teacher_state_coverage", "top_advantage_share", "reward_auroc", "pass_at_k", *STOP_METRICS), _SHARE
+    ),
     **{name: _SHARE if n > 1 else _AT_LEAST_0 for name, n in DIVERSITY.items()},
     **dict.fromkeys(("response_length", "compression_ratio"), _AT_LEAST_0),
     **dict.fromkeys(("fitted_temperature", "reverse_kl_after_temperature"), _AT_LEAST_0),

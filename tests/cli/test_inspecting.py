@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from opd_diag.cli import app
 
+NONE = "no rollouts, so that a report samples them from each checkpoint. To have the next run record its own: "
+
 HEAVY = ("torch", "transformers", "pandas", "pyarrow", "matplotlib", "scipy", "safetensors")
 
 
@@ -40,12 +42,13 @@ def test_what_blocks_a_checkpoint_and_what_mends_it(tmp_path):
     assert head.split() == ["step", "label", "kind", "MB", "loadable", "path"]
     assert first.split() == ["100", "step", "100", "other", "0.0", "NEEDS_MERGE", f"{tmp_path}/_actor/global_step100"]
     assert second.split()[3:] == ["full", "0.0", "yes", f"{tmp_path}/global_step200_hf"]
-    blocked, of_run, layout = rest
+    blocked, of_run, layout, recorded = rest
     assert blocked.startswith(
         f"step 100: It holds DeepSpeed shards, not Hugging Face weights. Run: python {tmp_path}/_actor/zero_to_fp32.py "
     )
     assert of_run.startswith("run: OpenRLHF deletes its worst checkpoints")
     assert layout == "layout: openrlhf"
+    assert recorded == f"recorded: {NONE}opd_diag.integrations.Recorder takes them from any trainer (TRAINERS.md)."
 
 
 def test_recorded_rollouts_and_logs_come_after(tmp_path):
@@ -57,6 +60,28 @@ def test_recorded_rollouts_and_logs_come_after(tmp_path):
         ["log", "path"],
         ["trainer_state", f"{tmp_path}/checkpoint-100/trainer_state.json"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("make", "switch"),
+    [
+        (trainers.hf_sharded, "of TRL, opd_diag.integrations.record(trainer) before train(), or log_completions=True"),
+        (trainers.verl_fsdp, "trainer.rollout_data_dir=DIR, a folder in that of the run"),
+        (trainers.skyrl, "trainer.dump_data_batch=true"),
+        (trainers.nemo_rl, "nothing: name its log_dir with --rollouts"),
+        (trainers.prime_rl, "trainer.enable_token_export=true"),
+        (trainers.areal, "rollout.dump_to_file=true and rollout.tokenizer_path"),
+        (trainers.roll, "rollout_dump_dir, an absolute path"),
+        (trainers.slime, "of slime, --dump-details DIR"),
+        (trainers.torchtune, "opd_diag.integrations.Recorder takes them from any trainer"),
+    ],
+)
+def test_where_nothing_was_recorded_it_says_what_to_switch_on(tmp_path, make, switch):
+    assert f"recorded: {NONE}{switch} (TRAINERS.md)." in inspected(make(tmp_path))
+
+
+def test_what_was_recorded_needs_no_advice(tmp_path):
+    assert not [line for line in inspected(trainers.trl(tmp_path)) if NONE in line]
 
 
 def test_those_of_the_run_below_are_shown(tmp_path):
@@ -94,7 +119,7 @@ def test_the_code_stands_behind_the_message(tmp_path):
 def test_names_that_would_drive_the_terminal_are_shown_harmless(tmp_path):
     run = tmp_path / "a\x1b[2J\nb\u202e[red]"
     lines = inspected(trainers.side_by_side(run, ("ü\x07-1", "ü\x07-2")))
-    assert len(lines) == 4
+    assert len(lines) == 5
     text = "\n".join(lines)
     assert not set(text) & {"\x1b", "\x07", "\u202e"}
     assert "a\\x1b[2J\\nb\\u202e[red]/ü\\x07-1" in text
