@@ -16,11 +16,9 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.selftest import SelfTest
 from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
-from opd_diag.records.vocabulary import load_vocabulary
-from opd_diag.replay import Replay, ReplayPlan, Store, make_plan, open_store, replay
+from opd_diag.replay import Replay, ReplayPlan, Store, make_plan, measured, open_store
 from opd_diag.replay.cost import Prediction, actual_cost, cost_record, predicted_or_none
 from opd_diag.replay.marker import refuse_damaged
-from opd_diag.replay.precision import larger
 from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.replay.replay import Progress
 from opd_diag.replay.selftests import load_selftests
@@ -31,7 +29,7 @@ from opd_diag.report.json_file import write_report_json
 from opd_diag.report.provenance import provenance, reader_notes
 from opd_diag.runs import MANIFEST_NAME, read_manifest
 from opd_diag.runs.digests import DIGESTS, Digests
-from opd_diag.tables import Tables, assemble, load_tables, logged_table, save_baselines, save_states, save_stops
+from opd_diag.tables import Tables, load_tables, save_baselines, save_states, save_stops
 from opd_diag.verdicts import DEFAULTS, Thresholds, headline, judge
 
 EXCERPTS = 6
@@ -96,22 +94,6 @@ def carry_out(
         report = _with_cost(report, plan, prediction, store)
         store.note_report()
     return report
-
-
-def measured(plan: ReplayPlan, store: Store, progress: Progress | None = None) -> tuple[Replay, Tables]:
-    """Fill the store and put what it holds into tables: all of a report but verdicts and page."""
-    replayed = replay(plan, store, progress)
-    tables = assemble(
-        ((s.scores, s.rollouts) for s in replayed.scored),
-        k=plan.settings.k,
-        coverage=replayed.coverage,
-        floors=larger(replayed.floors),
-        fits=[s.fits for s in replayed.scored if s.fits is not None],
-        tokens=load_vocabulary(store.path("vocabulary.json")),
-        logged=logged_table(plan.logged, plan.run_dir),
-        recorded=plan.fresh,
-    )
-    return replayed, tables
 
 
 def doctor(

@@ -13,11 +13,14 @@ from opd_diag.errors import CheckpointError, ModelError
 from opd_diag.records.verdict import alarms_first
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opd_diag.records.selftest import SelfTest
     from opd_diag.records.verdict import Verdict
     from opd_diag.replay import ReplayPlan
     from opd_diag.replay.cost import Prediction
     from opd_diag.report import Report
+    from opd_diag.studies import Study
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "bright_black"}
 
@@ -63,6 +66,15 @@ def print_report(finished: Report) -> None:
                 f"[yellow]left out:[/yellow] {escape(checkpoint.label)}: {escape(checkpoint.blocker or '')}"
             )
     terminal.out.print(f"page: {escape(str(finished.out_dir / 'report.html'))}")
+
+
+def print_study(study: Study, page: Path) -> None:
+    """Print the answer, the verdicts it rests on, and where the page is."""
+    terminal.out.print(
+        f"[bold]{escape(study.subject)}[/bold]: [{COLOURS[study.answer.status]}]{escape(study.headline)}[/]"
+    )
+    print_verdicts(study.verdicts)
+    terminal.out.print(f"page: {escape(str(page))}")
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

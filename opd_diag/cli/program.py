@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from opd_diag.cli import terminal
-from opd_diag.cli.doctor import doctor_with_options_of, json_option
+from opd_diag.cli.doctor import doctor_with_options_of
+from opd_diag.cli.exits import FailOn, exit_on, failing
+from opd_diag.cli.options import json_option
+from opd_diag.cli.outcome import outcome
 from opd_diag.cli.printing import (
     print_cost,
     print_headline,
@@ -26,10 +27,6 @@ from opd_diag.cli.progress import drawn_progress
 from opd_diag.cli.store import store
 from opd_diag.cli.terminal import shows_errors
 
-if TYPE_CHECKING:
-    from opd_diag.records.selftest import SelfTest
-    from opd_diag.records.verdict import Verdict
-
 app = typer.Typer(
     name="opd-diag",
     help="Diagnose on-policy distillation: replay the checkpoints of a run over the states the student visits.",
@@ -38,15 +35,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-
-
-class FailOn(StrEnum):
-    """Which verdicts make the exit code 1."""
-
-    never = "never"
-    fail = "fail"
-    warn = "warn"
-    unknown = "unknown"
 
 
 def main() -> None:
@@ -154,7 +142,7 @@ def report(  # noqa: PLR0913 - the options of the contract
     if not quiet:
         print_cost(finished)
     print_report(finished)
-    _exit_on([*finished.verdicts, *finished.selftests], fail_on)
+    exit_on([*finished.verdicts, *finished.selftests], fail_on)
 
 
 _NOT_SETTINGS = {"run_dir", "out_dir", "plan", "fail_on", "quiet", "carry_out", "plan_report"}
@@ -180,10 +168,10 @@ def check(
     verdicts = check_out_dir(out_dir, thresholds=limits)
     selftests = load_selftests(out_dir)
     if junit is not None:
-        write_junit(junit, out_dir.resolve().name, verdicts, _failing(fail_on), selftests)
+        write_junit(junit, out_dir.resolve().name, verdicts, failing(fail_on), selftests)
     print_selftests(selftests)
     print_verdicts(verdicts)
-    _exit_on([*verdicts, *selftests], fail_on)
+    exit_on([*verdicts, *selftests], fail_on)
 
 
 @app.command()
@@ -237,33 +225,8 @@ def demo(
         terminal.out.print(f"page: {escape(str(page))}")
 
 
-@app.command()
-@shows_errors
-def outcome(
-    out_dir: OutDir,
-    to: Annotated[Path | None, typer.Option("--out", help="Output folder. Default: OUT_DIR/outcome.")] = None,
-    grader: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="Python function (text, answer) that grades responses anew."),
-    ] = None,
-    thresholds: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file: name = number.")] = None,
-    fail_on: Annotated[FailOn, typer.Option(help="Exit with 1 if a verdict is as bad as this.")] = FailOn.never,
-) -> None:
-    """Tell what came of a run at its task: pass@k, prompts solved and forgotten, what of the teacher's lead arrived."""
-    from opd_diag.cli.grading import function_named
-    from opd_diag.report.study import write_study
-    from opd_diag.studies import outcome as outcome_of
-    from opd_diag.verdicts import DEFAULTS, load_thresholds
-
-    limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
-    study = outcome_of(out_dir, grader=None if grader is None else function_named(grader), thresholds=limits)
-    page = write_study(study, to or out_dir / "outcome")
-    print_verdicts(study.verdicts)
-    terminal.out.print(f"page: {escape(str(page))}")
-    _exit_on(study.verdicts, fail_on)
-
-
 app.command()(doctor_with_options_of(report))
+app.command()(outcome)
 app.command()(store)
 
 
@@ -275,17 +238,3 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
         terminal.out.print(metadata.version("opd-diag"))
         raise typer.Exit
-
-
-def _failing(fail_on: FailOn) -> tuple[str, ...]:
-    return {
-        FailOn.never: (),
-        FailOn.fail: ("fail",),
-        FailOn.warn: ("fail", "warn"),
-        FailOn.unknown: ("fail", "warn", "unknown"),
-    }[fail_on]
-
-
-def _exit_on(answers: Sequence[Verdict | SelfTest], fail_on: FailOn) -> None:
-    if any(answer.status in _failing(fail_on) for answer in answers):
-        raise typer.Exit(1)

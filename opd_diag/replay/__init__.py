@@ -1,7 +1,8 @@
 """From a run folder to a filled store: what is to be done, doing it, and where the results lie.
 
 ==================  =====================================================================================
-`plan.py`           ``make_plan``: everything that can be known, and refused, before a model is loaded
+`plan.py`           ``ReplayPlan``: which weights, on which prompts, with which settings
+`planning.py`       ``make_plan``, ``plan_models``: all that can be known, and refused, before a model is loaded
 `recorded.py`       what ``--rollouts`` names, and which rollouts of ours are refused
 `near.py`           what a trainer recorded, read and given to checkpoints
 `pairing.py`        which checkpoint scores what weights in training wrote
@@ -21,11 +22,15 @@
 `coverage.py`       which of the teacher's states lie near a checkpoint's own
 `subsample.py`      which states get a second pass, for the temperature fit and gradient coherence
 `replay.py`         ``replay``: sample and score, checkpoint by checkpoint, the teacher loaded once
+`measured.py`       ``measured``: a plan carried out, and what it leaves in tables
+`finished.py`       what a finished report left, read again without a model
 ==================  =====================================================================================
 """
 
-from opd_diag.replay.plan import ReplayPlan, make_plan
+from opd_diag.replay.measured import measured
+from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.planning import make_plan, plan_models
 from opd_diag.replay.replay import Replay, ScoredSet, replay
 from opd_diag.replay.store import Store, open_store
 
-__all__ = ["Replay", "ReplayPlan", "ScoredSet", "Store", "make_plan", "open_store", "replay"]
+__all__ = ["Replay", "ReplayPlan", "ScoredSet", "Store", "make_plan", "measured", "open_store", "plan_models", "replay"]

@@ -10,7 +10,8 @@ import tiny_run as tiny
 from typer.testing import CliRunner
 
 from opd_diag.cli import app
-from opd_diag.cli.doctor import OF_REPORTS_ALONE, doctor_with_options_of, json_option
+from opd_diag.cli.doctor import OF_REPORTS_ALONE, doctor_with_options_of
+from opd_diag.cli.options import json_option
 from opd_diag.cli.program import report
 from opd_diag.errors import InputError
 
