@@ -9,6 +9,6 @@
 """
 
 from opd_diag.studies.outcome import outcome
-from opd_diag.studies.study import Picture, Study
+from opd_diag.studies.study import Picture, Shown, Study
 
-__all__ = ["Picture", "Study", "outcome"]
+__all__ = ["Picture", "Shown", "Study", "outcome"]

@@ -27,6 +27,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A small table that stands on the page itself, every cell as people read it."""
+
+    title: str
+    reading: str
+    """One or two sentences: what to see in it."""
+    columns: Sequence[str]
+    """Headings; the first is that of the rows' names."""
+    rows: Sequence[Sequence[str]]
+    """Cells by row, as many as there are headings."""
+
+
+@dataclass(frozen=True)
 class Study:
     """A question, answered on a user's own models."""
 
@@ -47,6 +60,8 @@ class Study:
     """What was measured and how, one sentence each."""
     cannot_tell: Sequence[str]
     """What no number here says, one sentence each."""
+    shown: Sequence[Shown] = ()
+    """Tables to be read on the page, before the pictures."""
     excerpts: Sequence[Mapping[str, Rollout]] = ()
     """Responses to be read, prompt by prompt, by the label of who wrote them."""
     excerpts_intro: str = ""

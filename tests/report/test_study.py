@@ -14,7 +14,7 @@ from opd_diag.plots.style import new_axes
 from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.verdict import Verdict
 from opd_diag.report.study import write_study
-from opd_diag.studies import Picture, Study
+from opd_diag.studies import Picture, Shown, Study
 
 from .strict_html import StrictReader
 
@@ -65,6 +65,23 @@ def test_the_page(study, tmp_path):
     assert '<span class="sign" role="img" aria-label="warning">' in text
     assert "http-equiv" in text
     assert "<script" not in text
+
+
+def test_tables_to_read(study, tmp_path):
+    shown = Shown("Side <by> side", "See <it>.", ["model", "value"], [["a<b", "0.5"], ["c", "–"]])
+    text = write_study(replace(study, shown=[shown]), tmp_path).read_text(encoding="utf-8")
+    StrictReader(text)
+    assert '<th scope="row">a&lt;b</th><td class="n">0.5</td>' in text
+    assert '<th scope="col">model</th><th scope="col" class="n">value</th>' in text
+    assert "See &lt;it&gt;." in text
+    assert "<caption>Side &lt;by&gt; side</caption>" in text
+
+
+def test_a_study_without_tables_and_pictures(study, tmp_path):
+    text = write_study(replace(study, tables={}, pictures=[]), tmp_path).read_text(encoding="utf-8")
+    StrictReader(text)
+    assert "Pictures" not in text
+    assert "beside this page" not in text
 
 
 def test_responses_to_read(study, tmp_path):
