@@ -71,7 +71,7 @@ def print_report(finished: Report) -> None:
 def print_study(study: Study, page: Path) -> None:
     """Print the answer, the verdicts it rests on, and where the page is."""
     terminal.out.print(
-        f"[bold]{escape(study.subject)}[/bold]: [{COLOURS[study.answer.status]}]{escape(study.headline)}[/]"
+        f"[bold]{escape(study.subject)}[/bold]: [{COLOURS[study.status]}]{escape(study.headline)}[/]"
     )
     print_verdicts(study.verdicts)
     terminal.out.print(f"page: {escape(str(page))}")
@@ -83,7 +83,7 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     for verdict in alarms_first(verdicts):
         seen = verdict.evidence.split("; ")[0] if verdict.status == "pass" else verdict.evidence
         status = f"[{COLOURS[verdict.status]}]{verdict.status:<7}[/]"
-        terminal.out.print(f"{status}  {verdict.name:<{width}}  {escape(seen)}")
+        terminal.out.print(f"{status}  {escape(f'{verdict.name:<{width}}')}  {escape(seen)}")
 
 
 def print_selftests(selftests: Sequence[SelfTest]) -> None:

@@ -25,6 +25,7 @@ from opd_diag.cli.printing import (
 )
 from opd_diag.cli.progress import drawn_progress
 from opd_diag.cli.store import store
+from opd_diag.cli.teachers import teachers_with_options_of
 from opd_diag.cli.terminal import shows_errors
 
 app = typer.Typer(
@@ -227,6 +228,7 @@ def demo(
 
 app.command()(doctor_with_options_of(report))
 app.command()(outcome)
+app.command()(teachers_with_options_of(report))
 app.command()(store)
 
 

@@ -15,6 +15,7 @@
 `adapters.py`    PEFT adapters, merged with every weight accounted for
 `libraries.py`   what transformers and peft print and raise, made one sentence
 `scoring.py`     rollouts → ``Scores``: both models over the same states, exact over the whole vocabulary
+`cut.py`         how a state set is cut into batches and shards; hidden states of shards, kept and found again
 `packing.py`     many sequences in one row without padding, a prompt once for all its responses
 `attention.py`   attention span by span, so that the sequences of a row do not see each other
 `hidden.py`      last hidden states at chosen places, in memory or mapped from a file
@@ -36,6 +37,7 @@
 ===============  ============================================================================================
 """
 
+from opd_diag.inference.cut import Cut, hidden_as_scored
 from opd_diag.inference.fitting import SecondPass, second_pass
 from opd_diag.inference.head import HeadCheck, check_head
 from opd_diag.inference.hidden import HiddenStates, Place, hidden_at, teacher_hidden
@@ -47,6 +49,7 @@ from opd_diag.inference.scoring import score
 from opd_diag.inference.shards import Keep, Shard
 
 __all__ = [
+    "Cut",
     "HeadCheck",
     "HiddenStates",
     "Keep",
@@ -57,6 +60,7 @@ __all__ = [
     "Shard",
     "Twin",
     "check_head",
+    "hidden_as_scored",
     "hidden_at",
     "load_model",
     "reference_dtype",

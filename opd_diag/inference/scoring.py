@@ -23,13 +23,12 @@ from torch import Tensor
 
 from opd_diag.errors import ModelError, RolloutsError
 from opd_diag.inference.block import BlockPlan, Blocks
-from opd_diag.inference.head import OwnLogits
+from opd_diag.inference.cut import Cut, hidden_at_states, kept_states, positions_of
 from opd_diag.inference.hidden import HiddenStates
 from opd_diag.inference.linear import AVAILABLE
 from opd_diag.inference.memory import give_back
 from opd_diag.inference.model import Model
-from opd_diag.inference.packing import TOKENS_PER_PACK, Pack, packs, states_before
-from opd_diag.inference.shards import Keep, Progress, Shard, Told, keep_nothing, shards
+from opd_diag.inference.shards import Keep, Progress, Told, keep_nothing
 from opd_diag.records.arrays import Arrays, scratch
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
@@ -37,7 +36,7 @@ from opd_diag.records.settings import CURVE_GRID, K_KEPT
 
 
 @torch.inference_mode()
-def score(
+def score(  # noqa: PLR0913 - one place to keep each of what it makes
     student: Model,
     teacher: Model,
     rollouts: Sequence[Rollout],
@@ -47,6 +46,7 @@ def score(
     teacher_temperature: float = 1.0,
     progress: Progress | None = None,
     keep: Keep[Arrays] = keep_nothing,
+    keep_student: Keep[HiddenStates] | None = None,
     keep_teacher: Keep[HiddenStates] | None = None,
 ) -> Scores:
     """Score student and teacher on every state of `rollouts`.
@@ -65,9 +65,9 @@ def score(
         Called with (tokens done, tokens in all) at the start and after each batch.
     keep
         Called for each shard, to keep it and find it again; the scores are the same whatever it found.
-    keep_teacher
-        The same for the teacher's last hidden states, which other students at the same states can use again: where
-        they are found, the teacher's body does not run. Default: they are not kept beyond a batch.
+    keep_student, keep_teacher
+        The same for each model's last hidden states, which other pairs at the same states can use again: where they
+        are found, that body does not run. Default: they are not kept beyond a batch.
 
     Returns
     -------
@@ -83,37 +83,25 @@ def score(
     """
     plan = _plan(student, teacher, student_temperature, teacher_temperature)
     _validate(rollouts, student, teacher, plan.vocabulary)
-    lengths = [max(len(r.prompt_ids), len(r.teacher_prompt_ids)) + len(r.response_ids) for r in rollouts]
-    positions = [np.array(_positions(rollout), dtype=np.int32) for rollout in rollouts]
+    cut = Cut.of(student, teacher, rollouts)
+    positions = [np.array(positions_of(rollout), dtype=np.int32) for rollout in rollouts]
     first_row = np.cumsum([0, *(len(p) for p in positions)])
     filling = _Filling(int(first_row[-1]))
-    told = Told(progress, sum(lengths))
-    batches = packs(
-        [(r.prompt_ids, r.teacher_prompt_ids) for r in rollouts],
-        [(n - len(r.response_ids), len(r.response_ids)) for n, r in zip(lengths, rollouts, strict=True)],
-        _tokens_per_pack(student, teacher),
-    )
-    cut = shards(batches, lengths)
+    told = Told(progress, sum(cut.lengths))
     blocks = Blocks(student.head, teacher.head, plan)
-    for number, batches in enumerate(cut):
-        tokens = [sum(lengths[i] for i in batch) for batch in batches]
-        inside = [[rollouts[i] for i in batch] for batch in batches]
-        shard = Shard(number, len(cut), [*batches])
-        kept = partial(_teacher_states, teacher, inside, shard, keep_teacher)
-        make = partial(_shard, student, teacher, list(zip(inside, tokens, strict=True)), blocks, kept, told.within)
+    for number, batches in enumerate(cut.parts):
+        tokens = [sum(cut.lengths[i] for i in batch) for batch in batches]
+        kept = partial(_kept, cut, number, (student, keep_student), (teacher, keep_teacher))
+        inside = list(zip(cut.inside(number), tokens, strict=True))
+        make = partial(_shard, student, teacher, inside, blocks, kept, told.within)
         rows = np.concatenate([np.arange(first_row[i], first_row[i + 1]) for batch in batches for i in batch])
-        filling.put(rows, keep(shard, make))
+        filling.put(rows, keep(cut.shard(number), make))
         told.shard(sum(tokens))
     rows_of = np.repeat(np.arange(len(rollouts), dtype=np.int32), np.diff(first_row))
     filling.put(slice(None), {"rollout": rows_of, "position": np.concatenate(positions)})
     tied = int(filling.arrays.pop("tied").sum())
-    about = _provenance(student, teacher, states, plan) | {"n_tied": tied, "sizes": _sizes(student, teacher, blocks)}
+    about = _provenance(student, teacher, states, plan) | {"n_tied": tied, "sizes": _sizes(cut, blocks)}
     return Scores(**filling.arrays, grid=plan.grid, provenance=about)
-
-
-def _tokens_per_pack(student: Model, teacher: Model) -> int:
-    own_logits = any(isinstance(model.head, OwnLogits) for model in (student, teacher))
-    return 1 if own_logits else TOKENS_PER_PACK[student.device.type]  # 1: each sequence by itself
 
 
 class _Filling:
@@ -172,23 +160,15 @@ def _validate(rollouts: Sequence[Rollout], student: Model, teacher: Model, vocab
                 )
 
 
-def _positions(rollout: Rollout) -> list[int]:
-    """Give the positions to score; one past the end is the terminal state of a truncated rollout."""
-    end = [len(rollout.response_ids)] if rollout.truncated else []
-    return [*rollout.state_positions, *end]
+KeptPair = tuple[HiddenStates | None, HiddenStates | None]
+"""Hidden states of a shard, of student and teacher, where they are kept."""
+
+_Kept = tuple[Model, Keep[HiddenStates] | None]
 
 
-def _teacher_states(
-    teacher: Model, batches: list[list[Rollout]], shard: Shard, keep: Keep[HiddenStates] | None
-) -> HiddenStates | None:
-    """Give the teacher's hidden states of a whole shard, found or made; None where nobody keeps them."""
-    if keep is None or isinstance(teacher.head, OwnLogits):  # logits would fill disks
-        return None
-
-    def make() -> HiddenStates:
-        return HiddenStates(torch.cat([_hidden_at_states(teacher, batch, as_teacher=True).cpu() for batch in batches]))
-
-    return keep(shard, make)
+def _kept(cut: Cut, number: int, student: _Kept, teacher: _Kept) -> KeptPair:
+    ours = kept_states(student[0], cut, number, student[1], as_teacher=False)
+    return ours, kept_states(teacher[0], cut, number, teacher[1], as_teacher=True)
 
 
 def _shard(
@@ -196,50 +176,45 @@ def _shard(
     teacher: Model,
     batches: list[tuple[list[Rollout], int]],
     blocks: Blocks,
-    kept: Callable[[], HiddenStates | None],
+    kept: Callable[[], KeptPair],
     tell: Callable[[int], None],
 ) -> Arrays:
     """Score batches, each given with its tokens, one after the other; their rows follow each other."""
-    ends = np.cumsum([0, *(sum(len(_positions(r)) for r in batch) for batch, _ in batches)])
+    ends = np.cumsum([0, *(sum(len(positions_of(r)) for r in batch) for batch, _ in batches)])
     filling = _Filling(int(ends[-1]))
-    teacher_states = kept()
+    states = kept()
     done = 0
     for n, (batch, tokens) in enumerate(batches):
         rows = np.arange(ends[n], ends[n + 1])
         if len(rows):
-            found = None if teacher_states is None else teacher_states.rows(int(ends[n]), int(ends[n + 1]))
+            found = [None if of is None else of.rows(int(ends[n]), int(ends[n + 1])) for of in states]
             _score_batch(_Batch(student, teacher, batch, rows), blocks, found, filling)
         done += tokens
         tell(done)
     return filling.arrays
 
 
-def _score_batch(batch: _Batch, blocks: Blocks, found: Tensor | None, filling: _Filling) -> None:
+def _score_batch(batch: _Batch, blocks: Blocks, found: Sequence[Tensor | None], filling: _Filling) -> None:
     student, rollouts = batch.student, batch.rollouts
-    ours = _hidden_at_states(student, rollouts)
-    theirs = _hidden_at_states(batch.teacher, rollouts, as_teacher=True) if found is None else found
-    sampled = torch.tensor([(*r.response_ids, -1)[p] for r in rollouts for p in _positions(r)], device=student.device)
+    ours, theirs = found
+    ours = hidden_at_states(student, rollouts) if ours is None else ours
+    theirs = hidden_at_states(batch.teacher, rollouts, as_teacher=True) if theirs is None else theirs
+    sampled = torch.tensor([(*r.response_ids, -1)[p] for r in rollouts for p in positions_of(r)], device=student.device)
     give_back()
     for start in range(0, len(sampled), blocks.rows):
         block = slice(start, start + blocks.rows)
-        fields = blocks.score(ours[block], theirs[block].to(student.device), sampled[block])
+        fields = blocks.score(ours[block].to(student.device), theirs[block].to(student.device), sampled[block])
         arrays = {name: value.cpu().numpy() for name, value in fields.items()}
         _refuse_nan(arrays, start, batch)
         filling.put(batch.rows[block], arrays)
     blocks.release()
 
 
-def _hidden_at_states(model: Model, rollouts: list[Rollout], *, as_teacher: bool = False) -> Tensor:
-    """Give (states of the batch, d): the hidden state before each scored position."""
-    pack = Pack.of([(r.teacher_prompt_ids if as_teacher else r.prompt_ids, r.response_ids) for r in rollouts])
-    return states_before(model, pack, [(i, p) for i, r in enumerate(rollouts) for p in _positions(r)])
-
-
 def _refuse_nan(arrays: Mapping[str, npt.NDArray[Any]], start: int, batch: _Batch) -> None:
     for model, name in ((batch.student, "student_entropy"), (batch.teacher, "teacher_entropy")):
         bad = np.flatnonzero(np.isnan(arrays[name]))
         if len(bad):
-            places = [(r, p) for r in batch.rollouts for p in _positions(r)]
+            places = [(r, p) for r in batch.rollouts for p in positions_of(r)]
             rollout, position = places[start + int(bad[0])]
             raise ModelError(
                 f"{model.name} gives NaN or infinite logits at rollout {rollout.name}, position {position}. "
@@ -247,10 +222,10 @@ def _refuse_nan(arrays: Mapping[str, npt.NDArray[Any]], start: int, batch: _Batc
             )
 
 
-def _sizes(student: Model, teacher: Model, blocks: Blocks) -> dict[str, object]:
+def _sizes(cut: Cut, blocks: Blocks) -> dict[str, object]:
     """Give what decides in which order numbers are added up."""
     return {
-        "tokens_of_a_pack": _tokens_per_pack(student, teacher),
+        "tokens_of_a_pack": cut.tokens_of_a_pack,
         "states_of_a_block": blocks.rows,
         "ids_of_a_tile": blocks.one_pass.width,
         "onednn": AVAILABLE,

@@ -8,6 +8,7 @@
 `depth.py`            a metric against the position in the response
 `entropies.py`        student against teacher entropy, state by state
 `outcomes.py`         pass@k against k; prompts by whether they are solved before and after
+`teachers.py`         teachers by the two conditions of the paper; how far models are from each other
 `gradient.py`         which tokens the reverse-KL gradient pushes, as stacked shares
 `quantities.py`       title, unit and bounds of whatever a table may hold
 `quantity.py`         what is to be known of one
@@ -27,6 +28,7 @@ from opd_diag.plots.outcomes import item_outcomes, pass_at_k_curves
 from opd_diag.plots.quantities import Quantity, quantity
 from opd_diag.plots.split import change_split, metric_with_split
 from opd_diag.plots.steps import alignment_grid, has_bands, metric_by_step
+from opd_diag.plots.teachers import model_distances, teaching_conditions
 
 __all__ = [
     "Quantity",
@@ -39,8 +41,10 @@ __all__ = [
     "metric_by_depth",
     "metric_by_step",
     "metric_with_split",
+    "model_distances",
     "overlap_ratio_curves",
     "pass_at_k_curves",
     "quantity",
     "student_against_teacher_entropy",
+    "teaching_conditions",
 ]

@@ -15,8 +15,11 @@ STYLES = (
     LineStyle("", "#9aa5b1", "s", "--", 1.6),
     LineStyle("", "#0072b2", "o", "-", 2.4),
     LineStyle("", "#00805e", "^", "-.", 1.6),
+    LineStyle("", "#d55e00", "D", ":", 1.6),
+    LineStyle("", "#cc79a7", "v", "-", 1.2),
+    LineStyle("", "#8a6d00", "P", "--", 1.2),
 )
-"""Of the first checkpoint, the last, and the teacher."""
+"""Of the first checkpoint, the last, and the teacher; or of the student and its teachers."""
 
 OUTCOME_STYLES = {
     "kept": ("solved before and after", "#0072b2", ""),
@@ -44,7 +47,7 @@ def pass_at_k_curves(passes: pd.DataFrame, labels: list[str], *, ax: Axes | None
     passes
         From :func:`opd_diag.tables.outcomes.pass_table`.
     labels
-        Writers to draw, at most three: the first checkpoint, the last, the teacher.
+        Writers to draw, at most six: the first checkpoint, the last, the teacher; or the student and its teachers.
     ax
         Axes to draw on; by default of a new figure.
     """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from opd_diag import metrics
 from opd_diag.inference import Model, Place, teacher_hidden
@@ -31,9 +32,15 @@ def equal_places(teachers: Sequence[Rollout], own: Sequence[Rollout]) -> tuple[l
 
 
 def covered_states(
-    teacher: Model, teachers: Sequence[Rollout], own: Sequence[Rollout], places: tuple[list[Place], list[Place]]
+    teacher: Model,
+    teachers: Sequence[Rollout],
+    own: Sequence[Rollout],
+    places: tuple[list[Place], list[Place]],
+    left: Tensor | None = None,
 ) -> np.ndarray:
     """Give, for each of the teacher's chosen states, whether it is covered (:func:`opd_diag.metrics.covered`).
+
+    `left` are the teacher's hidden states at the chosen ones of `own`, where the scoring left them.
 
     Returns
     -------
@@ -42,7 +49,8 @@ def covered_states(
     """
     if not places[0]:
         return np.empty(0)
-    hidden = [teacher_hidden(teacher, of, where) for of, where in zip((teachers, own), places, strict=True)]
+    near = teacher_hidden(teacher, own, places[1]) if left is None else left
+    hidden = [teacher_hidden(teacher, teachers, places[0]), near]
     prompts = [[of[row].prompt_index for row, _ in where] for of, where in zip((teachers, own), places, strict=True)]
     return metrics.covered(hidden[0], prompts[0], hidden[1], prompts[1]).double().numpy()
 

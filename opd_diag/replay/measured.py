@@ -11,12 +11,14 @@ from opd_diag.replay.store import Store
 from opd_diag.tables import Tables, assemble, logged_table
 
 
-def measured(plan: ReplayPlan, store: Store, progress: Progress | None = None) -> tuple[Replay, Tables]:
+def measured(
+    plan: ReplayPlan, store: Store, progress: Progress | None = None, hidden: Store | None = None
+) -> tuple[Replay, Tables]:
     """Fill the store and put what it holds into tables.
 
     Parameters and errors as :func:`~opd_diag.replay.replay.replay`.
     """
-    replayed = replay(plan, store, progress)
+    replayed = replay(plan, store, progress, hidden)
     tables = assemble(
         ((s.scores, s.rollouts) for s in replayed.scored),
         k=plan.settings.k,

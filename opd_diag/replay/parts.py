@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from opd_diag.errors import CheckpointError, InputError, PromptsError
-from opd_diag.inference import HeadCheck, HiddenStates, Keep, Model, sample_rollouts, score
+from opd_diag.inference import HeadCheck, Model, Place, sample_rollouts, score
 from opd_diag.inference.swapping import Resident
 from opd_diag.records.arrays import load_arrays, save_arrays
 from opd_diag.records.checkpoint import Checkpoint
@@ -22,6 +23,7 @@ from opd_diag.records.rollout import Rollout, load_rollouts, save_rollouts
 from opd_diag.records.scores import SCORES_VERSION, Scores
 from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.replay.coverage import COVERAGE_VERSION, coverage_of, covered_states, equal_places
+from opd_diag.replay.hidden import KeptHidden, seen
 from opd_diag.replay.lazy import LazyModel, longest_ids
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.precision import (
@@ -34,7 +36,7 @@ from opd_diag.replay.precision import (
     save_floors,
 )
 from opd_diag.replay.store import Store
-from opd_diag.replay.subsample import WORTH, fits_of, subsample
+from opd_diag.replay.subsample import WORTH, fits_of, places_in, subsample
 from opd_diag.tables import save_coverage
 from opd_diag.tokenization import check_same_ids
 
@@ -44,17 +46,16 @@ Progress = Callable[[str, int, int], None]
 SAMPLED_VERSION = 3
 """Raised whenever the same model and prompts would give other responses, or the same responses other records."""
 
-HIDDEN_VERSION = 1
-"""Raised whenever hidden states are packed or read in another way."""
-
 Rollouts = tuple[Rollout, ...]
 
 
 class Parts:
     """The parts of one replay, each found in the store or made now."""
 
-    def __init__(self, plan: ReplayPlan, store: Store, progress: Progress) -> None:
+    def __init__(self, plan: ReplayPlan, store: Store, progress: Progress, hidden: Store | None = None) -> None:
         self.plan, self.store, self.progress = plan, store, progress
+        self.hidden, self.beyond = KeptHidden(hidden or store, plan.settings.dtype), hidden is not None
+        """Whether both models' hidden states at own states outlive this replay, for other pairs."""
         tokenizer, name = plan.teacher_tokenizer or plan.tokenizer, plan.teacher.path.resolve().name
         self.teacher = LazyModel(plan.teacher, plan.settings, name, tokenizer, digests=plan.digests)
         try:
@@ -131,7 +132,7 @@ class Parts:
                 [student.key, self.teacher_key, settings.dtype],
                 [settings.student_temperature, settings.teacher_temperature],
                 [student.tokenizer.stop_ids, self.teacher.tokenizer.stop_ids],
-                _decides_scores(rollouts),
+                seen(rollouts),
             ]
         )
 
@@ -155,29 +156,38 @@ class Parts:
         chosen = subsample(rollouts, settings.seed)
         temperatures = settings.student_temperature, settings.teacher_temperature
         about = {"label": checkpoint.label, "step": checkpoint.step, "states": states}
-        seen = _decides_scores(tuple(chosen[0]))
-        hidden_key = content_key(["hidden", HIDDEN_VERSION, self.teacher_key, settings.dtype, seen, chosen[1]])
+        decided = seen(chosen[0])
 
         def made() -> Fits:
             if same is not None:
                 return replace(same, about=about)
             self._check_here(student, rollouts)
-            keep = self._hidden(hidden_key) if self._used_again(states, rollouts) else None
+            again = self._used_again(states, rollouts)
+            keep = self.hidden.under([self.teacher_key, decided, chosen[1]]) if again else None
+            at = places_in(rollouts, chosen)
             teacher = self.loaded_teacher()
             what, n = f"{checkpoint.label}: fits on {states} states", len(chosen[1])
             self.progress(what, 0, n)
             self.store.account.measured(0, WORTH * n, as_teacher=False)
             with self._runs(student), self._runs(self.teacher):
                 fits = fits_of(
-                    student.model, teacher, chosen, temperatures=temperatures, about=about, keep_teacher=keep
+                    student.model,
+                    teacher,
+                    chosen,
+                    temperatures=temperatures,
+                    about=about,
+                    keep_teacher=keep,
+                    known=tuple(self._left(student, states, rollouts, at, as_teacher=who) for who in (False, True)),
                 )
             self.progress(what, n, n)
             return fits
 
         decides = ["fits", FITS_VERSION, about, student.key, self.teacher_key, settings.dtype, temperatures]
+        if self._outlives(states):
+            decides.append("as scored")  # packs of other sizes round otherwise
         return self.store.part(
             f"fits/{checkpoint.slug}.{states}.safetensors",
-            content_key([decides, seen, [[r.prompt_index, r.rollout_index] for r in chosen[0]], chosen[1]]),
+            content_key([decides, decided, [[r.prompt_index, r.rollout_index] for r in chosen[0]], chosen[1]]),
             make=made,
             save=_save_fits,
             load=Fits.load,
@@ -188,14 +198,16 @@ class Parts:
         places = equal_places(of_teacher, own)
 
         def made() -> pd.DataFrame:
-            teacher = self.loaded_teacher()
+            teacher, student = self.loaded_teacher(), self.student(checkpoint)
             with self._runs(self.teacher):
-                covered = covered_states(teacher, of_teacher, own, places)
+                left = self._left(student, "on-policy", own, places[1], as_teacher=True)
+                covered = covered_states(teacher, of_teacher, own, places, left)
             return coverage_of(checkpoint, teacher.name, of_teacher, places[0], covered)
 
         key = [
             ["coverage", COVERAGE_VERSION, _named(checkpoint), self.teacher_key, self.plan.settings.dtype, places],
-            *([_decides_scores(rollouts), _prompts_of(rollouts)] for rollouts in (of_teacher, own)),
+            *([seen(rollouts), _prompts_of(rollouts)] for rollouts in (of_teacher, own)),
+            *(["as scored"] if self.beyond else []),
         ]
         name = f"coverage/{checkpoint.slug}.parquet"
         table = self.store.part(name, content_key(key), make=made, save=save_coverage, load=pd.read_parquet)
@@ -271,6 +283,9 @@ class Parts:
         teacher = self.loaded_teacher()
         self._check_here(student, rollouts)
         keep = self.store.shards(key, ".safetensors", save=save_arrays, load=load_arrays)
+        keep_student = self.hidden.states_of(student, rollouts, as_teacher=False) if self._outlives(states) else None
+        again = self._used_again(states, rollouts)
+        keep_teacher = self.hidden.states_of(self.teacher, rollouts, as_teacher=True) if again else None
         with self._runs(student), self._runs(self.teacher):
             return score(
                 student.model,
@@ -281,7 +296,8 @@ class Parts:
                 teacher_temperature=self.plan.settings.teacher_temperature,
                 progress=lambda done, total: self.progress(what, done, total),
                 keep=self.store.account.scoring(keep),
-                keep_teacher=self._teacher_states(rollouts) if self._used_again(states, rollouts) else None,
+                keep_student=keep_student,
+                keep_teacher=keep_teacher,
             )
 
     def _check_here(self, student: LazyModel, rollouts: Rollouts) -> None:
@@ -292,19 +308,23 @@ class Parts:
 
     def _used_again(self, states: str, rollouts: Rollouts) -> bool:
         """Whether another checkpoint will be scored at these states: those of the start and of the teacher."""
+        if self._outlives(states):
+            return True
         several = len(self.plan.checkpoints) > 1
         own_of_first = states == "on-policy" and rollouts[0].provenance.weights == self.plan.first.label
         return several and (states in ("start", "teacher") or (own_of_first and "start" in self.plan.settings.states))
 
-    def _teacher_states(self, rollouts: Rollouts) -> Keep[HiddenStates]:
-        """Give what keeps the teacher's last hidden states at these states for the next checkpoint."""
-        key = content_key(
-            ["hidden", HIDDEN_VERSION, self.teacher_key, self.plan.settings.dtype, _decides_scores(rollouts)]
-        )
-        return self._hidden(key)
+    def _left(
+        self, student: LazyModel, states: str, rollouts: Rollouts, places: list[Place], *, as_teacher: bool
+    ) -> Tensor | None:
+        """Give one model's hidden states at some places where the scoring left them, else None."""
+        if not self._outlives(states):
+            return None
+        return self.hidden.at((student, self.teacher), rollouts, places, as_teacher=as_teacher)
 
-    def _hidden(self, key: str) -> Keep[HiddenStates]:
-        return self.store.shards(key, ".safetensors", save=_save_hidden, load=HiddenStates, part_of_nothing=True)
+    def _outlives(self, states: str) -> bool:
+        """Whether hidden states of this set are kept beyond this replay."""
+        return self.beyond and states == "on-policy"
 
     def _check_teacher_takes_them(self) -> None:
         teacher, room = self.loaded_teacher(), self.plan.settings.max_new_tokens
@@ -336,18 +356,9 @@ def _named(checkpoint: Checkpoint) -> list[object]:
     return [checkpoint.label, checkpoint.step]
 
 
-def _decides_scores(rollouts: Rollouts) -> list[object]:
-    """Give what of rollouts decides their scores."""
-    return [[r.prompt_ids, r.teacher_prompt_ids, r.response_ids, r.stop_reason, r.generated] for r in rollouts]
-
-
 def _prompts_of(rollouts: Rollouts) -> list[object]:
     """Give whose responses they are, in the words of the records."""
     return [[r.prompt_index, r.prompt_id, r.rollout_index] for r in rollouts]
-
-
-def _save_hidden(path: Path, states: HiddenStates) -> None:
-    states.save(path)
 
 
 def _save_fits(path: Path, fits: Fits) -> None:

@@ -62,11 +62,23 @@ class Replay:
         return tuple(dict.fromkeys(s.checkpoint for s in self.scored))
 
 
-def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None) -> Replay:
+def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None, hidden: Store | None = None) -> Replay:
     """Fill the store: rollouts of every checkpoint, scores of every (checkpoint, state set).
 
     A part that was finished before with the same inputs is read instead of made again. A checkpoint that fails is
     named and the others go on; if the initial student fails, or all do, that is an error.
+
+    Parameters
+    ----------
+    plan
+        What is to be done.
+    store
+        Where it is kept.
+    progress
+        Called with (what is being done, units done, units in all).
+    hidden
+        Where both models' hidden states at own states are kept beyond this replay: of several pairs that share a model,
+        its body then runs once. Default: they are not.
 
     Raises
     ------
@@ -77,7 +89,7 @@ def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None) -> 
     TokenizerMismatchError
         An id that occurs means different text to student and teacher.
     """
-    work = _Work(plan, store, progress or (lambda what, done, total: None))
+    work = _Work(plan, store, progress or (lambda what, done, total: None), hidden)
     if "teacher" in plan.settings.states:
         with read_ahead(plan.first, plan.digests):
             work.sample_teacher()
@@ -112,9 +124,9 @@ def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None) -> 
 class _Work:
     """One replay under way: what was sampled and checked so far."""
 
-    def __init__(self, plan: ReplayPlan, store: Store, progress: Progress) -> None:
+    def __init__(self, plan: ReplayPlan, store: Store, progress: Progress, hidden: Store | None) -> None:
         self.plan, self.store = plan, store
-        self.parts = Parts(plan, store, progress)
+        self.parts = Parts(plan, store, progress, hidden)
         self.own: dict[Checkpoint, Rollouts] = {}
         """Rollouts by the checkpoint that wrote them."""
         self.start: Rollouts | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from opd_diag.inference import Model, Place, SecondPass, hidden_at, second_pass
 from opd_diag.inference.head import OwnLogits
@@ -72,6 +73,7 @@ def fits_of(
     temperatures: tuple[float, float],
     about: dict[str, Any],
     keep_teacher: Keep[HiddenStates] | None = None,
+    known: Sequence[Tensor | None] = (None, None),
 ) -> Fits:
     """Run the second pass.
 
@@ -87,20 +89,32 @@ def fits_of(
         What names checkpoint and state set.
     keep_teacher
         Called to keep the teacher's hidden states for the next checkpoint, and to find them again.
+    known
+        (n, d) hidden states of either model at the chosen states, where the scoring left them; that body does not run.
     """
     rollouts, places = chosen
-    ours = hidden_at(student, rollouts, places)
+    left, left_by_teacher = known
+    ours = hidden_at(student, rollouts, places) if left is None else left
 
     def theirs() -> HiddenStates:
         return HiddenStates(hidden_at(teacher, rollouts, places, as_teacher=True))
 
-    if keep_teacher is None or isinstance(teacher.head, OwnLogits):  # logits would fill disks
+    if left_by_teacher is not None:
+        found = HiddenStates(left_by_teacher)
+    elif keep_teacher is None or isinstance(teacher.head, OwnLogits):  # logits would fill disks
         found = theirs()
     else:
         found = keep_teacher(Shard(0, 1, [*places]), theirs)
     hidden = ours.to(student.device), found.rows(0, len(places)).to(student.device)
     vocabulary = min(student.vocabulary, teacher.vocabulary)
     return _recorded(second_pass((student.head, teacher.head), hidden, vocabulary, temperatures), chosen, about)
+
+
+def places_in(rollouts: Sequence[Rollout], chosen: tuple[list[Rollout], list[Place]]) -> list[Place]:
+    """Give the chosen states as (row of `rollouts`, position), `rollouts` those that :func:`subsample` chose from."""
+    rows = {(r.prompt_index, r.rollout_index): row for row, r in enumerate(rollouts)}
+    ones, places = chosen
+    return [(rows[ones[row].prompt_index, ones[row].rollout_index], position) for row, position in places]
 
 
 def _recorded(found: SecondPass, chosen: tuple[list[Rollout], list[Place]], about: dict[str, Any]) -> Fits:

@@ -2,6 +2,7 @@
 
 =============  ===========================================================================
 `study.py`     ``Study``: verdicts, tables, pictures, and what cannot be told
+`teachers.py`  ``teachers``: which teacher fits a student and brings something new
 `outcome.py`   ``outcome``: what came of a run at its task; from a finished report alone
 =============  ===========================================================================
 
@@ -10,5 +11,6 @@
 
 from opd_diag.studies.outcome import outcome
 from opd_diag.studies.study import Picture, Shown, Study
+from opd_diag.studies.teachers import teachers
 
-__all__ = ["Picture", "Shown", "Study", "outcome"]
+__all__ = ["Picture", "Shown", "Study", "outcome", "teachers"]

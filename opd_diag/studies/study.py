@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opd_diag.records.rollout import Rollout
-from opd_diag.records.verdict import Verdict, alarms_first
+from opd_diag.records.verdict import Status, Verdict, alarms_first
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,16 @@ class Study:
     """Responses to be read, prompt by prompt, by the label of who wrote them."""
     excerpts_intro: str = ""
     """Which these are, one sentence."""
+
+    facts: Sequence[str] = ()
+    """Lines under the headline; default: what each verdict rests on."""
+    headline_status: Status | None = None
+    """Of the headline, where it is not that of the most urgent verdict: one good teacher among several is good news."""
+
+    @property
+    def status(self) -> Status:
+        """Of the headline."""
+        return self.headline_status or self.answer.status
 
     @property
     def answer(self) -> Verdict:

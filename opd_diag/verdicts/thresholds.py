@@ -63,6 +63,9 @@ class Thresholds:
     indistinguishable_kl: float = 0.01
     """Reverse KL at step 0 below which there is nothing to learn, in nats. Ours: half of the least change that
     counts."""
+    teachers_alike: float = 0.1
+    """KL between two teachers over their mean distance from the student below which the student cannot tell them apart.
+    Ours: KL goes as the square of a small step, so that two such teachers pull within some 18 degrees of each other."""
     held_share: float = 0.5
     """Least share of the fall of reverse KL on own states that must be policy change. Ours: below, most of the progress
     comes from visiting other states."""

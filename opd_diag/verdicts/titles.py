@@ -23,6 +23,8 @@ TITLES: dict[str, str] = {
     "pass_at_k": "solving with many tries",
     "forgetting": "forgetting",
     "gap_recovery": "recovery of the teacher's lead",
+    "teachers_alike": "likeness of two teachers",
+    "pulled_back": "way back to an earlier student",
 }
 """Title of each verdict. It says what is asked and not what comes of it, so that "passed" and "failed" both fit it."""
 

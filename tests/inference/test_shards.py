@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from models import random_rollouts, word_tokenizer, wrapped
 
-from opd_diag.inference import sample_rollouts, sampling, score, scoring, shards
+from opd_diag.inference import cut, sample_rollouts, sampling, score, shards
 from opd_diag.inference.batches import length_sorted_batches
 from opd_diag.inference.shards import Shard, Told, keep_nothing
 from opd_diag.records.arrays import load_arrays, save_arrays
@@ -26,7 +26,7 @@ TOKENIZER = word_tokenizer()
 @pytest.fixture
 def several(monkeypatch):
     """Batches of at most 40 tokens, shards of some 50, and of three responses."""
-    monkeypatch.setitem(scoring.TOKENS_PER_PACK, "cpu", 40)
+    monkeypatch.setitem(cut.TOKENS_PER_PACK, "cpu", 40)
     monkeypatch.setattr(shards, "TOKENS_PER_SHARD", 50)
     monkeypatch.setattr(sampling, "ROWS_PER_SHARD", 4)
 

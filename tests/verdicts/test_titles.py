@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from opd_diag.verdicts import DEFAULTS, judge
 from opd_diag.verdicts.outcomes import gap_recovered, pass_at_k
+from opd_diag.verdicts.teachers import pulled_back, teachers_alike
 from opd_diag.verdicts.titles import TITLES, title_of
 
 from .synthetic import run
 from .test_outcomes import HALF, MOST, drawn, of_items
+from .test_teachers import ROWS, row
 
 PAIR = drawn(first=HALF, last=MOST)
 OF_STUDIES = [
     pass_at_k(PAIR, "first", "last", DEFAULTS),
     of_items(PAIR),
     gap_recovered(PAIR, "first", "last", "teacher"),
+    teachers_alike(row(), DEFAULTS),
+    pulled_back("big", "past", ROWS, None, DEFAULTS),
 ]
 NAMES = [v.name for v in (*judge(run(), step_zero_known=True), *OF_STUDIES)]
 

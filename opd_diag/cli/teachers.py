@@ -1,0 +1,45 @@
+"""The command that holds teachers side by side before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from opd_diag.cli.options import OF_MODELS, Command, takes_options_of
+from opd_diag.cli.printing import print_study
+from opd_diag.cli.progress import drawn_progress
+
+
+def teachers_with_options_of(report: Command) -> Command:
+    """Give the command, which takes the options of `report` that make sense of models."""
+
+    @takes_options_of(report, (*OF_MODELS, "store"))
+    def teachers(
+        student: Annotated[str, typer.Option(help="Student: folder or hub id[@revision].")],
+        teacher: Annotated[list[str], typer.Option(help="Teacher: folder or hub id; give it once for each.")],
+        before: Annotated[
+            str | None,
+            typer.Option(help="The student before its RL: says who would pull it back there (reverse distillation)."),
+        ] = None,
+        out_dir: Annotated[
+            Path | None, typer.Option("--out", help="Output folder. Default: opd-diag/teachers/<student name> here.")
+        ] = None,
+        thresholds: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file: name = number.")] = None,
+        **options: Any,
+    ) -> None:
+        """Hold teachers side by side before training: who fits the student, who brings something new, who is one."""
+        from opd_diag.report.study import write_study
+        from opd_diag.studies import teachers as study_teachers
+        from opd_diag.verdicts import DEFAULTS, load_thresholds
+
+        limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
+        folder = out_dir or Path("opd-diag/teachers") / Path(student).name
+        with drawn_progress(options.pop("quiet")) as progress:
+            study = study_teachers(
+                student, teacher, before=before, out=folder, progress=progress, thresholds=limits, **options
+            )
+        print_study(study, write_study(study, folder))
+
+    return teachers

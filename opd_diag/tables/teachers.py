@@ -1,0 +1,135 @@
+"""Teachers side by side at one student's states: how far each is from the student, and they from each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from opd_diag import stats
+from opd_diag.records.rollout import Rollout
+from opd_diag.records.scores import Scores
+
+DISTANCE_COLUMNS = [
+    "first", "second",
+    *(f"{name}{end}" for name in ("symmetric_kl", "relative", "advantage_correlation")
+      for end in ("", "_ci_low", "_ci_high")),
+    "n_states", "n_prompts",
+]  # fmt: skip
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+
+
+def distance_table(
+    student: str,
+    of_student: Mapping[str, Scores],
+    between: Mapping[tuple[str, str], Scores],
+    rollouts: Sequence[Rollout],
+) -> pd.DataFrame:
+    """Give how far models are from each other at the states of one student.
+
+    `symmetric_kl` is the mean over states of (KL(A‖B) + KL(B‖A))/2, in nats, at least 0. `relative`, of two teachers,
+    is that over the mean of both teachers' own distances from the student: Σ J(A, B) / Σ (J(S, A) + J(S, B))/2. As KL
+    goes as the square of a small step, it is 0 of copies, 2 of teachers that pull at right angles, and up to 4 of those
+    that pull opposite ways. `advantage_correlation` is Pearson's, over states, of what the two would reward at the sampled
+    tokens, log q(y) - log p(y); NaN where one of them rewards all alike.
+
+    Parameters
+    ----------
+    student
+        How the student is called.
+    of_student
+        Scores of the student against each teacher, on its own rollouts, by the teacher's name.
+    between
+        Scores of (first teacher, second teacher) on the same rollouts.
+    rollouts
+        Those.
+
+    Returns
+    -------
+    DataFrame
+        Columns as in :mod:`opd_diag.tables`: first a row of student and each teacher, then one a pair of teachers;
+        intervals are 95 %, over prompts.
+
+    References
+    ----------
+    arXiv 2604.13016, section 3.3 (teachers that cannot be told apart at the student's states).
+    """
+    rows: list[dict[str, Any]] = []
+    prompts = {name: _prompts(scores, rollouts) for name, scores in of_student.items()}
+    distances = {name: _symmetric_kl(scores) for name, scores in of_student.items()}
+    for name in of_student:
+        rows.append({"first": student, "second": name} | _absolute(distances[name], prompts[name]))
+    for first, second in itertools.combinations(of_student, 2):
+        apart, at = _symmetric_kl(between[first, second]), prompts[first]
+        from_student = (distances[first] + distances[second]) / 2
+        ratio = np.divide(apart, from_student, out=np.full_like(apart, math.nan), where=from_student > 0)
+        relative = stats.clustered_mean(ratio, at, weights=from_student)
+        advantages = [_advantages(of_student[name]) for name in (first, second)]
+        rows.append(
+            {"first": first, "second": second}
+            | _absolute(apart, at)
+            | _columns("relative", relative)
+            | _columns("advantage_correlation", clustered_correlation(advantages[0], advantages[1], at))
+        )
+    return pd.DataFrame(rows, columns=DISTANCE_COLUMNS)
+
+
+def clustered_correlation(x: Floats, y: Floats, clusters: Ints) -> stats.Estimate:
+    """Give Pearson's correlation of two columns over states, with a jackknife interval over prompts.
+
+    NaN, without an interval, where a column does not vary.
+
+    Examples
+    --------
+    >>> x = np.array([0.0, 1.0, 2.0, 3.0])
+    >>> clustered_correlation(x, 2 * x + 1, np.array([0, 0, 1, 1])).value
+    1.0
+    """
+    names, at = np.unique(clusters, return_inverse=True)
+    moved = [column - column.mean() for column in (x, y)]  # sums of small numbers keep their digits
+    a, b = moved
+    parts = np.stack([np.ones_like(a), a, b, a * a, b * b, a * b])
+    sums = np.zeros((len(names), len(parts)))
+    np.add.at(sums, at, parts.T)
+    total = sums.sum(axis=0)
+    return stats.clustered_jackknife(_correlation(total), [_correlation(total - of) for of in sums], n=len(x))
+
+
+def _correlation(sums: Floats) -> float:
+    n, a, b, aa, bb, ab = (float(value) for value in sums)
+    if n < 2:
+        return math.nan
+    var = (aa - a * a / n) * (bb - b * b / n)
+    return (ab - a * b / n) / math.sqrt(var) if var > 0 else math.nan
+
+
+def _absolute(distance: Floats, prompts: Ints) -> dict[str, Any]:
+    estimate = stats.clustered_mean(distance, prompts)
+    counts = {"n_states": estimate.n, "n_prompts": estimate.n_clusters}
+    return _columns("symmetric_kl", estimate) | counts
+
+
+def _columns(name: str, estimate: stats.Estimate) -> dict[str, Any]:
+    return {name: estimate.value, f"{name}_ci_low": estimate.ci_low, f"{name}_ci_high": estimate.ci_high}
+
+
+def _symmetric_kl(scores: Scores) -> Floats:
+    both = scores.reverse_kl.astype(np.float64) + scores.forward_kl.astype(np.float64)
+    return np.asarray(both[~scores.terminal] / 2)
+
+
+def _advantages(scores: Scores) -> Floats:
+    theirs, ours = scores.teacher_sampled_logprobs, scores.student_sampled_logprobs
+    return np.asarray((theirs.astype(np.float64) - ours)[~scores.terminal])
+
+
+def _prompts(scores: Scores, rollouts: Sequence[Rollout]) -> Ints:
+    of = np.array([r.prompt_index for r in rollouts], dtype=np.intp)
+    return np.asarray(of[scores.rollout[~scores.terminal]])

@@ -1,0 +1,98 @@
+"""Rules on teachers side by side, on rows made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from opd_diag import stats
+from opd_diag.tables.teachers import DISTANCE_COLUMNS
+from opd_diag.verdicts import DEFAULTS
+from opd_diag.verdicts.teachers import likeness, pulled_back, teachers_alike
+
+NAN = math.nan
+
+
+def row(first="a", second="b", kl=(0.5, 0.4, 0.6), relative=(0.8, 0.7, 0.9), correlation=(0.5, 0.4, 0.6), prompts=40):
+    cells = [first, second, *kl, *relative, *correlation, 900, prompts]
+    return pd.Series(dict(zip(DISTANCE_COLUMNS, cells, strict=True)))
+
+
+def lead(value, low, high):
+    return stats.Estimate(value, low, high, (high - low) / 4, 40, 40, 0, degrees_of_freedom=39.0)
+
+
+@pytest.mark.parametrize(
+    ("relative", "kl", "outcome", "status"),
+    [
+        ((0.8, 0.7, 0.9), (0.5, 0.4, 0.6), "different", "pass"),
+        ((0.05, 0.03, 0.07), (0.5, 0.4, 0.6), "equivalent", "warn"),
+        ((0.8, 0.7, 0.9), (0.002, 0.001, 0.003), "equivalent", "warn"),
+        ((0.1, 0.05, 0.15), (0.5, 0.4, 0.6), "inconclusive", "unknown"),
+        ((0.8, 0.7, 0.9), (0.01, 0.005, 0.015), "inconclusive", "unknown"),
+        ((0.8, NAN, NAN), (0.5, NAN, NAN), "inconclusive", "unknown"),
+        ((0.0, NAN, NAN), (0.0, NAN, NAN), "inconclusive", "unknown"),
+    ],
+)
+def test_three_answers(relative, kl, outcome, status):
+    found = row(relative=relative, kl=kl)
+    assert likeness(found, DEFAULTS)[1] == outcome
+    assert teachers_alike(found, DEFAULTS).status == status
+
+
+def test_copies_without_any_distance_are_equivalent():
+    found = row(relative=(0.0, 0.0, 0.0), kl=(0.0, 0.0, 0.0))
+    assert teachers_alike(found, DEFAULTS).status == "warn"
+
+
+def test_evidence():
+    assert teachers_alike(row(), DEFAULTS).evidence == (
+        "They differ at δ = 0.1: at the student's states the KL between a and b, 0.50 [0.40, 0.60] nats, is "
+        "0.80 [0.70, 0.90] of their mean distance from the student, and what they would reward correlates by "
+        "0.50 [0.40, 0.60] (900 states, 40 prompts)."
+    )
+    few = teachers_alike(row(relative=(0.8, NAN, NAN), kl=(0.5, NAN, NAN), prompts=3), DEFAULTS)
+    assert few.evidence.endswith("3 prompts); 3 prompts are too few, at least 5 are needed.")
+    open_ = teachers_alike(row(relative=(0.08, 0.03, 0.13)), DEFAULTS)
+    assert open_.evidence.endswith("prompts would tell.")
+
+
+ROWS = pd.DataFrame(
+    [
+        row("s", "past", kl=(0.3, 0.2, 0.4), relative=(NAN,) * 3, correlation=(NAN,) * 3),
+        row("s", "big", kl=(0.4, 0.3, 0.5), relative=(NAN,) * 3, correlation=(NAN,) * 3),
+        row("big", "past"),
+    ]
+)
+ALIKE = pd.concat([ROWS.iloc[:2], row("big", "past", relative=(0.02, 0.01, 0.03)).to_frame().T], ignore_index=True)
+BETTER, WORSE, OPEN = lead(0.2, 0.1, 0.3), lead(-0.2, -0.3, -0.1), lead(0.0, -0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "rows", "of", "status"),
+    [
+        ("big", ROWS, BETTER, "pass"),
+        ("big", ROWS, WORSE, "fail"),
+        ("big", ROWS, OPEN, "unknown"),
+        ("big", ROWS, None, "unknown"),
+        ("big", ALIKE, None, "fail"),
+        ("big", ALIKE, OPEN, "fail"),
+        ("big", ALIKE, BETTER, "unknown"),
+        ("past", ROWS, None, "fail"),
+        ("past", ROWS, WORSE, "fail"),
+        ("past", ROWS, BETTER, "unknown"),
+    ],
+)
+def test_back_or_not(teacher, rows, of, status):
+    found = pulled_back(teacher, "past", rows, of, DEFAULTS)
+    assert found.status == status
+    assert "the student's own past is 0.30 [0.20, 0.40] nats away" in found.evidence
+
+
+def test_a_student_that_did_not_move_has_no_way_back():
+    still = ROWS.assign(symmetric_kl_ci_low=0.0)
+    found = pulled_back("big", "past", still, WORSE, DEFAULTS)
+    assert found.status == "unknown"
+    assert "no way back to speak of" in found.evidence
