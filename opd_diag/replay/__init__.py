@@ -17,6 +17,8 @@
 `account.py`        how much they did
 `cost.py`           the two as tokens, operations, minutes and bytes, side by side
 `parts.py`          ``Parts``: what each part is made from, and how
+`hidden.py`         last hidden states kept for another checkpoint, or another pair of models
+`between.py`        teachers held against each other at one student's states
 `lazy.py`           a model that is loaded when it is first needed
 `logprobs.py`       log-probabilities as sampled against the replayed ones
 `coverage.py`       which of the teacher's states lie near a checkpoint's own

@@ -24,6 +24,7 @@ cluster of each value beside it. numpy and scipy alone: nothing here knows what 
 :func:`holm`                              families of p-values
 :func:`pass_at_k`, :func:`mcnemar`,       counts of correct responses: what so many tries solve, and items that change
 :func:`changed_items`                     sides
+:func:`tas_at_k`                          what a teacher's signal would do for pass@k, of each item
 :func:`net_share`,                        the share of those that changed one way less the other way
 :func:`paired_share_difference`
 :func:`wilson`, :func:`open_share`,       shares k/n; what 0 of n and n of n leave open
@@ -51,7 +52,7 @@ from opd_diag.stats.averaging import Ways, contrasts_in_ways
 from opd_diag.stats.changes import ChangePoint, change_point
 from opd_diag.stats.clustered import clustered_mean, clustered_means
 from opd_diag.stats.contrasts import clustered_contrasts, clustered_mean_difference, clustered_mean_differences
-from opd_diag.stats.counts import changed_items, mcnemar, net_share, paired_share_difference, pass_at_k
+from opd_diag.stats.counts import changed_items, mcnemar, net_share, paired_share_difference, pass_at_k, tas_at_k
 from opd_diag.stats.equivalences import Equivalence, detectable_difference, equivalence, plateau, plateau_weights
 from opd_diag.stats.estimate import MIN_CLUSTERS, Estimate
 from opd_diag.stats.families import holm, simultaneous_band
@@ -94,6 +95,7 @@ __all__ = [
     "plateau_weights",
     "sen_slopes",
     "simultaneous_band",
+    "tas_at_k",
     "taus",
     "trend",
     "wilson",

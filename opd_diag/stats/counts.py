@@ -58,6 +58,48 @@ def pass_at_k(correct: npt.ArrayLike, total: npt.ArrayLike, k: int) -> Floats:
     return np.array([_of_one(int(right), int(of), k) for right, of in zip(c, n, strict=True)], dtype=np.float64)
 
 
+def tas_at_k(correct: npt.ArrayLike, total: npt.ArrayLike, signal: npt.ArrayLike, k: int) -> Floats:
+    """Teacher-selection score of each item: what a teacher's signal would do for pass@k, to first order.
+
+    Formula: k · p · (1 - p)^k · Δm, with p = c/n and Δm the mean signal of correct less that of wrong responses; 0
+    where all or none are correct, as nothing is told apart there.
+
+    Parameters
+    ----------
+    correct, total
+        (G,) whole numbers: c of n responses of the student to each item are correct.
+    signal
+        (G,) Δm of each item, in nats a token: of two teachers, of the difference of their token-mean log-probabilities.
+    k
+        Tries, at least 1.
+
+    Returns
+    -------
+    ndarray
+        (G,) any sign; its mean over items is the score: above 0 speaks for the first teacher.
+
+    Notes
+    -----
+    Caution: one number of one student's responses; by its authors' count it picks the better teacher in 148 of 177
+    cases (as reported).
+
+    References
+    ----------
+    arXiv 2608.11829 (TAS@K).
+
+    Examples
+    --------
+    >>> tas_at_k([2, 0, 8], [8, 8, 8], [2.0, 5.0, 5.0], 3)  # 3 · (2/8) · (6/8)³ · 2
+    array([0.6328125, 0.       , 0.       ])
+    """
+    c, n, delta = (np.asarray(of, dtype=np.float64) for of in (correct, total, signal))
+    if k < 1:
+        raise ValueError(f"k must be at least 1, found {k}.")
+    p = c / n
+    mixed = (c > 0) & (c < n)
+    return np.asarray(np.where(mixed, k * p * (1 - p) ** k * np.where(mixed, delta, 0.0), 0.0), dtype=np.float64)
+
+
 def _of_one(c: int, n: int, k: int) -> float:
     if n < k:
         return float("nan")

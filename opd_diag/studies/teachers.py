@@ -26,7 +26,7 @@ from opd_diag.replay.store import refuse_unfit
 from opd_diag.runs.digests import Digests
 from opd_diag.stats.rounding import with_interval
 from opd_diag.studies.study import Picture, Shown, Study
-from opd_diag.studies.teachers_shown import conditions, side_by_side
+from opd_diag.studies.teachers_shown import conditions, pairs_beside, side_by_side
 from opd_diag.tables import Tables
 from opd_diag.tables.outcomes import attempt_table, item_table, on_shared_prompts, pass_difference, pass_table
 from opd_diag.tables.teachers import distance_table
@@ -295,7 +295,7 @@ def _study(found: Sequence[_Teacher], verdicts: list[Verdict], held: Found, limi
         verdicts=verdicts,
         tables=tables,
         pictures=pictures,
-        shown=[_shown(found, tables)],
+        shown=_shown(found, tables),
         measured=(
             f"{len(found[0].rollouts('on-policy')):,} responses of the student to {len(found[0].plan.prompts)} "
             f"prompts, at most {settings.max_new_tokens} tokens, temperature {settings.temperature:g}, top-p "
@@ -361,15 +361,31 @@ def _of_pairs(verdicts: Sequence[Verdict]) -> list[str]:
     return [v.evidence for v in pairs]
 
 
-def _shown(found: Sequence[_Teacher], tables: Mapping[str, pd.DataFrame]) -> Shown:
+def _shown(found: Sequence[_Teacher], tables: Mapping[str, pd.DataFrame]) -> list[Shown]:
     columns, rows = side_by_side([t.name for t in found], tables, STUDENT)
-    return Shown(
-        title="Teachers at the student's states",
-        reading="Compatible are teachers with much shared mass on both sides; something new brings who solves what "
-        "the student does not. Chance and shuffled are what the overlaps are without any agreement.",
-        columns=columns,
-        rows=rows,
-    )
+    shown = [
+        Shown(
+            title="Teachers at the student's states",
+            reading="Compatible are teachers with much shared mass on both sides; something new brings who solves what "
+            "the student does not. Chance and shuffled are what the overlaps are without any agreement.",
+            columns=columns,
+            rows=rows,
+        )
+    ]
+    columns, rows = pairs_beside(tables["distances"])
+    if rows:
+        shown.append(
+            Shown(
+                title="Two teachers at a time",
+                reading="As a share of their distance from the student, KL is 0 of copies, 2 of teachers that pull at "
+                "right angles, 4 of those that pull opposite ways. The teacher-selection score (arXiv 2608.11829) is "
+                "above 0 where the first would raise pass@k more; one number of the student's correct and wrong "
+                "responses, and no verdict rests on it.",
+                columns=columns,
+                rows=rows,
+            )
+        )
+    return shown
 
 
 def _conditions_reading(placed: pd.DataFrame, limits: Thresholds) -> str:

@@ -50,6 +50,27 @@ def side_by_side(
     return ["", *names, "by chance", "shuffled"], rows
 
 
+PAIRS = (
+    ("symmetric_kl", "KL between them, nats"),
+    ("relative", "of their distance from the student"),
+    ("advantage_correlation", "correlation of rewards"),
+    ("tas", "teacher-selection score, first over second"),
+)
+
+
+def pairs_beside(distances: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Give headings and cells of the rows of two teachers, one pair a row."""
+    pairs = distances[distances["relative"].notna() | distances["advantage_correlation"].notna()]
+    rows = [
+        [
+            f"{row['first']}, {row['second']}",
+            *(with_interval(row[name], row[f"{name}_ci_low"], row[f"{name}_ci_high"]) for name, _ in PAIRS),
+        ]
+        for _, row in pairs.iterrows()
+    ]
+    return ["", *(title for _, title in PAIRS)], rows
+
+
 def conditions(summary: pd.DataFrame, leads: Mapping[str, stats.Estimate | None]) -> pd.DataFrame:
     """Give where teachers stand: the lower of both overlap masses, and the lead in accuracy, with their intervals."""
     rows = []

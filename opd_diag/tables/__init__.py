@@ -151,6 +151,9 @@ graded; **pass@k** (:func:`~opd_diag.tables.outcomes.pass_table`), one row a (wr
     label step k value ci_low ci_high approximate n_prompts n_rollouts
     prompt_index prompt_id group first_correct first_rollouts last_correct last_rollouts outcome p_adjusted
 
+**Distances** (:func:`~opd_diag.tables.teachers.distance_table`), one row of the student and each teacher, then one a
+pair of teachers; each value is followed by its interval, ``<name>_ci_low`` and ``<name>_ci_high``::
+    first second symmetric_kl relative advantage_correlation tas n_states n_prompts
 **Reconciliation** (:func:`~opd_diag.tables.reconciliation.reconciliation_table`), one row a checkpoint whose own batch
 the trainer recorded, where its loss is a divergence that we measure::
 

@@ -17,7 +17,7 @@ from opd_diag.records.scores import Scores
 
 DISTANCE_COLUMNS = [
     "first", "second",
-    *(f"{name}{end}" for name in ("symmetric_kl", "relative", "advantage_correlation")
+    *(f"{name}{end}" for name in ("symmetric_kl", "relative", "advantage_correlation", "tas")
       for end in ("", "_ci_low", "_ci_high")),
     "n_states", "n_prompts",
 ]  # fmt: skip
@@ -37,8 +37,10 @@ def distance_table(
     `symmetric_kl` is the mean over states of (KL(A‖B) + KL(B‖A))/2, in nats, at least 0. `relative`, of two teachers,
     is that over the mean of both teachers' own distances from the student: Σ J(A, B) / Σ (J(S, A) + J(S, B))/2. As KL
     goes as the square of a small step, it is 0 of copies, 2 of teachers that pull at right angles, and up to 4 of those
-    that pull opposite ways. `advantage_correlation` is Pearson's, over states, of what the two would reward at the sampled
-    tokens, log q(y) - log p(y); NaN where one of them rewards all alike.
+    that pull opposite ways. `advantage_correlation` is Pearson's, over states, of what the two would reward at the
+    sampled tokens, log q(y) - log p(y); NaN where one of them rewards all alike. `tas` is the teacher-selection score
+    (:func:`~opd_diag.stats.tas_at_k`, k as many as responses to a prompt), above 0 in favour of the first; NaN where no
+    prompt has a response that can be graded.
 
     Parameters
     ----------
@@ -59,7 +61,7 @@ def distance_table(
 
     References
     ----------
-    arXiv 2604.13016, section 3.3 (teachers that cannot be told apart at the student's states).
+    arXiv 2604.13016, section 3.3 (teachers that cannot be told apart at the student's states); arXiv 2608.11829.
     """
     rows: list[dict[str, Any]] = []
     prompts = {name: _prompts(scores, rollouts) for name, scores in of_student.items()}
@@ -77,6 +79,7 @@ def distance_table(
             | _absolute(apart, at)
             | _columns("relative", relative)
             | _columns("advantage_correlation", clustered_correlation(advantages[0], advantages[1], at))
+            | _columns("tas", _selection_score(of_student[first], of_student[second], rollouts))
         )
     return pd.DataFrame(rows, columns=DISTANCE_COLUMNS)
 
@@ -100,6 +103,27 @@ def clustered_correlation(x: Floats, y: Floats, clusters: Ints) -> stats.Estimat
     np.add.at(sums, at, parts.T)
     total = sums.sum(axis=0)
     return stats.clustered_jackknife(_correlation(total), [_correlation(total - of) for of in sums], n=len(x))
+
+
+def _selection_score(first: Scores, second: Scores, rollouts: Sequence[Rollout]) -> stats.Estimate:
+    """Give the teacher-selection score of the first against the second, its interval over prompts."""
+    kept = ~first.terminal
+    signal = first.teacher_sampled_logprobs.astype(np.float64) - second.teacher_sampled_logprobs
+    by_rollout = pd.Series(signal[kept]).groupby(first.rollout[kept]).mean()
+    of = [(rollouts[row], value) for row, value in zip(by_rollout.index.to_numpy(), by_rollout, strict=True)]
+    graded = pd.DataFrame(
+        [(rollout.prompt_index, rollout.is_correct, value) for rollout, value in of if rollout.is_correct is not None],
+        columns=["prompt", "right", "signal"],
+    )
+    if graded.empty:
+        return stats.clustered_mean([], [])
+    mean = graded.pivot_table(index="prompt", columns="right", values="signal", aggfunc="mean")
+    counts = graded.groupby("prompt")["right"].agg(["sum", "count"])
+    delta = mean.reindex(columns=[False, True]).to_numpy(float)
+    scores = stats.tas_at_k(
+        counts["sum"].astype(int), counts["count"], delta[:, 1] - delta[:, 0], int(counts["count"].min())
+    )
+    return stats.clustered_mean(scores, counts.index.to_numpy())
 
 
 def _correlation(sums: Floats) -> float:

@@ -18,6 +18,7 @@ from opd_diag.stats import (
     net_share,
     paired_share_difference,
     pass_at_k,
+    tas_at_k,
 )
 
 
@@ -146,3 +147,22 @@ def test_changed_items_keep_their_level_where_nothing_changes():
         first, last = rng.binomial(8, p), rng.binomial(8, p)
         false += bool((changed_items(first, np.full(40, 8), last, np.full(40, 8)) < 0.05).any())
     assert false <= 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
+
+
+class TestTeacherSelectionScore:
+    def test_the_hand_example(self):
+        assert tas_at_k([2], [8], [2.0], 3).tolist() == [0.6328125]
+
+    def test_all_or_none_correct_tell_nothing_whatever_the_signal(self):
+        assert tas_at_k([0, 8], [8, 8], [math.nan, 3.0], 3).tolist() == [0.0, 0.0]
+
+    def test_it_is_the_slope_of_pass_at_k(self):
+        """A small push of the log-odds by Δm moves 1 - (1 - p)^k by k p (1 - p)^k Δm."""
+        p, k, push = 0.25, 3, 1e-6
+        pushed = 1 / (1 + (1 - p) / p * math.exp(-push))
+        slope = ((1 - p) ** k - (1 - pushed) ** k) / push
+        assert tas_at_k([2], [8], [1.0], k)[0] == pytest.approx(slope, rel=1e-5)
+
+    def test_no_try_is_refused(self):
+        with pytest.raises(ValueError, match="k must be at least 1, found 0"):
+            tas_at_k([1], [2], [1.0], 0)

@@ -32,7 +32,7 @@ def scores(seed, *, student=None):
 def found():
     of_student = {"a": scores(1), "b": scores(2), "c": scores(3)}
     between = {("a", "b"): scores(4), ("a", "c"): scores(5), ("b", "c"): scores(6)}
-    rollouts = [SimpleNamespace(prompt_index=p) for p in PROMPTS]
+    rollouts = [SimpleNamespace(prompt_index=p, is_correct=None) for p in PROMPTS]
     return of_student, between, distance_table("s", of_student, between, rollouts)
 
 
@@ -67,6 +67,34 @@ def test_advantages_correlate_as_numpy_has_it(found):
     )
     assert table.iloc[3]["advantage_correlation"] == pytest.approx(np.corrcoef(x, y)[0, 1])
     assert table.iloc[3]["advantage_correlation_ci_low"] < table.iloc[3]["advantage_correlation"]
+
+
+def test_nothing_graded_has_no_selection_score(found):
+    assert found[2]["tas"].isna().all()
+
+
+def test_the_selection_score_is_the_published_example():
+    """Eight responses of one token to each of six prompts; at two correct ones of the first prompt A says 2 more."""
+    right = [[True] * 2 + [False] * 6] + [[False] * 8] * 5
+    rollouts = [SimpleNamespace(prompt_index=p, is_correct=of) for p, row in enumerate(right) for of in row]
+    n = len(rollouts)
+
+    def of(teacher):
+        return SimpleNamespace(
+            rollout=np.arange(n),
+            terminal=np.zeros(n, dtype=bool),
+            reverse_kl=np.ones(n),
+            forward_kl=np.ones(n),
+            student_sampled_logprobs=np.linspace(-2, -1, n),
+            teacher_sampled_logprobs=teacher,
+        )
+
+    first, second = np.full(n, -3.0), np.full(n, -3.0)
+    first[:2] += 2
+    scores = {"a": of(first), "b": of(second)}
+    table = distance_table("s", scores, {("a", "b"): of(first)}, rollouts)
+    assert table.iloc[2]["tas"] == pytest.approx(8 * 0.25 * 0.75**8 * 2 / 6)
+    assert math.isnan(table.iloc[0]["tas"])
 
 
 def test_one_teacher_has_no_pair():
