@@ -5,6 +5,8 @@
 `doctor.py`    the command that runs the self-tests alone
 `store.py`     the command that looks after a shared folder of parts
 `outcome.py`   the command that tells what came of a run at its task
+`teachers.py`  the command that holds teachers side by side
+`compare.py`   the command that holds finished reports against each other
 `options.py`   commands that take options of another one
 `exits.py`     which verdicts make a command fail
 `grading.py`   a user's own Python function, named on the command line

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from opd_diag.cli import terminal
+from opd_diag.cli.compare import compare
 from opd_diag.cli.doctor import doctor_with_options_of
 from opd_diag.cli.exits import FailOn, exit_on, failing
 from opd_diag.cli.options import json_option
@@ -228,6 +229,7 @@ def demo(
 
 app.command()(doctor_with_options_of(report))
 app.command()(outcome)
+app.command()(compare)
 app.command()(teachers_with_options_of(report))
 app.command()(store)
 

@@ -8,6 +8,7 @@
 `depth.py`            a metric against the position in the response
 `entropies.py`        student against teacher entropy, state by state
 `outcomes.py`         pass@k against k; prompts by whether they are solved before and after
+`comparison.py`       a metric of several runs over training
 `teachers.py`         teachers by the two conditions of the paper; how far models are from each other
 `gradient.py`         which tokens the reverse-KL gradient pushes, as stacked shares
 `quantities.py`       title, unit and bounds of whatever a table may hold
@@ -20,6 +21,7 @@
 Without `ax` a figure of its own is made, off screen: ``plot(table).figure.savefig("plot.pdf")``.
 """
 
+from opd_diag.plots.comparison import runs_by_step
 from opd_diag.plots.concentration import concentration_curves, overlap_ratio_curves
 from opd_diag.plots.depth import metric_by_depth
 from opd_diag.plots.entropies import student_against_teacher_entropy
@@ -45,6 +47,7 @@ __all__ = [
     "overlap_ratio_curves",
     "pass_at_k_curves",
     "quantity",
+    "runs_by_step",
     "student_against_teacher_entropy",
     "teaching_conditions",
 ]

@@ -13,6 +13,22 @@ from opd_diag.replay.marker import refuse_damaged
 from opd_diag.replay.recorded import TEACHER_LABEL
 
 
+def finished_summary(out_dir: str | Path) -> pd.DataFrame:
+    """Read the summary of a finished report, whose files were held against their checksums.
+
+    Raises
+    ------
+    StoreError
+        The folder holds no finished report, or a file in it is damaged.
+    """
+    folder = Path(out_dir)
+    summary = folder / "summary.parquet"
+    if not summary.is_file():
+        raise StoreError(f"{folder} holds no finished report: there is no {summary.name}. Run opd-diag report first.")
+    refuse_damaged(folder)
+    return pd.read_parquet(summary)
+
+
 def finished_rollouts(out_dir: str | Path) -> dict[str, list[Rollout]]:
     """Read the responses that a report sampled, or that stood in for them; those of an earlier report stay unread.
 
@@ -27,11 +43,7 @@ def finished_rollouts(out_dir: str | Path) -> dict[str, list[Rollout]]:
         The folder holds no finished report, or a file in it is damaged.
     """
     folder = Path(out_dir)
-    summary = folder / "summary.parquet"
-    if not summary.is_file():
-        raise StoreError(f"{folder} holds no finished report: there is no {summary.name}. Run opd-diag report first.")
-    refuse_damaged(folder)
-    table = pd.read_parquet(summary, columns=["label", "states"])
+    table = finished_summary(folder)
     labels = list(dict.fromkeys(table.loc[table["states"] == "on-policy", "label"]))
     teacher = [TEACHER_LABEL] if "teacher" in set(table["states"]) else []
     by_writer: dict[str, list[Rollout]] = {label: [] for label in (*labels, *teacher)}

@@ -29,6 +29,9 @@ cluster of each value beside it. numpy and scipy alone: nothing here knows what 
 :func:`paired_share_difference`
 :func:`wilson`, :func:`open_share`,       shares k/n; what 0 of n and n of n leave open
 :func:`open_share_difference`
+:func:`group_means`                       means of many small groups, how reliably they differ, drawn toward that of all
+:func:`unpaired_difference`,              two samples without a cluster in common; a mean of estimates that may depend
+:func:`cautious_mean`                     on each other
 :mod:`~opd_diag.stats.rounding`           numbers rounded by their error, as people read them
 ========================================  =============================================================
 
@@ -59,16 +62,20 @@ from opd_diag.stats.families import holm, simultaneous_band
 from opd_diag.stats.jackknife import clustered_jackknife, clustered_jackknife_difference
 from opd_diag.stats.resampling import Resampling, percentile_interval, sen_slopes, taus
 from opd_diag.stats.shares import open_share, open_share_difference, wilson
+from opd_diag.stats.shrinkage import GroupMeans, group_means
 from opd_diag.stats.trends import Trend, kendall_tau, order_p_value, trend
+from opd_diag.stats.unpaired import cautious_mean, unpaired_difference
 
 __all__ = [
     "MIN_CLUSTERS",
     "ChangePoint",
     "Equivalence",
     "Estimate",
+    "GroupMeans",
     "Resampling",
     "Trend",
     "Ways",
+    "cautious_mean",
     "change_point",
     "changed_items",
     "clustered_contrasts",
@@ -81,6 +88,7 @@ __all__ = [
     "contrasts_in_ways",
     "detectable_difference",
     "equivalence",
+    "group_means",
     "holm",
     "kendall_tau",
     "mcnemar",
@@ -98,5 +106,6 @@ __all__ = [
     "tas_at_k",
     "taus",
     "trend",
+    "unpaired_difference",
     "wilson",
 ]

@@ -25,6 +25,7 @@ from opd_diag.replay.parts import Progress
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.runs.digests import Digests
 from opd_diag.stats.rounding import with_interval
+from opd_diag.studies.naming import distinct_names
 from opd_diag.studies.study import Picture, Shown, Study
 from opd_diag.studies.teachers_shown import conditions, pairs_beside, side_by_side
 from opd_diag.tables import Tables
@@ -137,9 +138,7 @@ def teachers(
 
 
 def _names(models: Sequence[str], past: str | None = None) -> dict[str, str]:
-    """Give each model a name of its own: the last part of its path, or the last two where that is not enough.
-
-    What the student was is called ``before``.
+    """Give each model a name of its own; what the student was is called ``before``.
 
     Raises
     ------
@@ -152,12 +151,9 @@ def _names(models: Sequence[str], past: str | None = None) -> dict[str, str]:
     for model, place in zip(models, real, strict=True):
         if real.count(place) > 1:
             raise InputError(f"Teacher {model} is named twice. Name each model once.")
-    for parts in (1, 2, 99):
-        names = ["/".join(Path(place).parts[-parts:]) for place in real]
-        names = [BEFORE if model == past else name for model, name in zip(models, names, strict=True)]
-        if len(set(names)) == len(names):
-            break
-    return dict(zip(models, names, strict=True))
+    others = [place for model, place in zip(models, real, strict=True) if model != past]
+    names = dict(zip(others, distinct_names(others), strict=True))
+    return {model: names.get(place, BEFORE) for model, place in zip(models, real, strict=True)}
 
 
 def _plans(names: Mapping[str, str], settings: Settings, folder: Path) -> tuple[dict[str, ReplayPlan], list[Verdict]]:

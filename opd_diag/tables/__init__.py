@@ -151,6 +151,9 @@ graded; **pass@k** (:func:`~opd_diag.tables.outcomes.pass_table`), one row a (wr
     label step k value ci_low ci_high approximate n_prompts n_rollouts
     prompt_index prompt_id group first_correct first_rollouts last_correct last_rollouts outcome p_adjusted
 
+**Comparison** (:func:`~opd_diag.tables.comparison.comparison_table`), one row a (state set, metric) and run, held
+against the first run; `value` is the second less the first, `paired` whether both answered the same prompts::
+    states metric first second first_value second_value value ci_low ci_high approximate paired n_prompts
 **Distances** (:func:`~opd_diag.tables.teachers.distance_table`), one row of the student and each teacher, then one a
 pair of teachers; each value is followed by its interval, ``<name>_ci_low`` and ``<name>_ci_high``::
     first second symmetric_kl relative advantage_correlation tas n_states n_prompts

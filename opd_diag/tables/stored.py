@@ -54,11 +54,9 @@ def load_tables(out_dir: Path, concentration: pd.DataFrame, floors: Mapping[str,
     """
     states, rollouts = [], []
     for (label, state_set), group in concentration.groupby(["label", "states"], sort=False):
-        slug = slug_of(str(label), group)
-        states.append(_states(out_dir / "states" / f"{slug}.{state_set}.parquet"))
-        source = str(state_set) if state_set in SHARED_ROLLOUTS else slug
-        source += f".{state_set}" if state_set == NEAR_ON_POLICY else ""
-        rollouts.append(rollout_table(states[-1], _rollouts(out_dir / "rollouts" / f"{source}.jsonl")))
+        table, of = load_state_set(out_dir, slug_of(str(label), group), str(state_set))
+        states.append(table)
+        rollouts.append(rollout_table(table, of))
     # files of an earlier report that scored more may still lie there
     both = {"on-policy", "teacher"} <= {*concentration["states"]}
     coverage = load_coverage(out_dir, concentration) if both else None
@@ -66,6 +64,22 @@ def load_tables(out_dir: Path, concentration: pd.DataFrame, floors: Mapping[str,
     fits = load_fits(out_dir, concentration)
     tables = from_rows(_stacked(states), _stacked(rollouts), concentration, coverage, floors, stops, fits)
     return replace(tables, baselines=load_baselines(out_dir))
+
+
+def load_state_set(out_dir: Path, slug: str, state_set: str) -> tuple[pd.DataFrame, list[Rollout]]:
+    """Read the state table of one checkpoint on one state set, and the responses whose states these are.
+
+    Raises
+    ------
+    StoreError
+        As :func:`load_tables`.
+    """
+    source = state_set if state_set in SHARED_ROLLOUTS else slug
+    source += f".{state_set}" if state_set == NEAR_ON_POLICY else ""
+    return (
+        _states(out_dir / "states" / f"{slug}.{state_set}.parquet"),
+        _rollouts(out_dir / "rollouts" / f"{source}.jsonl"),
+    )
 
 
 def _states(path: Path) -> pd.DataFrame:

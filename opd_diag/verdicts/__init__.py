@@ -11,6 +11,7 @@
 `task.py`          the task: the student's gain, the teacher's lead
 `responses.py`     loops and length, stopping
 `signal.py`        sharpness, few tokens, depth
+`comparison.py`    whether two runs end differently
 `teachers.py`      teachers side by side: one to the student or not, and a way back
 `healthy.py`       the conjunction
 `unanswered.py`    what is missing where a question stays open

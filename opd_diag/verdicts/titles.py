@@ -23,6 +23,7 @@ TITLES: dict[str, str] = {
     "pass_at_k": "solving with many tries",
     "forgetting": "forgetting",
     "gap_recovery": "recovery of the teacher's lead",
+    "runs_differ": "difference of two runs",
     "teachers_alike": "likeness of two teachers",
     "pulled_back": "way back to an earlier student",
 }

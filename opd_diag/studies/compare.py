@@ -1,0 +1,216 @@
+"""Runs side by side: how they went, where they end, and whether that is more than chance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from opd_diag import plots
+from opd_diag.errors import InputError
+from opd_diag.plots.steps import MAIN_METRICS
+from opd_diag.records.verdict import Verdict
+from opd_diag.replay.finished import finished_summary
+from opd_diag.stats.rounding import number, with_interval
+from opd_diag.studies.naming import distinct_names
+from opd_diag.studies.study import Picture, Shown, Study
+from opd_diag.tables.catalogue import BY_NAME, PRIMARY_NAMES
+from opd_diag.tables.comparison import ACCURACY, Side, comparison_table
+from opd_diag.tables.coverage import slug_of
+from opd_diag.tables.stored import load_state_set
+from opd_diag.verdicts import DEFAULTS, Thresholds
+from opd_diag.verdicts.comparison import WHERE, runs_differ
+
+ASKED = ((ACCURACY, "on-policy"), ("reverse_kl", "on-policy"), ("reverse_kl", "start"), ("forward_kl", "teacher"))
+"""What verdicts ask of two runs: the task, own states, equal states, and whether the teacher is covered."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    name: str
+    folder: Path
+    summary: pd.DataFrame
+    side: Side
+    last: str
+    teacher: str
+    k: int
+
+
+def compare(out_dirs: Sequence[str | Path], *, thresholds: Thresholds | Mapping[str, float] = DEFAULTS) -> Study:
+    """Hold finished reports against each other; no model is needed. The first run is what the others are held against.
+
+    Parameters
+    ----------
+    out_dirs
+        Folders of two or more finished reports, of runs or of one run with other teachers or options.
+    thresholds
+        What the rule holds values against; a mapping overrides single fields.
+
+    Returns
+    -------
+    Study
+        Verdicts ``runs_differ``, whose brackets name metric, state set and run; tables ``differences``
+        (:mod:`opd_diag.tables`) and ``summary``, the summaries of all runs.
+
+    Raises
+    ------
+    StoreError
+        A folder holds no finished report, or a file in it is damaged.
+    InputError
+        There are fewer than two folders, one is named twice, or the reports share no state set.
+    """
+    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
+    runs = _runs([Path(os.path.expanduser(folder)) for folder in out_dirs])
+    first = runs[0]
+    table = pd.concat([comparison_table(first.side, run.side, PRIMARY_NAMES) for run in runs[1:]], ignore_index=True)
+    if table.empty:
+        raise InputError("These reports share no state set. Report on all of them with the same --states.")
+    verdicts = [v for run in runs[1:] for v in _verdicts(table[table["second"] == run.name], limits)]
+    summaries = {run.name: run.summary for run in runs}
+    return Study(
+        name="compare",
+        question="How do these runs differ?",
+        headline=_headline(verdicts),
+        headline_status="pass" if any(v.status == "pass" for v in verdicts) else "unknown",
+        facts=[v.evidence for v in verdicts],
+        subject=" and ".join(run.name for run in runs) if len(runs) == 2 else f"{len(runs)} runs",
+        verdicts=verdicts,
+        tables={
+            "differences": table,
+            "summary": pd.concat([s.assign(run=name) for name, s in summaries.items()], ignore_index=True),
+        },
+        pictures=_pictures(summaries),
+        shown=[_ends(table, states, runs) for states in dict.fromkeys(table["states"])],
+        measured=(
+            *(
+                f"{run.name}: {run.last} against {run.teacher}, k = {run.k}, "
+                f"{len({r.prompt_text for r in next(iter(run.side.rollouts.values()))})} prompts."
+                for run in runs
+            ),
+            "Differences are at the last checkpoint of each run, paired on the prompts that both answered where there "
+            "are such; intervals are 95 %, over prompts.",
+            *_unlike(runs),
+        ),
+        cannot_tell=(
+            "Each run is one seed: another seed of either would differ, and nothing here tells by how much.",
+            "Own states are other states in each run; equal ones are the start's and the teacher's, where the same "
+            "prompts and the same models wrote them.",
+            "Runs of other lengths are compared at their ends, not at equal steps.",
+        ),
+    )
+
+
+def _runs(folders: Sequence[Path]) -> list[_Run]:
+    if len(folders) < 2:
+        raise InputError(f"Expected two or more folders of finished reports, found {len(folders)}. Name another.")
+    real = [os.path.realpath(folder) for folder in folders]
+    for folder, place in zip(folders, real, strict=True):
+        if real.count(place) > 1:
+            raise InputError(f"Report {folder} is named twice. Name each folder once.")
+    return [_run(name, folder) for name, folder in zip(distinct_names(real), folders, strict=True)]
+
+
+def _run(name: str, folder: Path) -> _Run:
+    summary = finished_summary(folder)
+    own = summary[summary["states"].isin(WHERE)]
+    if own.empty:
+        raise InputError(f"{folder} has no state set that can be compared. Report on it with the default --states.")
+    last = str(own["label"].iloc[-1])
+    at = own[own["label"] == last]
+    found = {str(s): load_state_set(folder, slug_of(last, at), str(s)) for s in dict.fromkeys(at["states"])}
+    side = Side(name, {s: table for s, (table, _) in found.items()}, {s: of for s, (_, of) in found.items()})
+    return _Run(name, folder, summary, side, last, str(at["teacher"].iloc[0]), int(at["k"].dropna().iloc[0]))
+
+
+def _verdicts(table: pd.DataFrame, limits: Thresholds) -> list[Verdict]:
+    found = []
+    for metric, states in ASKED:
+        rows = table[(table["metric"] == metric) & (table["states"] == states)]
+        for _, row in rows.iterrows():
+            verdict = runs_differ(row, limits)
+            name = f"{verdict.name}[{metric}, {states}, {row['second']}]"
+            found.append(Verdict(**{**vars(verdict), "name": name}))
+    return found
+
+
+def _headline(verdicts: Sequence[Verdict]) -> str:
+    """Say the first that is established, the task before the distances."""
+    for verdict in verdicts:
+        if verdict.status == "pass" and "no difference" not in verdict.evidence:
+            what, answer = verdict.evidence.split(":")[0], verdict.evidence.rsplit(": ", 1)[1].rstrip(".")
+            return f"{what}: {answer}"
+    if verdicts and all(v.status == "pass" for v in verdicts):
+        return "The runs end alike"
+    return "No difference between the runs is established"
+
+
+def _pictures(summaries: Mapping[str, pd.DataFrame]) -> list[Picture]:
+    everything = pd.concat(summaries.values(), ignore_index=True)
+    wanted: list[tuple[str, str]] = [(ACCURACY, "on-policy")] if ACCURACY in set(everything["metric"]) else []
+    wanted += [(metric, "on-policy") for metric in MAIN_METRICS]
+    wanted += [("reverse_kl", "start"), ("forward_kl", "teacher")]
+    pictures = []
+    for metric, states in wanted:
+        rows = everything[(everything["metric"] == metric) & (everything["states"] == states)]
+        if rows["value"].notna().any():
+            where = "" if metric == ACCURACY else f", {WHERE[states]}"
+            draw = partial(plots.runs_by_step, summaries, metric, states=states)
+            name = BY_NAME[metric].title if metric in BY_NAME else "Accuracy"
+            pictures.append(Picture(f"{metric}-{states}", f"{name}{where}", _course(summaries, metric, states), draw))
+    return pictures
+
+
+def _course(summaries: Mapping[str, pd.DataFrame], metric: str, states: str) -> str:
+    told = []
+    for name, summary in summaries.items():
+        rows = summary[(summary["metric"] == metric) & (summary["states"] == states)]
+        values = rows["value"].dropna().astype(float)
+        if len(values):
+            told.append(f"{name} {number(values.iloc[0], 3)} → {number(values.iloc[-1], 3)}")
+    return f"First to last checkpoint: {', '.join(told)}."
+
+
+def _ends(table: pd.DataFrame, states: str, runs: Sequence[_Run]) -> Shown:
+    """Put the last checkpoints beside each other: values, and each run less the first."""
+    of = table[table["states"] == states]
+    rows = []
+    for metric in dict.fromkeys(of["metric"]):
+        lines = of[of["metric"] == metric]
+        name = BY_NAME[metric].title if metric in BY_NAME else "Accuracy"
+        cells = [name, number(lines.iloc[0]["first_value"], 3)]
+        for run in runs[1:]:
+            line = lines[lines["second"] == run.name]
+            cells += [_value(line, "second_value"), _span(line)]
+        rows.append(cells)
+    heads = [head for run in runs[1:] for head in (run.name, f"{run.name} less {runs[0].name}")]
+    return Shown(
+        title=f"Last checkpoints, {WHERE[states]}",
+        reading="Values are over the prompts that the difference is about; its interval is 95 %, over prompts.",
+        columns=["", runs[0].name, *heads],
+        rows=rows,
+    )
+
+
+def _value(line: pd.DataFrame, column: str) -> str:
+    return "–" if line.empty else number(line.iloc[0][column], 3)
+
+
+def _span(line: pd.DataFrame) -> str:
+    if line.empty:
+        return "–"
+    row: Any = line.iloc[0]
+    return with_interval(row["value"], row["ci_low"], row["ci_high"], signed=True)
+
+
+def _unlike(runs: Sequence[_Run]) -> list[str]:
+    """Say in what the reports are not alike, so that nobody takes it for a difference of the runs."""
+    told = []
+    for what, values in (("teachers", [r.teacher for r in runs]), ("k", [str(r.k) for r in runs])):
+        if len(set(values)) > 1:
+            told.append(f"They have other {what}: {', '.join(dict.fromkeys(values))}.")
+    return told

@@ -1,0 +1,70 @@
+"""The rule on two runs: whether they end differently in one number."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from opd_diag import stats
+from opd_diag.records.verdict import Status, Verdict
+from opd_diag.stats.rounding import with_interval
+from opd_diag.tables.comparison import ACCURACY, direction_of
+from opd_diag.verdicts.established import interval_as_estimate, plain, would_tell
+from opd_diag.verdicts.evidence import called
+from opd_diag.verdicts.thresholds import Thresholds
+
+WHERE = {"on-policy": "own states", "start": "the start's states", "teacher": "the teacher's states"}
+
+
+def runs_differ(row: pd.Series, limits: Thresholds) -> Verdict:
+    """Whether the second run ends above or below the first in one metric: different, equivalent, or not established.
+
+    ``pass`` says that the question is answered, either way; which run is better stands in the evidence.
+    """
+    metric, first, second = str(row["metric"]), str(row["first"]), str(row["second"])
+    low, high, n = float(row["ci_low"]), float(row["ci_high"]), int(row["n_prompts"])
+    least = limits.effect(metric)
+    status: Status = "unknown"
+    if math.isnan(low) or n < limits.prompts:
+        how = f"{n} {'prompt is' if n == 1 else 'prompts are'} too few, at least {limits.prompts:g} are needed"
+    else:
+        found = stats.equivalence(interval_as_estimate(float(row["value"]), low, high, n), least)
+        sign = (low > 0) - (high < 0)
+        if found.outcome == "equivalent":
+            status, how = "pass", f"no difference, equivalent within δ = {plain(least)}"
+        elif sign:
+            status, how = "pass", _better(metric, sign, first, second)
+        else:
+            how = f"inconclusive at δ = {plain(least)}, {would_tell(found.clusters_needed)}"
+    where = "" if metric == ACCURACY else f" on {WHERE[str(row['states'])]}"
+    name = called(metric)
+    span = with_interval(row["value"], low, high, signed=True)
+    kind = "shared prompts" if row["paired"] else "prompts, none shared"
+    return Verdict(
+        name="runs_differ",
+        question=f"Do {first} and {second} end with another {name}{where}?",
+        status=status,
+        value=float(row["value"]),
+        ci_low=low,
+        ci_high=high,
+        threshold=least,
+        evidence=f"{name[0].upper()}{name[1:]}{where}: {first} {row['first_value']:.3f}, {second} "
+        f"{row['second_value']:.3f}, difference {span}, {n} {kind}: {how}.",
+        advice={
+            "pass": "Read the other metrics with it: no single one tells which run is the better one.",
+            "unknown": "Report on more prompts, the same ones for both.",
+            "warn": "",
+            "fail": "",
+        }[status],
+        reference="Ours: difference of two runs at their last checkpoints, paired by prompt",
+        caution="It is about these two runs: another seed of either would differ, by how much one run cannot tell.",
+    )
+
+
+def _better(metric: str, sign: int, first: str, second: str) -> str:
+    """Say which run is ahead; of a metric that is better neither way, which is higher."""
+    way = direction_of(metric) * sign
+    if way == 0:
+        return f"{second if sign > 0 else first} is higher"
+    return f"{second if way > 0 else first} is ahead"

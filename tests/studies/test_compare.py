@@ -1,0 +1,103 @@
+"""Finished reports side by side: the tiny run against itself, against another teacher, against other prompts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny_run as tiny
+
+from opd_diag.errors import InputError, StoreError
+from opd_diag.studies import compare
+
+pytestmark = pytest.mark.usefixtures("module_without_pages")
+
+OPTIONS = {"max_new_tokens": 6, "rollouts_per_prompt": 2}
+
+
+def reported(run, out, **options):
+    from opd_diag.diagnosis import carry_out, plan_report
+
+    report = carry_out(plan_report(run.run_dir, out=out, **OPTIONS | options), out=out)
+    report.tables.summary.to_parquet(out / "summary.parquet")  # which the page's writer does
+    return out
+
+
+@pytest.fixture(scope="module")
+def reports(tiny_run, tmp_path_factory, module_without_pages):
+    root = tmp_path_factory.mktemp("compare")
+    tiny.save(tiny.model(seed=9), root / "stranger", tiny.byte_tokenizer())
+    other = [
+        json.loads(line) | {"prompt": f"other {i}"} for i, line in enumerate(tiny_run.prompts.read_text().splitlines())
+    ]
+    (root / "other.jsonl").write_text("".join(json.dumps(line) + "\n" for line in other))
+    return {
+        "one": reported(tiny_run, root / "one"),
+        "again": reported(tiny_run, root / "again"),
+        "stranger": reported(tiny_run, root / "stranger-out", teacher=str(root / "stranger")),
+        "elsewhere": reported(tiny_run, root / "elsewhere", prompts=str(root / "other.jsonl")),
+    }
+
+
+def test_a_run_against_itself_ends_alike(reports):
+    study = compare([reports["one"], reports["again"]])
+    table = study.tables["differences"]
+    assert (table["value"].abs() < 1e-9).all()
+    assert table["paired"].all()
+    assert set(table["states"]) == {"on-policy", "start", "teacher"}
+    assert study.subject == "one and again"
+    status = {v.name.split(",")[0]: v.status for v in study.verdicts}
+    assert status == {
+        "runs_differ[accuracy": "unknown",
+        "runs_differ[reverse_kl": "pass",
+        "runs_differ[forward_kl": "pass",
+    }
+    assert study.headline == "No difference between the runs is established", "so few answers may hide one"
+
+
+def test_another_teacher_is_another_distance(reports):
+    study = compare([reports["one"], reports["stranger"]])
+    table = study.tables["differences"].set_index(["states", "metric"])
+    row = table.loc[("start", "reverse_kl")]
+    assert row["first_value"] < row["second_value"]
+    assert row["ci_low"] > 0
+    verdict = next(v for v in study.verdicts if v.name == "runs_differ[reverse_kl, start, stranger-out]")
+    assert verdict.status == "pass"
+    assert verdict.evidence.endswith("one is ahead.")
+    assert any(line.startswith("They have other teachers: ") for line in study.measured)
+
+
+def test_other_prompts_are_not_paired(reports):
+    table = compare([reports["one"], reports["elsewhere"]]).tables["differences"]
+    assert not table["paired"].any()
+
+
+def test_three_runs_are_held_against_the_first(reports):
+    study = compare([reports["one"], reports["again"], reports["stranger"]])
+    assert study.subject == "3 runs"
+    assert set(study.tables["differences"]["first"]) == {"one"}
+    assert set(study.tables["summary"]["run"]) == {"one", "again", "stranger-out"}
+    shown = study.shown[0]
+    assert list(shown.columns) == ["", "one", "again", "again less one", "stranger-out", "stranger-out less one"]
+    assert all(len(row) == len(shown.columns) for row in shown.rows)
+    names = [p.name for p in study.pictures]
+    assert "reverse_kl-on-policy" in names
+    assert "forward_kl-teacher" in names
+    ax = study.pictures[names.index("reverse_kl-on-policy")].draw()
+    assert [line.get_label() for line in ax.lines] == ["one", "again", "stranger-out"]
+
+
+class TestRefusals:
+    def test_one(self, reports):
+        with pytest.raises(InputError) as error:
+            compare([reports["one"]])
+        assert str(error.value) == "Expected two or more folders of finished reports, found 1. Name another."
+
+    def test_twice(self, reports):
+        with pytest.raises(InputError) as error:
+            compare([reports["one"], reports["one"]])
+        assert str(error.value) == f"Report {reports['one']} is named twice. Name each folder once."
+
+    def test_no_report(self, reports, tmp_path):
+        with pytest.raises(StoreError, match="holds no finished report"):
+            compare([reports["one"], tmp_path])

@@ -1,0 +1,82 @@
+"""Two runs at their ends: paired by the text of prompts, against plain arithmetic."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES
+from opd_diag.tables.comparison import COMPARISON_COLUMNS, Side, comparison_table, direction_of
+
+WEIGHTS = {m.weight for m in CATALOGUE if m.weight is not None}
+
+
+def side(name, prompts, *, values, right=None):
+    """A run with two states a prompt, all metrics `values[prompt]` ± .1, and one response a prompt."""
+    rollouts = [
+        SimpleNamespace(prompt_index=i, prompt_text=text, is_correct=None if right is None else right[i])
+        for i, text in enumerate(prompts)
+    ]
+    rows = [
+        {"prompt_index": i} | dict.fromkeys(METRIC_NAMES, values[i] + s * 0.1) | dict.fromkeys(WEIGHTS, 1.0)
+        for i in range(len(prompts))
+        for s in (-1, 1)
+    ]
+    return Side(name, {"on-policy": pd.DataFrame(rows)}, {"on-policy": rollouts})
+
+
+A = side("a", list("abcdef"), values=[1, 2, 3, 4, 5, 60], right=[True, True, False, False, True, False])
+
+
+def test_shared_prompts_are_paired_whatever_their_place():
+    b = side("b", list("zedcba"), values=[99, 5.5, 4.5, 3.5, 2.5, 1.5])
+    table = comparison_table(A, b, ["reverse_kl"])
+    assert list(table.columns) == COMPARISON_COLUMNS
+    row = table.iloc[0]
+    assert (row["first"], row["second"], row["states"], row["metric"]) == ("a", "b", "on-policy", "reverse_kl")
+    assert row["first_value"] == pytest.approx(3.0), "without the prompt that b lacks"
+    assert row["second_value"] == pytest.approx(3.5)
+    assert row["value"] == pytest.approx(0.5)
+    assert row["ci_high"] - row["ci_low"] < 1e-6, "every prompt differs by the same"
+    assert row["n_prompts"] == 5
+    assert row["paired"]
+
+
+def test_without_shared_prompts_it_is_welchs():
+    from scipy.stats import ttest_ind
+
+    b = side("b", list("uvwxyz"), values=[2, 3, 4, 5, 6, 61])
+    row = comparison_table(A, b, ["reverse_kl"]).iloc[0]
+    assert not row["paired"]
+    assert row["value"] == pytest.approx(1.0)
+    expected = ttest_ind([2, 3, 4, 5, 6, 61], [1, 2, 3, 4, 5, 60], equal_var=False).confidence_interval(0.95)
+    assert row["ci_low"] == pytest.approx(expected.low, rel=0.05)
+    assert row["n_prompts"] == 12
+
+
+def test_accuracy_is_of_responses_that_both_have():
+    b = side("b", list("abcdef"), values=[1] * 6, right=[True, True, True, False, True, True])
+    table = comparison_table(A, b, ["reverse_kl"])
+    row = table[table["metric"] == "accuracy"].iloc[0]
+    assert (row["first_value"], row["second_value"]) == (pytest.approx(0.5), pytest.approx(5 / 6))
+    assert row["value"] == pytest.approx(1 / 3)
+    ungraded = comparison_table(A, side("b", list("abcdef"), values=[1] * 6), ["reverse_kl"])
+    assert set(ungraded["metric"]) == {"reverse_kl"}
+
+
+def test_state_sets_that_one_lacks_are_left_out():
+    other = Side("b", {"start": A.states["on-policy"]}, {"start": A.rollouts["on-policy"]})
+    assert comparison_table(A, other, ["reverse_kl"]).empty
+
+
+def test_directions():
+    assert [direction_of(m) for m in ("accuracy", "reverse_kl", "student_overlap_mass", "student_entropy")] == [
+        1,
+        -1,
+        1,
+        0,
+    ]
+    assert np.isin([direction_of(m) for m in METRIC_NAMES], (-1, 0, 1)).all()

@@ -1,0 +1,45 @@
+"""Whether two runs end differently, on rows made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from opd_diag.tables.comparison import COMPARISON_COLUMNS
+from opd_diag.verdicts import DEFAULTS
+from opd_diag.verdicts.comparison import runs_differ
+
+NAN = math.nan
+
+
+def row(value, low, high, *, metric="reverse_kl", states="on-policy", prompts=40, paired=True):
+    cells = [states, metric, "a", "b", 0.5, 0.5 + value, value, low, high, False, paired, prompts]
+    return pd.Series(dict(zip(COMPARISON_COLUMNS, cells, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "end"),
+    [
+        (row(-0.3, -0.4, -0.2), "pass", "40 shared prompts: b is ahead."),
+        (row(0.3, 0.2, 0.4), "pass", "40 shared prompts: a is ahead."),
+        (row(0.3, 0.2, 0.4, metric="accuracy"), "pass", "40 shared prompts: b is ahead."),
+        (row(0.0, -0.005, 0.005), "pass", "40 shared prompts: no difference, equivalent within δ = 0.02."),
+        (row(0.02, -0.05, 0.09), "unknown", "more prompts than are practical would be needed."),
+        (row(0.01, -0.05, 0.07), "unknown", "prompts would tell."),
+        (row(0.3, NAN, NAN, prompts=3), "unknown", "3 prompts are too few, at least 5 are needed."),
+        (row(-0.3, -0.4, -0.2, paired=False), "pass", "40 prompts, none shared: b is ahead."),
+    ],
+)
+def test_answers(given, status, end):
+    found = runs_differ(given, DEFAULTS)
+    assert found.status == status
+    assert found.evidence.endswith(end)
+
+
+def test_the_sentence_names_metric_states_and_both():
+    assert runs_differ(row(-0.3, -0.4, -0.2, states="teacher"), DEFAULTS).evidence == (
+        "Reverse KL on the teacher's states: a 0.500, b 0.200, difference −0.30 [−0.40, −0.20], "
+        "40 shared prompts: b is ahead."
+    )
