@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from opd_diag import stats
+from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import number, with_interval
+from opd_diag.studies.study import Shown
 from opd_diag.tables.baselines import CHANCE, OVERLAPS, SHUFFLED
 from opd_diag.tables.catalogue import BY_NAME
+from opd_diag.verdicts import Thresholds
 
 OWN = "on-policy"
 GRADIENT = ("shared_gradient_ratio", "student_only_gradient_ratio", "teacher_only_gradient_ratio")
@@ -133,3 +136,109 @@ def _range(baselines: pd.DataFrame, metric: str, which: str) -> str:
         return DASH
     low, high = number(of.min(), 3), number(of.max(), 3)
     return low if low == high else f"{low} to {high}"
+
+
+def headline_of(names: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[str, Status]:
+    """Say which teachers meet both conditions; of reverse distillation, which would pull the student back."""
+    status = {v.name: v.status for v in verdicts}
+    if any(name.startswith("pulled_back[") for name in status):
+        back = [name for name in names if status[f"pulled_back[{name}]"] == "fail"]
+        if back:
+            return f"Would pull the student back: {', '.join(back)}", "fail"
+        return "No way back is established", "unknown"
+    asked = ("patterns_compatible", "new_capability", "indistinguishable_teacher")
+    of = {name: [status[f"{rule}[{name}]"] for rule in asked] for name in names}
+    good = [name for name, answers in of.items() if set(answers) == {"pass"}]
+    open_ = [name for name, answers in of.items() if "unknown" in answers and "warn" not in answers]
+    if good:
+        return f"Fits the student and brings something new: {', '.join(good)}", "pass"
+    if open_:
+        return f"Not established yet whether it fits and brings something new: {', '.join(open_)}", "unknown"
+    return "No teacher here both fits and brings something new", "warn"
+
+
+def facts_of(
+    judged: Mapping[str, Mapping[str, Verdict]],
+    verdicts: Sequence[Verdict],
+    leads: Mapping[str, stats.Estimate | None],
+) -> list[str]:
+    """Say of each teacher in one line whether it fits and what it brings; then which of them are one to the student."""
+    back = {v.name for v in verdicts if v.name.startswith("pulled_back[") and v.status == "fail"}
+    told = [_fact(name, of, leads[name], f"pulled_back[{name}]" in back) for name, of in judged.items()]
+    pairs = [v.evidence for v in verdicts if v.name.startswith("teachers_alike[") and v.status != "pass"]
+    return [*told, *pairs, *(v.evidence for v in verdicts if v.name.startswith("usable_teacher["))]
+
+
+def _fact(name: str, judged: Mapping[str, Verdict], lead: stats.Estimate | None, back: bool) -> str:
+    mass, capability = judged["patterns_compatible"], judged["new_capability"]
+    kinds = {"pass": "fits", "warn": "thinks in another pattern", "unknown": "may fit or not", "fail": ""}
+    parts = [f"{kinds[mass.status]} (shared mass {with_interval(mass.value, mass.ci_low, mass.ci_high)})"]
+    if math.isnan(capability.value) or lead is None:
+        cut = "were cut" in capability.evidence
+        parts.append(f"its lead is not known{', as responses were cut' if cut else ' without answers'}")
+    else:
+        leads = {"pass": "leads the student", "warn": "brings nothing new", "unknown": "its lead is open", "fail": ""}
+        span = with_interval(lead.value, lead.ci_low, lead.ci_high, signed=True)
+        parts.append(f"{leads[capability.status]} ({span} in accuracy)")
+    if judged["indistinguishable_teacher"].status == "warn":
+        parts.append("cannot be told from the student")
+    return f"{name}: {', '.join([*parts, *(['would pull the student back'] if back else [])])}."
+
+
+def shown_tables(names: Sequence[str], tables: Mapping[str, pd.DataFrame], student: str) -> list[Shown]:
+    """Give the tables of the page: teachers side by side, and every two of them."""
+    columns, rows = side_by_side(names, tables, student)
+    shown = [
+        Shown(
+            title="Teachers at the student's states",
+            reading="Compatible are teachers with much shared mass on both sides; something new brings who solves what "
+            "the student does not. Chance and shuffled are what the overlaps are without any agreement.",
+            columns=columns,
+            rows=rows,
+        )
+    ]
+    columns, rows = pairs_beside(tables["distances"])
+    if rows:
+        shown.append(
+            Shown(
+                title="Two teachers at a time",
+                reading="As a share of their distance from the student, KL is 0 of copies, 2 of teachers that pull at "
+                "right angles, 4 of those that pull opposite ways. The teacher-selection score (arXiv 2608.11829) is "
+                "above 0 where the first would raise pass@k more; one number of the student's correct and wrong "
+                "responses, and no verdict rests on it.",
+                columns=columns,
+                rows=rows,
+            )
+        )
+    return shown
+
+
+def conditions_reading(placed: pd.DataFrame, limits: Thresholds) -> str:
+    """Count who stands where."""
+    known = placed[placed["lead"].notna()]
+    if known.empty:
+        return "Without answers no lead is known; further right is more shared mass."
+    good = known[(known["mass"] > limits.shared_mass) & (known["lead"] > limits.capability_change)]
+    named = ", ".join(good["teacher"]) or "none"
+    return f"Upper right is who fits and leads: {named} of {len(known)}."
+
+
+def distances_reading(distances: pd.DataFrame, n: int) -> str:
+    """Say who is nearest to whom; the first `n` rows are of the student."""
+    pairs = distances.iloc[n:]
+    if pairs.empty:
+        only = distances.iloc[0]
+        return f"{only['second']} is {only['symmetric_kl']:.3f} nats from the student."
+    nearest = pairs.sort_values("symmetric_kl").iloc[0]
+    return (
+        f"Nearest are {nearest['first']} and {nearest['second']}, {nearest['symmetric_kl']:.3f} nats apart at the "
+        f"student's states; the student is {distances.iloc[:n]['symmetric_kl'].min():.3f} from its nearest teacher."
+    )
+
+
+def pass_reading(passes: pd.DataFrame) -> str:
+    """Say what each solves with as many tries as there are."""
+    most = int(passes["k"].max())
+    last = passes[passes["k"] == most]
+    told = [f"{row['label']} {row['value']:.2f}" for _, row in last.iterrows()]
+    return f"With {most} {'try' if most == 1 else 'tries'}: {', '.join(told)}."

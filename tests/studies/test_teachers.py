@@ -9,7 +9,7 @@ import shutil
 import pytest
 import tiny_run as tiny
 
-from opd_diag.errors import InputError
+from opd_diag.errors import InputError, ModelError
 from opd_diag.inference.model import Model
 from opd_diag.replay import between, parts
 from opd_diag.studies import teachers
@@ -214,3 +214,22 @@ def test_without_answers(tiny_run, models, tmp_path):
     assert "pass_at_k" not in study.tables
     assert [p.name for p in study.pictures] == ["conditions", "distances"]
     assert "its lead is not known without answers" in study.facts[0]
+
+
+def test_a_teacher_that_fails_on_the_way_is_left_out(tiny_run, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_run.teacher, broken)
+    tiny.fill_with_nan(broken)
+    study = asked(tiny_run, [broken, tiny_run.teacher], tmp_path / "out", max_prompts=6)
+    assert "NaN or infinite logits" in verdict(study, "usable_teacher[broken]").evidence
+    assert verdict(study, "patterns_compatible[teacher]").status != "unknown"
+    with pytest.raises(ModelError, match="NaN or infinite logits"):
+        asked(tiny_run, [broken], tmp_path / "alone", max_prompts=6)
+
+
+def test_responses_that_are_all_cut_tell_nothing_of_a_capability(tiny_run, tmp_path):
+    study = asked(tiny_run, [tiny_run.teacher], tmp_path / "out", max_new_tokens=1)
+    found = verdict(study, "new_capability[teacher]")
+    assert found.status == "unknown"
+    assert "were cut at 1 tokens, so what it can do is not seen." in found.evidence
+    assert "as responses were cut" in study.facts[0]
