@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,21 +13,21 @@ import pandas as pd
 from opd_diag.errors import InputError
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.selftest import SelfTest
-from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
-from opd_diag.replay import Replay, ReplayPlan, Store, make_plan, measured, open_store
+from opd_diag.records.vocabulary import load_vocabulary
+from opd_diag.replay import Replay, ReplayPlan, Store, measured, open_store
 from opd_diag.replay.cost import Prediction, actual_cost, cost_record, predicted_or_none
 from opd_diag.replay.marker import refuse_damaged
+from opd_diag.replay.planning import default_out, plan_run
 from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.replay.replay import Progress
 from opd_diag.replay.selftests import load_selftests
 from opd_diag.replay.selftests.alone import selftests_alone
-from opd_diag.replay.store import refuse_unfit
 from opd_diag.report import Report, load_report_json
 from opd_diag.report.json_file import write_report_json
 from opd_diag.report.provenance import provenance, reader_notes
-from opd_diag.runs import MANIFEST_NAME, read_manifest
-from opd_diag.runs.digests import DIGESTS, Digests
+from opd_diag.report.tokens import token_view
+from opd_diag.runs import MANIFEST_NAME
 from opd_diag.tables import Tables, load_tables, save_baselines, save_states, save_stops
 from opd_diag.verdicts import DEFAULTS, Thresholds, headline, judge
 
@@ -134,17 +133,7 @@ def plan_report(run_dir: str | Path, *, out: str | Path | None = None, **options
 
     Parameters and errors as :func:`diagnose`.
     """
-    run_dir = Path(run_dir)
-    manifest = read_manifest(run_dir)
-    settings = settings_from(options, manifest.settings, manifest.path)
-    plan = make_plan(run_dir, settings, manifest, Digests.saved(default_out(run_dir, out) / DIGESTS))
-    refuse_unfit(default_out(run_dir, out), run_dir, settings.store)
-    return plan
-
-
-def default_out(run_dir: str | Path, out: str | Path | None) -> Path:
-    """Give `out`, or ``opd-diag/<run name>`` under the working directory."""
-    return Path("opd-diag") / Path(run_dir).resolve().name if out is None else Path(os.path.expanduser(out))
+    return plan_run(run_dir, out=out, **options)
 
 
 def check(
@@ -208,6 +197,11 @@ def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, store: Store) ->
         excerpts=_excerpts(replayed),
         notes=[*plan.notes, *reader_notes(plan, replayed), *store.notes],
         selftests=replayed.selftests,
+        tokens=token_view(
+            ((s.scores, s.rollouts) for s in replayed.scored),
+            load_vocabulary(store.path("vocabulary.json")),
+            k=plan.settings.k,
+        ),
     )
 
 

@@ -6,20 +6,52 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from opd_diag.errors import CheckpointError, InputError, RunFolderError
 from opd_diag.inference import resolve_device, usable_dtype
 from opd_diag.records.checkpoint import Checkpoint
-from opd_diag.records.settings import NEAR_ON_POLICY, Settings
+from opd_diag.records.settings import NEAR_ON_POLICY, Settings, settings_from
 from opd_diag.replay.near import Near
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import chosen_prompts, near_of
 from opd_diag.replay.recorded import TEACHER_LABEL, given_rollouts, not_used
-from opd_diag.runs import Manifest, find_run, select_checkpoints, step_zero
-from opd_diag.runs.digests import Digests
+from opd_diag.replay.store import refuse_unfit
+from opd_diag.runs import Manifest, find_run, read_manifest, select_checkpoints, step_zero
+from opd_diag.runs.digests import DIGESTS, Digests
 from opd_diag.runs.logged import logs_of_run
 from opd_diag.runs.shapes import shape_difference
 from opd_diag.tokenization import EncodedPrompt, Tokenizer, check_same_ids, load_tokenizer, tokenizer_differences
+
+
+def plan_run(run_dir: str | Path, *, out: str | Path | None = None, **options: Any) -> ReplayPlan:
+    """Check all that a replay of a run needs and say what it would do; load no weights, write nothing.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of the run; nothing is ever written into it.
+    out
+        Folder for what is made; default :func:`default_out`.
+    options
+        Any field of :class:`~opd_diag.records.settings.Settings`; they win over ``opd-diag.toml`` of the run.
+
+    Raises
+    ------
+    OpdDiagError
+        The run, an option or a model cannot be used; the message says what to do.
+    """
+    run_dir = Path(run_dir)
+    manifest = read_manifest(run_dir)
+    settings = settings_from(options, manifest.settings, manifest.path)
+    plan = make_plan(run_dir, settings, manifest, Digests.saved(default_out(run_dir, out) / DIGESTS))
+    refuse_unfit(default_out(run_dir, out), run_dir, settings.store)
+    return plan
+
+
+def default_out(run_dir: str | Path, out: str | Path | None) -> Path:
+    """Give `out`, or ``opd-diag/<run name>`` under the working directory."""
+    return Path("opd-diag") / Path(run_dir).resolve().name if out is None else Path(os.path.expanduser(out))
 
 
 def make_plan(run_dir: Path, settings: Settings, manifest: Manifest, digests: Digests | None = None) -> ReplayPlan:
@@ -73,7 +105,12 @@ def plan_models(
         raise InputError("No student. Name one with --student, a folder or hub id.")
     checkpoints = [step_zero(settings.student, (), base_model=settings.base_model)]
     for label, model in (later or {}).items():
-        found = step_zero(model, (), base_model=settings.base_model)
+        try:
+            found = step_zero(model, (), base_model=settings.base_model)
+        except CheckpointError as error:
+            raise InputError(
+                f"Model {model} ({label}): expected a model folder or hub id. Correct its name."
+            ) from error
         checkpoints.append(replace(found, label=label, step=None))
     for checkpoint in checkpoints:
         if not checkpoint.loadable:

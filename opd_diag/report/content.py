@@ -16,6 +16,7 @@ from opd_diag.records.selftest import SelfTest
 from opd_diag.records.verdict import Verdict
 
 if TYPE_CHECKING:
+    from opd_diag.report.tokens import TokenView
     from opd_diag.tables.assembled import Tables
     from opd_diag.verdicts.headline import Headline
 
@@ -44,6 +45,8 @@ class Report:
     """What a reader must know besides, one sentence each."""
     selftests: Sequence[SelfTest] = ()
     """What the measurement said of itself, before any verdict."""
+    tokens: TokenView | None = None
+    """Some responses token by token; None where nothing was scored."""
 
     @property
     def k(self) -> int:

@@ -112,3 +112,66 @@ _CONTRAST = """selector => {
   const a = light(getComputedStyle(e).color), b = light(getComputedStyle(ground).backgroundColor);
   return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
 }"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def page_with_tokens(report, scored, tmp_path_factory):
+    from dataclasses import replace
+
+    from opd_diag.records.vocabulary import Token
+    from opd_diag.report.figures import Figures
+    from opd_diag.report.page import report_page
+    from opd_diag.report.tokens import token_view
+
+    texts = ("<script>alert(1)</script>", "word ", "\n", "<img src=x onerror=alert(1)>", "مرحبا", "\u202eabc")
+    vocabulary = {i: Token(texts[i % len(texts)], i % 7 == 0) for i in range(200)}
+    view = token_view(scored, vocabulary, k=8)
+    path = tmp_path_factory.mktemp("tokens") / "page.html"
+    page = report_page(replace(report, tokens=view), Figures({}, {}, {}, []))
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+class TestTokens:
+    """The token view by mouse, by keyboard and by link; nothing of a token runs."""
+
+    @pytest.mark.parametrize("width", [375, 1280])
+    def test_by_mouse_and_by_keyboard(self, open_page, page_with_tokens, width):
+        page = open_page(width, path=page_with_tokens)
+        tokens, shown = page.locator("#tokens .t"), page.locator("#tokens .peek:visible")
+        assert shown.count() == 0
+        tokens.nth(2).hover()
+        assert shown.count() == 1
+        page.mouse.move(0, 0)
+        tokens.nth(0).focus()
+        seen = [shown.inner_text()]
+        for _ in range(2):  # where the sheet scrolls, the first goes into it
+            page.keyboard.press("Tab")
+            assert shown.count() == 1
+            seen.append(shown.inner_text())
+        assert seen[2] != seen[0]
+        assert "Reverse KL" in seen[0]
+        box = shown.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    def test_colours_follow_the_choice(self, open_page, page_with_tokens):
+        page = open_page(1280, path=page_with_tokens)
+
+        def colours():
+            return page.evaluate("[...document.querySelectorAll('.t')].map(t => getComputedStyle(t).backgroundColor)")
+
+        by_kl = colours()
+        assert len(set(by_kl)) > 5
+        page.locator("#by-ov").check()
+        assert colours() != by_kl
+
+    def test_a_link_opens_the_response_and_marks_its_token(self, open_page, page_with_tokens):
+        page = open_page(1280, path=page_with_tokens)
+        page.evaluate("document.querySelectorAll('#tokens details').forEach(d => d.open = false)")
+        link = page.locator("#tokens tbody a").nth(5)
+        target = page.locator(link.get_attribute("href"))
+        assert not target.is_visible()
+        link.click()
+        assert target.is_visible()

@@ -1,0 +1,149 @@
+"""The token view: which responses, what it says of each token, and that no token breaks the page."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from models import random_rollouts, wrapped
+
+from opd_diag.inference import score
+from opd_diag.records.vocabulary import Token
+from opd_diag.report.figures import Figures
+from opd_diag.report.page import report_page
+from opd_diag.report.tokens import BEST, MOST_CHARACTERS, MOST_ROLLOUTS, MOST_TOKENS, WORST, Colouring, token_view
+
+from .made_up_report import HOSTILE
+from .strict_html import StrictReader
+
+
+@pytest.fixture(scope="module")
+def view(scored, tokens):
+    return token_view(scored, tokens, k=8)
+
+
+def test_the_last_checkpoint_everywhere_and_the_first_on_its_own(view):
+    assert [g.title for g in view.groups] == [
+        "step 9, own states",
+        "step 9, the start's states",
+        "step 9, the teacher's states",
+        "step 0, own states",
+    ]
+
+
+def test_the_worst_the_farthest_and_a_middling_response(view, scored):
+    scores, rollouts = scored[2]
+    kl = scores.reverse_kl.astype(float)
+    means = [kl[(scores.rollout == i) & ~scores.terminal].mean() for i in range(len(rollouts))]
+    farthest = scores.rollout[int(np.argmax(np.where(scores.terminal, -1, kl)))]
+    shown = {r.anchor: r for r in view.groups[0].rollouts}
+    assert "highest mean reverse KL" in shown[f"tokens-0-{int(np.argmax(means))}"].why
+    assert "the farthest single state" in shown[f"tokens-0-{farthest}"].why
+    assert "middling" in shown[f"tokens-0-{sorted(range(5), key=lambda i: -means[i])[2]}"].why
+    assert len(shown) <= MOST_ROLLOUTS
+    for anchor, rollout in shown.items():
+        row = int(anchor.rsplit("-", 1)[1])
+        assert len(rollout.states) == len(rollouts[row].response_ids)
+        assert rollout.mean == f"{means[row]:.3f}"
+
+
+def test_every_number_of_a_token(view, scored, tokens):
+    scores, _ = scored[2]
+    rollout = view.groups[0].rollouts[0]
+    row = int(rollout.anchor.rsplit("-", 1)[1])
+    for position, state in enumerate(rollout.states):
+        at = int(np.flatnonzero((scores.rollout == row) & (scores.position == position))[0])
+        values = dict(state.values)
+        assert values["Reverse KL"] == f"{scores.reverse_kl[at]:.3f} nats"
+        advantage = float(scores.teacher_sampled_logprobs[at]) - float(scores.student_sampled_logprobs[at])
+        assert values["Advantage of the written token"] == f"{advantage:+.3f} nats".replace("-", "−")
+        assert state.negative == (advantage < 0)
+        shared = len(set(scores.student_topk_ids[at, :8]) & set(scores.teacher_topk_ids[at, :8]))
+        assert values["Overlap ratio at k = 8"] == f"{shared / 8:.3f}"
+        assert len(state.student) == len(state.teacher) == BEST
+        best = int(scores.teacher_topk_ids[at, 0])
+        assert state.teacher[0].shared == (best in set(scores.student_topk_ids[at, :8]))
+        if tokens[best].text.startswith("w"):
+            assert state.teacher[0].text == tokens[best].text
+        assert float(state.teacher[0].probability) == pytest.approx(
+            math.exp(scores.teacher_topk_logprobs[at, 0]), abs=6e-4
+        )
+        assert state.anchor == f"{rollout.anchor}-{position}"
+
+
+def test_the_farthest_states_are_listed_first_to_last_and_lead_to_their_tokens(view):
+    values = [float(f.value) for f in view.farthest]
+    assert len(values) == WORST
+    assert values == sorted(values, reverse=True)
+    anchors = {s.anchor for g in view.groups for r in g.rollouts for s in r.states}
+    assert {f.anchor for f in view.farthest} <= anchors
+    every = [dict(s.values)["Reverse KL"] for g in view.groups for r in g.rollouts for s in r.states]
+    assert values[0] == max(float(v.split()[0]) for v in every)
+
+
+@pytest.mark.parametrize(
+    ("colouring", "value", "shade"),
+    [
+        (Colouring("", "", "", "", 2.0), 1.0, 50),
+        (Colouring("", "", "", "", 2.0), 5.0, 100),
+        (Colouring("", "", "", "", 2.0), -1.0, 50),
+        (Colouring("", "", "", "", 2.0), math.nan, 0),
+        (Colouring("", "", "", "", 0.0), 1.0, 0),
+        (Colouring("", "", "", "", 1.0, falling=True), 0.75, 25),
+        (Colouring("", "", "", "", 2.0), math.inf, 100),
+    ],
+)
+def test_shades(colouring, value, shade):
+    assert colouring.shade(value) == shade
+
+
+def test_tokens_that_would_not_be_seen(scored):
+    odd = {i: Token(("\n", "", "\t", "a\u202eb", "x" * 100_000, "\ud800")[i % 6], False) for i in range(200)}
+    shown = {s.text for g in token_view(scored, odd, k=8).groups for r in g.rollouts for s in r.states}
+    assert shown == {"⏎", "∅", "⇥", "a\\u202eb", "x" * (MOST_CHARACTERS - 1) + "…", "\\ud800"}
+
+
+def test_unknown_ids_are_named(scored):
+    assert all(s.text.startswith("<id ") for g in token_view(scored, {}, k=8).groups for s in g.rollouts[0].states)
+
+
+def test_long_responses_are_cut_and_say_so(tokens):
+    student, teacher = (wrapped("llama", name=name, seed=i) for i, name in enumerate("st"))
+    (long,) = random_rollouts(((2, 80),))
+    scores = score(student, teacher, [long])
+    wide = replace(
+        scores,
+        **{
+            name: np.concatenate([getattr(scores, name)] * 3)
+            for name in scores.__dataclass_fields__
+            if name not in ("grid", "provenance", "position")
+        },
+        position=np.arange(3 * len(scores)),
+    )
+    (rollout,) = token_view([(wide, [long])], tokens, k=4).groups[0].rollouts
+    assert len(rollout.states) == MOST_TOKENS
+    assert rollout.left_out == int((~wide.terminal).sum()) - MOST_TOKENS
+
+
+def test_nothing_scored_is_no_view(tokens, scored):
+    assert token_view([], tokens, k=8) is None
+    back = replace(scored[0][0], provenance=scored[0][0].provenance | {"states": "back"})
+    assert token_view([(back, scored[0][1])], tokens, k=8) is None
+
+
+class TestPage:
+    def test_it_is_whole_and_escaped(self, report, scored):
+        hostile = {i: Token(HOSTILE if i % 2 else f"<b>{i}</b>", i % 3 == 0) for i in range(200)}
+        page = report_page(replace(report, tokens=token_view(scored, hostile, k=8)), Figures({}, {}, {}, []))
+        StrictReader(page)
+        assert "<script" not in page
+        assert "<b>2</b>" not in page
+        assert 'id="tokens-0-' in page
+        assert '<a href="#tokens">Token by token</a>' in page
+
+    def test_without_scores_there_is_no_section(self, report):
+        page = report_page(report, Figures({}, {}, {}, []))
+        assert 'id="tokens"' not in page
+        assert 'href="#tokens"' not in page
