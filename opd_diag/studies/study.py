@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from opd_diag.records.rollout import Rollout
@@ -77,7 +78,21 @@ class Study:
         """Of the headline."""
         return self.headline_status or self.answer.status
 
+    def _repr_html_(self) -> str:
+        """Show headline, facts, small tables and verdicts in a notebook."""
+        lines = [f"<p><strong>{escape(self.status)}</strong>: {escape(self.headline)}</p>"]
+        facts = self.facts or [verdict.evidence for verdict in self.verdicts]
+        lines.append(f"<ul>{''.join(f'<li>{escape(fact)}</li>' for fact in facts)}</ul>")
+        lines += [_as_html(shown) for shown in self.shown]
+        return "".join(lines)
+
     @property
     def answer(self) -> Verdict:
         """The most urgent of the verdicts; of equally urgent ones the first."""
         return alarms_first(self.verdicts)[0]
+
+
+def _as_html(shown: Shown) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in shown.columns)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in shown.rows)
+    return f"<table><caption>{escape(shown.title)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

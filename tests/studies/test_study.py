@@ -1,11 +1,12 @@
 """A study's answer is the most urgent of its verdicts."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from opd_diag.records.verdict import Verdict
-from opd_diag.studies import Study
+from opd_diag.studies import Shown, Study
 
 
 def study(*statuses):
@@ -20,3 +21,11 @@ def study(*statuses):
 )
 def test_the_answer(statuses, first):
     assert study(*statuses).answer.name == first
+
+
+def test_in_a_notebook_everything_is_escaped():
+    shown = Shown("<t>", "", ["a", "<b>"], [["1", "<i>"]])
+    html = replace(study("pass"), headline="<h>", facts=["<f>"], shown=[shown])._repr_html_()
+    for said in ("&lt;h&gt;", "<li>&lt;f&gt;</li>", "&lt;t&gt;", "<th>&lt;b&gt;</th>", "<td>&lt;i&gt;</td>"):
+        assert said in html
+    assert "<h>" not in html
