@@ -105,6 +105,8 @@ def _excess(tables: Tables, metric: str, limits: Thresholds) -> Excess | None:
     if ours is None:
         return None
     seen, least = change(tables, metric, OWN), limits.effect(metric)
+    if theirs is None and seen.n_checkpoints > 1 and math.isnan(seen.difference):
+        return None  # the first responses were too short to tell: there is nothing to hold it against
     exceeds = theirs is None or bool(ours["value"] - theirs["value"] >= least and ours["ci_low"] > theirs["ci_high"])
     asked = [rise_excluded(e, least) for e in (estimate_of(seen), _above(ours, theirs)) if e is not None]
     needed = [prompts for _, prompts in asked if prompts is not None]

@@ -66,6 +66,14 @@ def test_without_the_teachers_responses_the_rise_alone_tells(sign):
     assert verdict("degeneration", run({sign: (values[-1],)}, states=own_alone)).status == "pass"
 
 
+def test_a_sign_with_nothing_to_hold_it_against_says_nothing():
+    """The first responses were too short to compress, and so were the teacher's."""
+    own_alone = ("on-policy", "start")
+    found = verdict("degeneration", run({"compression_ratio": (NAN, 2.1, 2.1)}, states=own_alone))
+    assert found.status == "pass"
+    assert "compression" not in found.evidence
+
+
 @pytest.mark.parametrize("sign", SIGNS)
 def test_a_rise_that_cannot_be_excluded_leaves_it_open_and_says_what_would_tell(sign):
     values, theirs = SIGNS[sign]
