@@ -302,8 +302,8 @@ def _readable(raw: str | None, decoded: str) -> str:
     return decoded
 
 
-def read_template(path: str | Path) -> str:
-    """Read a chat template file.
+def read_template(path: str | Path, option: str = "--teacher-template") -> str:
+    """Read a chat template file, which `option` named.
 
     Raises
     ------
@@ -313,6 +313,4 @@ def read_template(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"Chat template {path} cannot be read: {error}. Name a file with --teacher-template."
-        ) from error
+        raise InputError(f"Chat template {path} cannot be read: {error}. Name a file with {option}.") from error

@@ -11,9 +11,11 @@ import typer
 from rich.markup import escape
 
 from opd_diag.cli import terminal
+from opd_diag.cli.cold_start import cold_start_with_options_of
 from opd_diag.cli.compare import compare
 from opd_diag.cli.doctor import doctor_with_options_of
 from opd_diag.cli.exits import FailOn, exit_on, failing
+from opd_diag.cli.horizon import horizon_with_options_of
 from opd_diag.cli.options import json_option
 from opd_diag.cli.outcome import outcome
 from opd_diag.cli.printing import (
@@ -25,6 +27,7 @@ from opd_diag.cli.printing import (
     print_verdicts,
 )
 from opd_diag.cli.progress import drawn_progress
+from opd_diag.cli.prompts import prompts_with_options_of
 from opd_diag.cli.store import store
 from opd_diag.cli.teachers import teachers_with_options_of
 from opd_diag.cli.terminal import shows_errors
@@ -228,9 +231,12 @@ def demo(
 
 
 app.command()(doctor_with_options_of(report))
+app.command()(horizon_with_options_of(report))
 app.command()(outcome)
 app.command()(compare)
+app.command("cold-start")(cold_start_with_options_of(report))
 app.command()(teachers_with_options_of(report))
+app.command()(prompts_with_options_of(report))
 app.command()(store)
 
 

@@ -22,7 +22,7 @@ from opd_diag.plots.style import (
     styled,
 )
 
-_GAP, _HEIGHT = 6.0, 20.0
+STRIP_GAP, STRIP_HEIGHT = 6.0, 20.0
 """Points between the axes and the strip above them, and its height."""
 
 
@@ -50,7 +50,7 @@ def metric_by_depth(depth: pd.DataFrame, metric: str, *, states: str = "on-polic
     ax = new_axes() if ax is None else ax
     rows = depth[(depth["metric"] == metric) & (depth["states"] == states)]
     name = STATE_STYLES[states].name if states in STATE_STYLES else states
-    ax.set_title(f"{what.title}, {name}", pad=_GAP + _HEIGHT + 7)
+    ax.set_title(f"{what.title}, {name}", pad=STRIP_GAP + STRIP_HEIGHT + 7)
     ax.set_xlabel("position in the response (tokens)")
     ax.set_ylabel(what.axis_label)
     if not np.isfinite(rows["value"].astype(float)).any():
@@ -58,7 +58,7 @@ def metric_by_depth(depth: pd.DataFrame, metric: str, *, states: str = "on-polic
         return ax
     checkpoints = checkpoints_of(rows)
     shown = spread(list(checkpoints["label"]), MOST_LINES)
-    strip, banded = _strip(ax), False
+    strip, banded = strip_above(ax), False
     for label, colour in zip(shown, step_colours(len(shown)), strict=True):
         line = rows[rows["label"] == label]
         x = (line["depth_low"].astype(float) + line["depth_high"].astype(float)) / 2
@@ -77,14 +77,14 @@ def metric_by_depth(depth: pd.DataFrame, metric: str, *, states: str = "on-polic
     return ax
 
 
-def _strip(ax: Axes) -> Axes:
+def strip_above(ax: Axes) -> Axes:
     """Make small axes above `ax`, of a fixed height in points so that layouts can reckon with it."""
     strip = ax.inset_axes((0.0, 1.05, 1.0, 0.15), sharex=ax)
 
     def above(_: object, __: object) -> Bbox:
         figure, box = ax.get_figure(root=True), ax.get_window_extent()
         point = figure.dpi / 72  # type: ignore[union-attr]
-        place = Bbox.from_bounds(box.x0, box.y1 + _GAP * point, box.width, _HEIGHT * point)
+        place = Bbox.from_bounds(box.x0, box.y1 + STRIP_GAP * point, box.width, STRIP_HEIGHT * point)
         return place.transformed(figure.transFigure.inverted())  # type: ignore[union-attr]
 
     strip.set_axes_locator(above)

@@ -10,6 +10,8 @@
 `verdict.py`       ``Verdict``: one answer with its evidence
 `sampling.py`      ``Sampling``: how responses are sampled
 `answer.py`        whether a response gives the reference answer
+`prompt_files.py`   prompts in the files that trainers read
+`sft_files.py`     ``Lesson``: a prompt and the response that is taught, in the files of trainers
 `settings.py`      ``Settings``: every option of a report, with defaults
 `vocabulary.py`    what the ids that occur look like
 `json_lines.py`    reading text and JSON lines, with errors that name the line

@@ -52,16 +52,7 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     >>> folder.cleanup()
     """
     path = Path(path)
-    if not path.is_file():
-        raise PromptsError(f"Prompts file {path} does not exist or is no file. Name one with --prompts.")
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        records = _parquet_records(path)
-    elif suffix in {".jsonl", ".json", ".ndjson"}:
-        records = json_lines(path, PromptsError)
-    else:
-        records = [(n, {"prompt": line}) for n, line in text_lines(path, PromptsError) if line.strip()]
-    prompts = [prompt_of(record, f"{path}, line {number}", number) for number, record in records]
+    prompts = [prompt_of(record, f"{path}, line {number}", number) for number, record in prompt_records(path)]
     if not prompts:
         raise PromptsError(f"{path} holds no prompt. Expected one a line (text), or JSON lines with 'prompt'.")
     repeated = [i for i, count in Counter(p.id for p in prompts).items() if count > 1]
@@ -69,6 +60,25 @@ def load_prompts(path: str | Path) -> list[Prompt]:
         shown = ", ".join(repeated[:5]) + (f" and {len(repeated) - 5} more" if len(repeated) > 5 else "")
         raise PromptsError(f"{path}: prompt ids must be unique; repeated: {shown}. Change or leave out 'id'.")
     return prompts
+
+
+def prompt_records(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """Give the records of a prompts file as they are, each with its line number from 1; a line of text is a prompt.
+
+    Raises
+    ------
+    PromptsError
+        The file is missing or cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PromptsError(f"Prompts file {path} does not exist or is no file. Name one with --prompts.")
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet_records(path)
+    if suffix in {".jsonl", ".json", ".ndjson"}:
+        return json_lines(path, PromptsError)
+    return [(n, {"prompt": line}) for n, line in text_lines(path, PromptsError) if line.strip()]
 
 
 def _parquet_records(path: Path) -> list[tuple[int, dict[str, Any]]]:

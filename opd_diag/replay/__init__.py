@@ -2,13 +2,15 @@
 
 ==================  =====================================================================================
 `plan.py`           ``ReplayPlan``: which weights, on which prompts, with which settings
-`planning.py`       ``make_plan``, ``plan_models``: all that can be known, and refused, before a model is loaded
+`planning.py`       ``plan_run``, ``make_plan``, ``plan_models``: all that can be known, and refused, before a model is
+                    loaded
 `recorded.py`       what ``--rollouts`` names, and which rollouts of ours are refused
 `near.py`           what a trainer recorded, read and given to checkpoints
 `pairing.py`        which checkpoint scores what weights in training wrote
 `retokenized.py`    recorded responses made into ids, or why that cannot be done
 `known_prompts.py`  prompts of the file, found by what trainers record of them
 `prompts.py`        which prompts a report uses
+`templates.py`      the same plan under another chat template
 `store.py`          ``Store``: OUT_DIR, its lock, its finished parts, and the shards of those under way
 `marker.py`         what OUT_DIR says of itself: whose run, the key and the checksum of every part
 `shared.py`         a folder in which several OUT_DIRs find each other's parts (``--store``)
@@ -24,7 +26,10 @@
 `coverage.py`       which of the teacher's states lie near a checkpoint's own
 `subsample.py`      which states get a second pass, for the temperature fit and gradient coherence
 `replay.py`         ``replay``: sample and score, checkpoint by checkpoint, the teacher loaded once
+`lessons.py`        responses of the teacher beyond those that are measured, to be taught
 `measured.py`       ``measured``: a plan carried out, and what it leaves in tables
+`prefixes.py`       beginnings of responses, and filler as long
+`continuing.py`     the same continued by student and teacher
 `finished.py`       what a finished report left, read again without a model
 ==================  =====================================================================================
 """

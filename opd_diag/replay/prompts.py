@@ -51,7 +51,8 @@ def chosen_prompts(
     chosen = everything[: settings.max_prompts]
     left = len(everything) - len(chosen)
     notes = [f"The first {len(chosen)} of {len(everything)} prompts were used (--max-prompts)."] if left else []
-    encoded = encode_prompts(chosen, tokenizer, template_kwargs=settings.chat_template_kwargs, teacher=_view(settings))
+    kwargs, view = settings.chat_template_kwargs, view_of(settings)
+    encoded = encode_prompts(chosen, tokenizer, template_kwargs=kwargs, teacher=view)
     return encoded, notes
 
 
@@ -74,7 +75,7 @@ def near_of(
         load_prompts(str(settings.prompts)) if named else (),
         stand_ins,
         settings.chat_template_kwargs,
-        _view(settings),
+        view_of(settings),
     )
     loads = settings.trust_remote_code
     limits = [limits_of(model, trust_remote_code=loads) for model in (checkpoints[0], teacher)]
@@ -88,7 +89,8 @@ def near_of(
         return Near(notes=(str(error),))
 
 
-def _view(settings: Settings) -> TeacherView:
+def view_of(settings: Settings) -> TeacherView:
+    """Give what the teacher is to see in place of what the student sees."""
     template = None if settings.teacher_template is None else read_template(settings.teacher_template)
     return TeacherView(template=template, system_prompt=settings.teacher_system_prompt)
 

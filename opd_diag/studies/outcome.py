@@ -67,7 +67,7 @@ def outcome(
     if grader is not None:
         tokens = load_vocabulary(folder / "vocabulary.json")
         by_writer = {
-            label: [replace(rollout, is_correct=_graded(grader, tokens, rollout)) for rollout in rollouts]
+            label: [replace(rollout, is_correct=graded(grader, tokens, rollout)) for rollout in rollouts]
             for label, rollouts in by_writer.items()
         }
     attempts = attempt_table(by_writer)
@@ -127,7 +127,23 @@ def _fallen(items: pd.DataFrame, before: Sequence[Rollout], after: Sequence[Roll
     return [{of.provenance.weights: of for of in (right[prompt], wrong[prompt])} for prompt in furthest.head(MOST_READ)]
 
 
-def _graded(grader: Grader, tokens: Mapping[int, Token], rollout: Rollout) -> bool | None:
+def graded(grader: Grader, tokens: Mapping[int, Token], rollout: Rollout) -> bool | None:
+    """Let a user's grader grade a response.
+
+    Parameters
+    ----------
+    grader
+        The function.
+    tokens
+        What ids look like, so that special tokens are left out of the text.
+    rollout
+        The response, as text and ids.
+
+    Raises
+    ------
+    InputError
+        The grader fails, or gives something else than True, False or None.
+    """
     text = rollout.response_text
     specials = {tokens[i].text for i in rollout.response_ids if i in tokens and tokens[i].special}
     for special in sorted(specials, key=len, reverse=True):  # one may stand within another

@@ -153,10 +153,70 @@ graded; **pass@k** (:func:`~opd_diag.tables.outcomes.pass_table`), one row a (wr
 
 **Comparison** (:func:`~opd_diag.tables.comparison.comparison_table`), one row a (state set, metric) and run, held
 against the first run; `value` is the second less the first, `paired` whether both answered the same prompts::
+
     states metric first second first_value second_value value ci_low ci_high approximate paired n_prompts
+
 **Distances** (:func:`~opd_diag.tables.teachers.distance_table`), one row of the student and each teacher, then one a
 pair of teachers; each value is followed by its interval, ``<name>_ci_low`` and ``<name>_ci_high``::
+
     first second symmetric_kl relative advantage_correlation tas n_states n_prompts
+
+**Cohort** (:func:`~opd_diag.tables.horizon.cohort_table`), the depth table of the rollouts that reach a length, cut
+there, with `survivors`, the share of all rollouts that have a state at or beyond `depth_low`; **survivors**
+(:func:`~opd_diag.tables.horizon.survivor_table`), one row a (step, states, depth); **entropies**
+(:func:`~opd_diag.tables.horizon.entropy_table`), rows of the depth table on own states, over all rollouts that get
+there::
+
+    step label states depth n_rollouts n_prompts survivors
+
+**Excess** (:class:`~opd_diag.tables.excess.Excess`), one row a (step, metric, control, bin): a metric at a checkpoint's
+own states, `own`, less that at a control's, `than`, on cohorts and prompts that both have; `control` is ``teacher``,
+the teacher's own responses, or the label of another checkpoint, whose own they are; both are scored by the checkpoint they
+are of, the teacher's by this one::
+
+    step label metric control depth_low depth_high value ci_low ci_high own than
+    n_prompts n_rollouts n_control_rollouts
+
+**Continuations** (:func:`~opd_diag.tables.continuations.continuation_table`), one row a (kind of prefix, its tokens,
+metric), `prefix` one of ``none``, ``student``, ``student, correct``, ``student, wrong``, ``teacher``, ``filler``,
+`metric` one of ``teacher_accuracy``, ``student_accuracy``, ``continuation_advantage``, the one less the other;
+`answered` is the share of prefixes that read as the right answer by themselves::
+
+    prefix depth metric value ci_low ci_high approximate n_prompts n_prefixes n_rollouts answered
+
+**Distance** (:func:`~opd_diag.tables.distance.distance_table`), one row a (checkpoint, part of the response) of the
+forward KL at the teacher's states, `part` one of ``whole``, ``opening``, ``end`` (the stop token), ``middle``;
+**distance by token** (:func:`~opd_diag.tables.distance.token_table`), one row a token that the teacher wrote::
+
+    label part value ci_low ci_high per_response per_response_ci_low per_response_ci_high
+    share share_ci_low share_ci_high token_share n_states n_rollouts n_prompts
+    label token_id token n_states value share
+
+`value` is nats a token, `per_response` nats a response, `share` of the distance, `token_share` of the tokens.
+
+**Responses to be taught** (:func:`~opd_diag.tables.sft.sft_table`), one row a response of the teacher::
+
+    prompt_index prompt_id group rollout_index n_tokens is_correct kept reason taught stop_taught
+
+`reason` says why it is left out, empty where it is kept. Of those, `taught` is what a trainer makes of its text with
+the student's template: ``as sampled``, ``other tokens`` of the same text, ``other text``; `stop_taught` whether a stop
+token follows.
+
+**Prompts** (:func:`~opd_diag.tables.prompts.prompt_table`), one row a prompt, every response counting alike: each of
+the quantities ``student_overlap_mass teacher_overlap_mass overlap_ratio teachable_mass reverse_kl student_entropy
+teacher_entropy reverse_kl_of_response response_length truncation_rate accuracy teacher_accuracy teacher_lead`` and
+after it ``<name>_ci_low``, ``<name>_ci_high`` (95 % over the responses to this prompt) and ``<name>_shrunken`` (the
+mean drawn toward that of all prompts); where prompts were chosen (:func:`~opd_diag.tables.selection.choose`) the last four
+too, `outcome` one of ``top``, ``drawn``, ``low entropy``, ``lower``, ``not ranked``. **Reliability**
+(:func:`~opd_diag.tables.prompts.reliability_table`), one row a quantity. **Sets**
+(:func:`~opd_diag.tables.prompts.set_table`), one row a quantity and comparison, value = second - first, with the names
+of both, and **held out**, the same of the `others` (in place of `first`) and the `chosen` (of `second`) prompts::
+
+    prompt_index prompt_id group n_rollouts <quantities> is_chosen outcome rank reason
+    quantity mean between within reliability n_prompts n_rollouts
+    quantity first first_ci_low first_ci_high second second_ci_low second_ci_high value ci_low ci_high approximate
+    n_first n_second is_paired
+
 **Reconciliation** (:func:`~opd_diag.tables.reconciliation.reconciliation_table`), one row a checkpoint whose own batch
 the trainer recorded, where its loss is a divergence that we measure::
 

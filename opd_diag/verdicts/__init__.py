@@ -11,10 +11,15 @@
 `task.py`          the task: the student's gain, the teacher's lead
 `responses.py`     loops and length, stopping
 `signal.py`        sharpness, few tokens, depth
+`horizon.py`       how deep the dense signal reaches, where instability starts and goes
+`continuing.py`    what the teacher can still do after what the student wrote
 `comparison.py`    whether two runs end differently
 `teachers.py`      teachers side by side: one to the student or not, and a way back
 `healthy.py`       the conjunction
 `unanswered.py`    what is missing where a question stays open
+`cold_start.py`    a cold start: needed, what it did, data for it
+`prompts.py`       chosen prompts: beyond chance, entropy, something to learn
+`prompt_sets.py`   two sets of prompts, or two templates: which is closer to agreement
 `titles.py`        what people read where machines read names
 `headline.py`      one sentence for a tired reader
 ================== ==========================================================================

@@ -77,9 +77,9 @@ def aligned_inputs(selftests: Sequence[SelfTest]) -> Verdict:
     )
 
 
-def believed(verdict: Verdict, selftests: Sequence[SelfTest]) -> Verdict:
-    """Give the verdict, or, where a self-test that it rests on failed, ``unknown`` and why."""
-    names = RESTS_ON.get(verdict.name, ())
+def believed(verdict: Verdict, selftests: Sequence[SelfTest], rests_on: Sequence[str] | None = None) -> Verdict:
+    """Give the verdict, or, where a self-test that it rests on (default: by `RESTS_ON`) failed, ``unknown`` and why."""
+    names = RESTS_ON.get(verdict.name, ()) if rests_on is None else rests_on
     failed = [t for t in selftests if t.status == "fail" and t.name in names]
     if not failed:
         return verdict

@@ -11,6 +11,7 @@ from opd_diag import stats
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import number, with_interval
 from opd_diag.tables import Tables
+from opd_diag.tables.cohort import halves_of_run
 from opd_diag.tables.curves import depth_curve_of
 from opd_diag.verdicts.established import ONE_RUN, plain, prompts_for, rise_excluded, side, would_tell
 from opd_diag.verdicts.evidence import OWN, START, TEACHER, called, change, is_scored, row_at, said
@@ -156,7 +157,7 @@ def depth_decay(tables: Tables, limits: Thresholds) -> Verdict:
     for states in (OWN, TEACHER):
         if not is_scored(tables, states):
             return not_scored(name, question, states)
-    own, theirs, before, length = _cohort(tables.states)
+    own, theirs, before, length = halves_of_run(tables.states)
     rise = _contrast(own, (-1.0, 1.0))
     beyond, than = _contrast([*own, *theirs], (-1.0, 1.0, 1.0, -1.0)), "on the teacher's own"
     if math.isnan(beyond.ci_low) or beyond.n_clusters < limits.prompts:
@@ -192,33 +193,6 @@ def depth_decay(tables: Tables, limits: Thresholds) -> Verdict:
         "continuation .37 at 1K, .02 at 16K)",
         caution=f"Rollouts that end before L are not seen, and late tokens differ in what they say. {ONE_RUN}",
     )
-
-
-Halves = list[pd.DataFrame]
-
-
-def _cohort(states: pd.DataFrame) -> tuple[Halves, Halves, Halves, int]:
-    """Give early and late states of rollouts that reach a length, and the length.
-
-    Of the last checkpoint's, of the teacher's (which it scores), and of the first checkpoint's.
-    """
-    if states.empty:
-        return [states] * 2, [states] * 2, [states] * 2, 0
-    ends = [states[states["label"] == states["label"].iloc[at]] for at in (-1, 0)]
-    last, theirs, first = (ends[at][ends[at]["states"] == name] for at, name in ((0, OWN), (0, TEACHER), (1, OWN)))
-    own = _lengths(last).groupby([last["prompt_index"], last["rollout_index"]]).first()
-    length = int(own.median()) if len(own) else 0
-    return _halves(last, length), _halves(theirs, length), _halves(first, length), length
-
-
-def _lengths(rollouts: pd.DataFrame) -> pd.Series:
-    """(N,) length of the rollout that each state is of."""
-    return rollouts.groupby(["prompt_index", "rollout_index"])["position"].transform("max") + 1
-
-
-def _halves(rollouts: pd.DataFrame, length: int) -> Halves:
-    reach = rollouts[(_lengths(rollouts) >= length) & (rollouts["position"] < length)]
-    return [reach[reach["position"] < length // 2], reach[reach["position"] >= length // 2]]
 
 
 def _contrast(parts: list[pd.DataFrame], weights: tuple[float, ...]) -> stats.Estimate:

@@ -53,6 +53,9 @@ class Thresholds:
     """Raw over compressed length of the responses, over the start's and over the teacher's. Ours: plain text has 2 to
     4, text that loops 10 and more (arXiv 2604.08527, as reported)."""
 
+    overlap_mass_change: float = 0.02
+    """Probability on shared tokens. Ours, as the overlap ratio."""
+
     # Levels.
     entropy_gap_small: float = 0.05
     """Entropy gap below which there is nothing left to narrow, in nats. Ours."""
@@ -75,6 +78,15 @@ class Thresholds:
     the start's states .46 to .82 of the fall holds in collapsing tiny runs, .58 to .96 in healthy ones):
     a student that was far from its teacher looks closer at its old states as soon as it loses its certainty, rubbish
     or not."""
+    kept_share: float = 0.5
+    """Least share of the teacher's responses that must be fit to be taught: below, those that are kept are others than
+    the teacher writes. Ours."""
+    kept_group_share: float = 0.5
+    """Least part of its share of the prompts that a group keeps among the chosen. Ours: in real distillations groups
+    that kept a quarter fell behind those taught on random prompts (``python -m benchmarks.prompts``)."""
+    selection_entropy_share: float = 0.1
+    """Share of the student's entropy that chosen prompts may cost, as against the others. Ours; in arXiv 2604.13016,
+    section 5.2, aligned prompts had clearly less."""
     temperature: float = 0.25
     """Distance of the fitted temperature from 1 beyond which the student is over-sharp or over-flat. Ours: in runs that
     worked it was .80 to .91."""
@@ -96,6 +108,13 @@ class Thresholds:
     depth_change: float = 0.1
     """Least rise of reverse KL from the early to the late half of the same rollouts, beyond that on the teacher's own,
     in nats. Ours."""
+    entropy_depth_change: float = 0.1
+    """Least rise of the student's entropy from a place on in its own responses, beyond that in the teacher's, in nats.
+    Ours, as reverse KL by depth."""
+    continuation_change: float = 0.1
+    """Share of the teacher's advantage in continuing that is lost to a prefix of the student's, beyond what a prefix of
+    its own as long loses. Ours: what some hundred prompts can tell; the paper's whole advantage fell from .37 to .02
+    (arXiv 2604.13016, section 6.1)."""
 
     # What it takes to say anything.
     prompts: float = 5

@@ -23,9 +23,21 @@ TITLES: dict[str, str] = {
     "pass_at_k": "solving with many tries",
     "forgetting": "forgetting",
     "gap_recovery": "recovery of the teacher's lead",
+    "depth_signal": "reach of the dense signal",
+    "instability": "course of instability",
+    "continuation_advantage": "teacher's advantage in continuing",
     "runs_differ": "difference of two runs",
     "teachers_alike": "likeness of two teachers",
     "pulled_back": "way back to an earlier student",
+    "cold_start_needed": "need of a cold start",
+    "cold_start_effect": "effect of the cold start",
+    "sft_data": "data for a cold start",
+    "selection_alignment": "ranking of the chosen prompts",
+    "selection_entropy": "entropy on the chosen prompts",
+    "selection_lead": "teacher's lead on the chosen prompts",
+    "selection_groups": "groups among the chosen prompts",
+    "template": "likeness under another template",
+    "prompt_set": "likeness on another prompt set",
 }
 """Title of each verdict. It says what is asked and not what comes of it, so that "passed" and "failed" both fit it."""
 

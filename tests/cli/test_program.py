@@ -538,7 +538,7 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(tiny_run, out, monkeypatc
     def refused(*_, **__):
         raise PermissionError(13, "Permission denied", "/secret/prompts.jsonl")
 
-    monkeypatch.setattr("opd_diag.diagnosis.make_plan", refused)
+    monkeypatch.setattr("opd_diag.replay.planning.make_plan", refused)
     result = invoke("report", tiny_run.run_dir, "--out", out)
     assert result.exit_code == 2
     assert result.stderr.splitlines() == ["error: /secret/prompts.jsonl may not be read. Ask for the permission."]

@@ -5,17 +5,20 @@ from __future__ import annotations
 from opd_diag.verdicts import DEFAULTS, judge
 from opd_diag.verdicts.cold_start import cold_start_effect, cold_start_needed, sft_data
 from opd_diag.verdicts.comparison import runs_differ
+from opd_diag.verdicts.continuing import continuation_advantage
+from opd_diag.verdicts.horizon import depth_signal, instability
 from opd_diag.verdicts.outcomes import gap_recovered, pass_at_k
 from opd_diag.verdicts.prompt_sets import set_alignment
-from opd_diag.verdicts.prompts import selection_alignment, selection_entropy, selection_lead
+from opd_diag.verdicts.prompts import selection_alignment, selection_entropy, selection_groups, selection_lead
 from opd_diag.verdicts.teachers import pulled_back, teachers_alike
 from opd_diag.verdicts.titles import TITLES, title_of
 
 from .synthetic import run
 from .test_cold_start import CLOSED, responses
 from .test_comparison import row as difference
+from .test_continuing import LASTS, attempts
 from .test_outcomes import HALF, MOST, drawn, of_items
-from .test_prompts import BY_MASS, held
+from .test_prompts import BY_MASS, chosen_of, held
 from .test_teachers import ROWS, row
 
 PAIR = drawn(first=HALF, last=MOST)
@@ -26,12 +29,16 @@ OF_STUDIES = [
     cold_start_needed(run(), DEFAULTS),
     cold_start_effect(run(), DEFAULTS, CLOSED),
     sft_data(responses(), DEFAULTS),
+    depth_signal([], 1, DEFAULTS),
+    instability([], ["step 0"], 1, DEFAULTS),
+    continuation_advantage(attempts((90, 40), LASTS), DEFAULTS),
     runs_differ(difference(0.0, -1.0, 1.0), DEFAULTS),
     teachers_alike(row(), DEFAULTS),
     pulled_back("big", "past", ROWS, None, DEFAULTS),
     selection_alignment(held(), BY_MASS, DEFAULTS),
     selection_entropy(held(), BY_MASS, DEFAULTS),
     selection_lead(held(), DEFAULTS),
+    selection_groups(chosen_of(a=(10, 10), b=(10, 10)), DEFAULTS),
     *(set_alignment(name, held(), "one", "two", DEFAULTS, is_paired=True) for name in ("template", "prompt_set")),
 ]
 NAMES = [v.name for v in (*judge(run(), step_zero_known=True), *OF_STUDIES)]

@@ -1,0 +1,82 @@
+"""The pictures of a study of depth, each with a sentence computed from its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import pandas as pd
+
+from opd_diag import plots
+from opd_diag.stats.rounding import number, with_interval
+from opd_diag.studies.study import Picture
+from opd_diag.tables.cohort import OWN
+
+Mark = tuple[int, int, int] | None
+"""A position and its interval, or none."""
+
+
+def pictures(tables: Mapping[str, pd.DataFrame], last: str, marks: Mapping[str, Mark]) -> list[Picture]:
+    """Give the pictures of a study of depth.
+
+    Parameters
+    ----------
+    tables
+        Of the study.
+    last
+        Label of the last checkpoint.
+    marks
+        By verdict, the place beyond which something is lost.
+    """
+    excess, survivors = tables["excess"], tables["survivors"]
+    survivors = survivors[(survivors["label"] == last) & (survivors["states"] == OWN)]
+    drawn = []
+    for name, metric, mark, title in (
+        ("signal_by_depth", "reverse_kl", marks["depth_signal"], "Reverse KL by depth"),
+        ("entropy_by_depth", "student_entropy", marks["instability"], "Student entropy by depth"),
+    ):
+        rows = excess[(excess["metric"] == metric) & (excess["label"] == last) & (excess["control"] == "teacher")]
+        draw = partial(plots.metric_over_control, rows, survivors, mark)
+        drawn.append(Picture(name, title, _depth_reading(rows), draw))
+    for metric, whose in (("student_entropy", "Student"), ("teacher_entropy", "Teacher")):
+        of = tables["entropies"]
+        draw = partial(plots.entropy_heat_map, of, metric)
+        title = f"{whose} entropy by depth and step"
+        drawn.append(Picture(f"{metric}_map", title, _map_reading(of[of["metric"] == metric]), draw))
+    continued, lost = tables["continuations"], marks["continuation_advantage"]
+    draw = partial(plots.continuation_curves, continued, None if lost is None else lost[0])
+    reading = _continuation_reading(continued)
+    drawn.append(Picture("continuations", "Teacher's advantage in going on", reading, draw))
+    return drawn
+
+
+def _depth_reading(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "Too few responses of both to compare."
+    at = rows.iloc[int(rows["value"].astype(float).to_numpy().argmax())]
+    return (
+        f"Furthest above the control at tokens {at['depth_low']} to {at['depth_high'] - 1}: "
+        f"{with_interval(at['value'], at['ci_low'], at['ci_high'], signed=True)} nats, {at['n_prompts']} prompts."
+    )
+
+
+def _map_reading(rows: pd.DataFrame) -> str:
+    rows = rows[rows["n_prompts"] >= plots.FEWEST_PROMPTS]
+    if rows.empty:
+        return "Too few responses to show."
+    at = rows.iloc[int(rows["value"].astype(float).to_numpy().argmax())]
+    return (
+        f"Highest at {at['label']}, tokens {at['depth_low']} to {at['depth_high'] - 1}: "
+        f"{number(float(at['value']), 2)} nats, {at['n_prompts']} prompts."
+    )
+
+
+def _continuation_reading(table: pd.DataFrame) -> str:
+    rows = table[(table["metric"] == "continuation_advantage") & (table["prefix"] == "student")]
+    if rows.empty:
+        return "Nothing was continued that could be graded."
+    first, last = rows.iloc[0], rows.iloc[-1]
+    return (
+        f"After the student's own first {first['depth']} tokens {number(float(first['value']), 2, signed=True)}, after "
+        f"{last['depth']} {number(float(last['value']), 2, signed=True)}, {last['n_prompts']} prompts."
+    )

@@ -1,0 +1,239 @@
+"""What a study of depth shows: its headline, tables, pictures, and what follows for the length of responses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.records.rollout import Rollout
+from opd_diag.records.verdict import Verdict
+from opd_diag.replay import ReplayPlan
+from opd_diag.stats.rounding import number, with_interval
+from opd_diag.studies.horizon_pictures import pictures
+from opd_diag.studies.study import Shown, Study
+from opd_diag.tables.cohort import depth_edges
+from opd_diag.tables.continuations import ADVANTAGE
+from opd_diag.tables.excess import CURVE_BINS, EXCESS_COLUMNS, Excess
+from opd_diag.tables.horizon import cohort_table, entropy_table, survivor_table
+from opd_diag.verdicts.continuing import CONTINUING, Lost
+from opd_diag.verdicts.horizon import depth_signal, instability
+from opd_diag.verdicts.thresholds import Thresholds
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a replay shows of depth."""
+
+    plan: ReplayPlan
+    student: Checkpoint
+    """The last checkpoint."""
+    states: pd.DataFrame
+    labels: list[str]
+    """Of the checkpoints, in their order."""
+    length: int
+    """Tokens of the cohort."""
+    signal: list[Excess]
+    """Reverse KL of the last checkpoint over each control, the teacher's own first."""
+    entropies: list[Excess]
+    """Student entropy of each checkpoint over the teacher's own."""
+    own: tuple[Rollout, ...]
+    """Responses of the last checkpoint."""
+    theirs: tuple[Rollout, ...]
+    """Responses of the teacher."""
+
+    @property
+    def last(self) -> str:
+        """Label of the last checkpoint."""
+        return self.labels[-1]
+
+
+@dataclass(frozen=True)
+class WentOn:
+    """What came of continuing prefixes."""
+
+    verdict: Verdict
+    table: pd.DataFrame
+    lost: Lost | None = None
+    """Where the teacher's advantage is lost."""
+    told: tuple[str, ...] = ()
+    """What was continued, one sentence each."""
+
+
+def study_of(seen: Seen, went_on: WentOn, limits: Thresholds) -> Study:
+    """Put verdicts, tables and pictures together."""
+    verdicts = [
+        depth_signal(seen.signal, seen.length, limits),
+        instability(seen.entropies, seen.labels, seen.length, limits),
+        went_on.verdict,
+    ]
+    places = _places(verdicts, went_on.lost)
+    marks = {name: None if at is None else (at.position, at.low, at.high) for name, at in places.items()}
+    tables = _tables(seen, went_on)
+    return Study(
+        name="horizon",
+        question="How long may responses be?",
+        headline=_headline(verdicts, places, seen),
+        subject=seen.plan.run,
+        verdicts=verdicts,
+        tables=tables,
+        pictures=pictures(tables, seen.last, marks),
+        measured=_measured(seen, went_on),
+        cannot_tell=(
+            "The cohort are the rollouts that reach its length: what is true of short ones is not seen.",
+            "Nothing is known beyond the longest responses: none seen means none in these tokens.",
+            "Late tokens differ from early ones in what they say. The teacher's own responses control for that as far "
+            "as they say the same things at the same depths.",
+            "A suggested length is where the signal is lost in this run; that shorter responses train better has to be "
+            "tried.",
+            "Answers are read off the responses: a prefix that already gives the answer counts as it reads.",
+        ),
+        shown=[_shown(verdicts, places), *([_shown_continuations(went_on.table)] if len(went_on.table) else [])],
+    )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A place beyond which something is lost."""
+
+    position: int
+    """Tokens before it."""
+    low: int
+    """95 % interval, or the depths tried on both sides."""
+    high: int
+
+
+Places = dict[str, Limit | None]
+
+
+def _places(verdicts: Sequence[Verdict], lost: Lost | None) -> Places:
+    """Give by verdict the position beyond which something is lost."""
+    places: Places = {}
+    for verdict in verdicts:
+        at = (verdict.value, verdict.ci_low, verdict.ci_high)
+        if verdict.name == CONTINUING[0] and lost is not None:
+            at = (lost.before, lost.before, lost.at)
+        is_lost = verdict.status == "warn"
+        places[verdict.name] = Limit(*map(int, at)) if is_lost else None
+    return places
+
+
+def _suggested(places: Places) -> tuple[str, Limit] | None:
+    """Give the earliest of the places, and the verdict that it is of."""
+    known = [(name, place) for name, place in places.items() if place is not None]
+    return min(known, key=lambda of: of[1].position, default=None)
+
+
+def _headline(verdicts: Sequence[Verdict], places: Places, seen: Seen) -> str:
+    suggested = _suggested(places)
+    if suggested is not None:
+        name, place = suggested
+        return f"Keep responses to about {place.position} tokens: {_LOST[name]}"
+    all_cut = bool(seen.own) and all(rollout.truncated for rollout in seen.own)
+    cut = ", at which every response was cut" if all_cut else ""
+    if verdicts[0].status == "pass":
+        return f"No limit seen: the signal lasts through the first {seen.length} tokens{cut}"
+    return f"Not known yet: no limit is seen in the first {seen.length} tokens{cut}, but none is excluded"
+
+
+_LOST = {
+    "depth_signal": "from there the dense signal breaks",
+    "instability": "from there the student's entropy blows up",
+    "continuation_advantage": "after more of its own words the teacher cannot mend them",
+}
+
+_ROWS = {
+    "depth_signal": "dense signal (reverse KL beyond its controls)",
+    "instability": "instability (student entropy beyond the teacher's own)",
+    "continuation_advantage": "teacher's advantage in going on",
+}
+
+
+def _shown(verdicts: Sequence[Verdict], places: Places) -> Shown:
+    rows = []
+    for verdict in verdicts:
+        place = places[verdict.name]
+        none = "not known" if verdict.status == "unknown" else "none seen"
+        said = (none, "–") if place is None else (str(place.position), f"{place.low} to {place.high}")
+        rows.append((_ROWS[verdict.name], *said))
+    suggested = _suggested(places)
+    if suggested is not None:
+        last = (str(suggested[1].position), f"{suggested[1].low} to {suggested[1].high}")
+    else:
+        last = ("none seen" if verdicts[0].status == "pass" else "not known", "–")
+    return Shown(
+        "Suggested maximum length of responses",
+        "The earliest place beyond which something is lost. Of the teacher's advantage it is the last depth tried at "
+        "which it still stands, with the first at which it does not.",
+        ("What is lost beyond", "tokens", "95 %"),
+        [*rows, ("suggested maximum", *last)],
+    )
+
+
+_CONTINUED = (
+    "tokens", "advantage: student's", "teacher's", "filler", "teacher right: student's", "teacher's", "answered",
+)  # fmt: skip
+
+
+def _shown_continuations(table: pd.DataFrame) -> Shown:
+    by = table.set_index(["prefix", "depth", "metric"])[["value", "ci_low", "ci_high", "answered"]].astype(float)
+    cells = dict(zip(by.index, by.to_numpy().tolist(), strict=True))
+
+    def cell(prefix: str, depth: int, metric: str) -> str:
+        of = cells.get(("none" if depth == 0 else prefix, depth, metric))
+        return "–" if of is None else with_interval(*of[:3], signed=metric == ADVANTAGE)
+
+    rows = []
+    for depth in sorted(set(table["depth"])):
+        advantages = [cell(prefix, depth, ADVANTAGE) for prefix in ("student", "teacher", "filler")]
+        right = [cell(prefix, depth, "teacher_accuracy") for prefix in ("student", "teacher")]
+        answered = cells.get(("student", depth, ADVANTAGE), [math.nan])[-1]
+        told = number(answered, 2)
+        rows.append((str(depth), *advantages, *right, told))
+    return Shown(
+        "Continued by teacher and student",
+        "Left: how much more often the teacher is right, 95 % over prompts, after so many tokens of the student's own, "
+        "of its own, of filler. Then: how often it is right itself, and how many of the student's prefixes read as the "
+        "right answer already. Those of correct and of wrong responses are in continuations.csv.",
+        _CONTINUED,
+        rows,
+    )
+
+
+def _tables(seen: Seen, went_on: WentOn) -> dict[str, pd.DataFrame]:
+    excess = [of.table() for of in (*seen.signal, *seen.entropies)]
+    return {
+        "cohort": cohort_table(seen.states, seen.length),
+        "survivors": survivor_table(seen.states, _depths(seen.states)),
+        "excess": pd.concat(excess, ignore_index=True) if excess else pd.DataFrame(columns=EXCESS_COLUMNS),
+        "entropies": entropy_table(seen.states),
+        "continuations": went_on.table,
+    }
+
+
+def _depths(states: pd.DataFrame) -> list[int]:
+    return depth_edges(int(states["position"].max()) + 1, CURVE_BINS)[:-1] if len(states) else []
+
+
+def _measured(seen: Seen, went_on: WentOn) -> tuple[str, ...]:
+    reach = seen.signal[0].n_rollouts if seen.signal else (0, 0)
+    cut = sum(rollout.truncated for rollout in seen.own)
+    room = seen.plan.settings.max_new_tokens
+    lines = [
+        f"The cohort: responses of at least {seen.length} tokens, cut there; {reach[0]} of {len(seen.own)} of "
+        f"{seen.last} and {reach[1]} of {len(seen.theirs)} of the teacher's, on prompts that both have.",
+        f"{'All' if cut == len(seen.own) else cut} of the {len(seen.own)} responses of {seen.last} were cut at {room} "
+        "tokens, so that what comes after is not seen."
+        if cut
+        else f"No response of {seen.last} was cut at {room} tokens.",
+        *went_on.told,
+        "Intervals are 95 %, over prompts.",
+    ]
+    if not seen.plan.step_zero_known:
+        lines.append(f"Step 0 is not known; {seen.labels[0]} stands for the start. Name it with --student.")
+    if len(seen.labels) == 1:
+        lines.append("There is one checkpoint, so nothing is said of the course of training.")
+    return tuple(lines)
