@@ -171,8 +171,8 @@ there::
 
 **Excess** (:class:`~opd_diag.tables.excess.Excess`), one row a (step, metric, control, bin): a metric at a checkpoint's
 own states, `own`, less that at a control's, `than`, on cohorts and prompts that both have; `control` is ``teacher``,
-the teacher's own responses, or the label of another checkpoint, whose own they are; both are scored by the checkpoint they
-are of, the teacher's by this one::
+the teacher's own responses, or the label of another checkpoint, whose own they are; both are scored by the checkpoint
+they are of, the teacher's by this one::
 
     step label metric control depth_low depth_high value ci_low ci_high own than
     n_prompts n_rollouts n_control_rollouts
@@ -206,8 +206,8 @@ token follows.
 the quantities ``student_overlap_mass teacher_overlap_mass overlap_ratio teachable_mass reverse_kl student_entropy
 teacher_entropy reverse_kl_of_response response_length truncation_rate accuracy teacher_accuracy teacher_lead`` and
 after it ``<name>_ci_low``, ``<name>_ci_high`` (95 % over the responses to this prompt) and ``<name>_shrunken`` (the
-mean drawn toward that of all prompts); where prompts were chosen (:func:`~opd_diag.tables.selection.choose`) the last four
-too, `outcome` one of ``top``, ``drawn``, ``low entropy``, ``lower``, ``not ranked``. **Reliability**
+mean drawn toward that of all prompts); where prompts were chosen (:func:`~opd_diag.tables.selection.choose`) the last
+four too, `outcome` one of ``top``, ``drawn``, ``low entropy``, ``lower``, ``not ranked``. **Reliability**
 (:func:`~opd_diag.tables.prompts.reliability_table`), one row a quantity. **Sets**
 (:func:`~opd_diag.tables.prompts.set_table`), one row a quantity and comparison, value = second - first, with the names
 of both, and **held out**, the same of the `others` (in place of `first`) and the `chosen` (of `second`) prompts::
