@@ -70,9 +70,7 @@ def print_report(finished: Report) -> None:
 
 def print_study(study: Study, page: Path) -> None:
     """Print the answer, the verdicts it rests on, and where the page is."""
-    terminal.out.print(
-        f"[bold]{escape(study.subject)}[/bold]: [{COLOURS[study.status]}]{escape(study.headline)}[/]"
-    )
+    terminal.out.print(f"[bold]{escape(study.subject)}[/bold]: [{COLOURS[study.status]}]{escape(study.headline)}[/]")
     print_verdicts(study.verdicts)
     terminal.out.print(f"page: {escape(str(page))}")
 

@@ -68,7 +68,8 @@ def change_point(
     n_clusters
         Prompts behind the curve; of few the resamplings vary too little, which is made up for by Student's t.
     delta
-        A jump of at most so much is none.
+        A jump of at most so much is none, and no point counts as surer than half of it: else a step far below it,
+        between points that hardly vary, would tell its sides apart better than the one that is looked for.
     shared_effects
         Whether all prompts of a point share an effect, as checkpoints do: then the best split must also stand out among
         those of the same points in random order, which takes eight points at least.
@@ -110,7 +111,7 @@ def change_point(
     if len(known) < 3 or n_clusters < MIN_CLUSTERS:
         return ChangePoint(None, None, None, math.nan, math.nan, math.nan, math.nan)
     curve, table = curve[known], table[:, known]
-    before, after, gain = _splits(table.var(axis=0))
+    before, after, gain = _splits(np.maximum(table.var(axis=0), (delta / 2) ** 2))
     jumps, resampled = curve @ (after - before), table @ (after - before)
     best = int(np.argmax(jumps**2 * gain))
     p_value = _p_none(jumps, resampled, n_clusters)
