@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from opd_diag.cli.exits import FailOn, exit_on
 from opd_diag.cli.options import OF_MODELS, Command, takes_options_of
 from opd_diag.cli.printing import print_study
 from opd_diag.cli.progress import drawn_progress
@@ -27,19 +28,22 @@ def teachers_with_options_of(report: Command) -> Command:
             Path | None, typer.Option("--out", help="Output folder. Default: opd-diag/teachers/<student name> here.")
         ] = None,
         thresholds: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file: name = number.")] = None,
+        fail_on: Annotated[FailOn, typer.Option(help="Exit with 1 if a verdict is as bad as this.")] = FailOn.never,
         **options: Any,
     ) -> None:
         """Hold teachers side by side before training: who fits the student, who brings something new, who is one."""
         from opd_diag.report.study import write_study
         from opd_diag.studies import teachers as study_teachers
+        from opd_diag.studies.naming import default_folder
         from opd_diag.verdicts import DEFAULTS, load_thresholds
 
         limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
-        folder = out_dir or Path("opd-diag/teachers") / Path(student).name
+        folder = out_dir or default_folder("teachers", student)
         with drawn_progress(options.pop("quiet")) as progress:
             study = study_teachers(
                 student, teacher, before=before, out=folder, progress=progress, thresholds=limits, **options
             )
         print_study(study, write_study(study, folder))
+        exit_on(study.verdicts, fail_on)
 
     return teachers

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from opd_diag.records.files import replaced_whole, write_text
+from opd_diag.records.files import replaced_whole, unwritable, write_text
 from opd_diag.records.prompt import Prompt
 
 TRL, VERL, OWN = "trl.jsonl", "verl.parquet", "prompts.jsonl"
@@ -16,7 +19,7 @@ TRL, VERL, OWN = "trl.jsonl", "verl.parquet", "prompts.jsonl"
 def write_prompt_files(
     folder: Path, prompts: Sequence[Prompt], records: Sequence[Mapping[str, Any]], *, split: str = "train"
 ) -> list[str]:
-    """Write prompts for TRL, for verl and for opd-diag; earlier files of these names are taken away first.
+    """Write prompts for TRL, for verl and for opd-diag; earlier files of these names are replaced once all are written.
 
     - ``trl.jsonl``: `prompt` (messages, or text), and `id`, `answer`, `group`, which TRL hands to reward functions;
     - ``verl.parquet``: `data_source` (the group), `prompt` (messages), `ability` (the group), `reward_model` (style
@@ -43,22 +46,34 @@ def write_prompt_files(
     Raises
     ------
     StoreError
-        The folder cannot be written to.
+        The folder cannot be written to, or something that is no file has one of the names; nothing is replaced then.
 
     References
     ----------
     TRL, Dataset formats and types (prompt-only); verl, Prepare data for post-training.
     """
-    for name in (TRL, VERL, OWN):
-        (folder / name).unlink(missing_ok=True)
-    write_text(folder / TRL, _lines(_for_trl(prompt) for prompt in prompts))
-    written = [TRL]
-    if all(isinstance(prompt.content, tuple) for prompt in prompts):
-        _write_verl(folder / VERL, prompts, split)
-        written.append(VERL)
+    for path in (folder / name for name in (TRL, VERL, OWN)):
+        if os.path.isdir(path):  # a path that may not be looked at is none, and is told of below
+            raise unwritable(path, IsADirectoryError(errno.EISDIR, ""))
+    is_chat = all(isinstance(prompt.content, tuple) for prompt in prompts)
+    names = [TRL, *([VERL] if is_chat else []), OWN]
     own = ({**record, "id": prompt.id} for record, prompt in zip(records, prompts, strict=True))
-    write_text(folder / OWN, _lines(own))
-    return [*written, OWN]
+    with ExitStack() as stack:  # on its way out it moves each to its place, so that none is unless all are written
+        parts = {name: stack.enter_context(replaced_whole(folder / name)) for name in names}
+        write_text(parts[TRL], _lines(_for_trl(prompt) for prompt in prompts))
+        write_text(parts[OWN], _lines(own))
+        if is_chat:
+            _write_verl(parts[VERL], prompts, split)
+    if not is_chat:
+        _take_away(folder / VERL)
+    return names
+
+
+def _take_away(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def _lines(records: Any) -> str:
@@ -94,5 +109,4 @@ def _write_verl(path: Path, prompts: Sequence[Prompt], split: str) -> None:
         }
         for index, prompt in enumerate(prompts)
     ]
-    with replaced_whole(path) as part:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), part)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)

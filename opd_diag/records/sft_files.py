@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opd_diag.records.files import unwritable, write_json, write_text
+from opd_diag.errors import StoreError
+from opd_diag.records.files import ELSEWHERE, unwritable, write_json, write_text
 from opd_diag.records.prompt import Message
 
 DATASET = "cold_start"
@@ -67,6 +69,37 @@ class Lesson:
 
 def _answer(text: str) -> Message:
     return {"role": "assistant", "content": text}
+
+
+def refuse_other_data(folder: Path, *, is_ours: bool) -> None:
+    """Refuse a folder for the lessons that holds data of others; writes nothing.
+
+    Parameters
+    ----------
+    folder
+        Where the lessons are to go.
+    is_ours
+        Whether an earlier call of ours may have made it.
+
+    Raises
+    ------
+    StoreError
+        It was there before, or its ``dataset_info.json`` describes data sets that are not ours.
+    """
+    if not is_ours and os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
+        raise StoreError(f"{folder} was not made by opd-diag, and the data would go there. {ELSEWHERE}")
+    others = sorted(_described(folder / INFO) - {DATASET, _named(DATASET, OF_TEXT)})
+    if others:
+        raise StoreError(f"{folder / INFO} also describes {', '.join(others)}, and would be overwritten. {ELSEWHERE}")
+
+
+def _described(info: Path) -> set[str]:
+    """Give the names of the data sets in ``dataset_info.json``; none where it cannot be read."""
+    try:
+        content = json.loads(info.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return {*content} if isinstance(content, dict) else set()
 
 
 def write_sft_files(

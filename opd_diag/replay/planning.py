@@ -103,6 +103,8 @@ def plan_models(
     """
     if settings.student is None:
         raise InputError("No student. Name one with --student, a folder or hub id.")
+    if settings.prompts is None:
+        raise InputError("No prompts. Name a file with --prompts.")
     checkpoints = [step_zero(settings.student, (), base_model=settings.base_model)]
     for label, model in (later or {}).items():
         try:

@@ -215,6 +215,26 @@ def refuse_unfit(out_dir: Path, run_dir: Path, shared: str | Path | None = None)
     return Marker()
 
 
+def refuse_inside(out_dir: Path, *models: str | Path | None) -> None:
+    """Refuse an OUT_DIR that is the folder of a model, or lies inside one; hub ids are none. Writes nothing.
+
+    Raises
+    ------
+    StoreError
+        It is, or lies inside, one of them.
+    """
+    out = out_dir.resolve()
+    for model in models:
+        folder = None if model is None else os.path.expanduser(model)
+        if folder is None or not os.path.isdir(folder):
+            continue
+        if (place := Path(folder).resolve()) == out or place in out.parents:
+            raise StoreError(
+                f"The output folder {out_dir} lies inside the model folder {model}, which opd-diag never writes to. "
+                "Choose another with --out."
+            )
+
+
 @contextmanager
 def open_store(out_dir: Path, run_dir: Path, shared: str | Path | None = None) -> Iterator[Store]:
     """Lock OUT_DIR, making it if need be; take it away again if nothing was finished in it.

@@ -51,7 +51,9 @@ class Colouring:
     """Whether tokens are the darker the lower it is: where low is bad."""
 
     def shade(self, value: float) -> int:
-        """Give how dark a value is, 0 to 100; what is undefined is not coloured."""
+        """Give how dark a value is, 0 to 100; what is undefined is not coloured, what is infinite is darkest."""
+        if math.isinf(value) and not self.falling:
+            return 100
         if math.isnan(value) or not self.darkest > 0:
             return 0
         size = self.darkest - value if self.falling else abs(value)
@@ -210,8 +212,11 @@ def _advantages(scores: Scores) -> Floats:
 
 
 def _chosen(scores: Scores) -> list[tuple[int, str]]:
-    """Choose responses: the one with the highest mean reverse KL, the one with the farthest state, the middling one."""
-    kept = np.flatnonzero(~scores.terminal & np.isfinite(scores.reverse_kl))
+    """Choose responses: the one with the highest mean reverse KL, the one with the farthest state, the middling one.
+
+    Only undefined states are left out: where reverse KL is infinite, so is the mean of the response.
+    """
+    kept = np.flatnonzero(~scores.terminal & ~np.isnan(scores.reverse_kl))
     if not len(kept):
         return []
     rows, at = np.unique(scores.rollout[kept], return_inverse=True)
@@ -344,4 +349,4 @@ def _probability(logprob: float) -> str:
 
 
 def _or_zero(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
+    return 0.0 if math.isnan(value) else value

@@ -12,19 +12,22 @@ import pandas as pd
 from opd_diag.errors import InputError
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.settings import settings_from
-from opd_diag.records.sft_files import write_sft_files
+from opd_diag.records.sft_files import refuse_other_data, write_sft_files
 from opd_diag.records.verdict import Verdict
 from opd_diag.records.vocabulary import load_vocabulary
 from opd_diag.replay import Replay, ReplayPlan, measured, open_store
 from opd_diag.replay.lessons import responses_to_teach
+from opd_diag.replay.marker import MARKER
 from opd_diag.replay.parts import Progress
 from opd_diag.replay.planning import plan_models
+from opd_diag.replay.store import refuse_inside
 from opd_diag.runs.digests import DIGESTS, Digests
 from opd_diag.runs.fingerprint import fingerprint
 from opd_diag.studies.cold_start_shown import (
     MOST_READ,
     distance_shown,
     excerpts_of,
+    left_out_of,
     limits_of,
     measured_of,
     pair_shown,
@@ -104,6 +107,9 @@ def cold_start(
     named = {"student": str(student), "teacher": str(teacher), "prompts": str(prompts), "states": STATES}
     settings = settings_from({**options, **named}, {}, None)
     folder = default_out(student) if out is None else Path(os.path.expanduser(out))
+    refuse_inside(folder, student, teacher, after)
+    written = (folder / "replay" / MARKER, folder / "cold-start.json")
+    refuse_other_data(folder / "sft", is_ours=any(os.path.isfile(path) for path in written))
     later = {} if after is None else {AFTER: str(after)}
     plan = plan_models(settings, later, Digests.saved(folder / "replay" / DIGESTS))
     _refuse_equal_models(plan)
@@ -137,7 +143,7 @@ def cold_start(
         },
         shown=[pair_shown(tables, labels), *distance_shown(tables, distance, labels), tokens_shown(by_token, labels)],
         pictures=pictures_of(tables, distance, labels, limits),
-        measured=measured_of(plan, replayed, data, files),
+        measured=(*measured_of(plan, replayed, data, files), *left_out_of(tables.states)),
         cannot_tell=limits_of(data, only_correct=only_correct, after=after is not None),
         excerpts=excerpts_of(replayed, tables.states),
         excerpts_intro=f"Prompts, {MOST_READ} at most, on which the student is furthest from the teacher's response.",

@@ -16,7 +16,7 @@ from opd_diag.stats.rounding import with_interval
 from opd_diag.studies.study import Picture, Shown
 from opd_diag.tables import BY_NAME, Tables
 from opd_diag.tables.baselines import CHANCE, SHUFFLED
-from opd_diag.tables.distance import OPENING, PARTS
+from opd_diag.tables.distance import OPENING, PARTS, infinite_states
 from opd_diag.verdicts.pair import MASSES
 from opd_diag.verdicts.thresholds import Thresholds
 
@@ -156,6 +156,16 @@ def measured_of(plan: ReplayPlan, replayed: Replay, data: pd.DataFrame, files: S
         f"{', '.join(files) or 'no file: none can be taught'}.",
         "Intervals are 95 %, over prompts.",
         *plan.notes,
+    )
+
+
+def left_out_of(states: pd.DataFrame) -> tuple[str, ...]:
+    """Say how many states no distance could be given for, a sentence a student; none where there are no such."""
+    return tuple(
+        f"{label}: {n:,} of the {of:,} states of the teacher are left out of the distance. It is infinite there, as "
+        "the student rules out a token that the teacher may write."
+        for label, (n, of) in infinite_states(states).items()
+        if n
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from opd_diag import plots
+from opd_diag import plots, stats
 from opd_diag.errors import InputError
 from opd_diag.plots.steps import MAIN_METRICS
 from opd_diag.records.verdict import Verdict
@@ -24,7 +24,7 @@ from opd_diag.tables.comparison import ACCURACY, Side, comparison_table
 from opd_diag.tables.coverage import slug_of
 from opd_diag.tables.stored import load_state_set
 from opd_diag.verdicts import DEFAULTS, Thresholds
-from opd_diag.verdicts.comparison import WHERE, runs_differ
+from opd_diag.verdicts.comparison import WHERE, runs_differ, settled
 
 ASKED = ((ACCURACY, "on-policy"), ("reverse_kl", "on-policy"), ("reverse_kl", "start"), ("forward_kl", "teacher"))
 """What verdicts ask of two runs: the task, own states, equal states, and whether the teacher is covered."""
@@ -70,12 +70,13 @@ def compare(out_dirs: Sequence[str | Path], *, thresholds: Thresholds | Mapping[
     table = pd.concat([comparison_table(first.side, run.side, PRIMARY_NAMES) for run in runs[1:]], ignore_index=True)
     if table.empty:
         raise InputError("These reports share no state set. Report on all of them with the same --states.")
-    verdicts = [v for run in runs[1:] for v in _verdicts(table[table["second"] == run.name], limits)]
+    asked = _asked(table)
+    verdicts = [_verdict(row, limits) for _, row in asked.iterrows()]
     summaries = {run.name: run.summary for run in runs}
     return Study(
         name="compare",
         question="How do these runs differ?",
-        headline=_headline(verdicts),
+        headline=_headline(asked, limits),
         headline_status="pass" if any(v.status == "pass" for v in verdicts) else "unknown",
         facts=[v.evidence for v in verdicts],
         subject=" and ".join(run.name for run in runs) if len(runs) == 2 else f"{len(runs)} runs",
@@ -93,7 +94,7 @@ def compare(out_dirs: Sequence[str | Path], *, thresholds: Thresholds | Mapping[
                 for run in runs
             ),
             "Differences are at the last checkpoint of each run, paired on the prompts that both answered where there "
-            "are such; intervals are 95 %, over prompts.",
+            "are such; intervals are 95 %, over prompts; p-values of what verdicts ask are held together (Holm).",
             *_unlike(runs),
         ),
         cannot_tell=(
@@ -127,24 +128,27 @@ def _run(name: str, folder: Path) -> _Run:
     return _Run(name, folder, summary, side, last, str(at["teacher"].iloc[0]), int(at["k"].dropna().iloc[0]))
 
 
-def _verdicts(table: pd.DataFrame, limits: Thresholds) -> list[Verdict]:
-    found = []
-    for metric, states in ASKED:
-        rows = table[(table["metric"] == metric) & (table["states"] == states)]
-        for _, row in rows.iterrows():
-            verdict = runs_differ(row, limits)
-            name = f"{verdict.name}[{metric}, {states}, {row['second']}]"
-            found.append(Verdict(**{**vars(verdict), "name": name}))
-    return found
+def _asked(table: pd.DataFrame) -> pd.DataFrame:
+    """Give the rows that verdicts ask about, with p-values held together over all of them."""
+    chosen = [table[(table["metric"] == metric) & (table["states"] == states)] for metric, states in ASKED]
+    rows = pd.concat(chosen, ignore_index=True)
+    return rows.assign(p_adjusted=stats.holm(rows["p_value"]))
 
 
-def _headline(verdicts: Sequence[Verdict]) -> str:
-    """Say the first that is established, the task before the distances."""
-    for verdict in verdicts:
-        if verdict.status == "pass" and "no difference" not in verdict.evidence:
-            what, answer = verdict.evidence.split(":")[0], verdict.evidence.rsplit(": ", 1)[1].rstrip(".")
-            return f"{what}: {answer}"
-    if verdicts and all(v.status == "pass" for v in verdicts):
+def _verdict(row: pd.Series, limits: Thresholds) -> Verdict:
+    verdict = runs_differ(row, limits, float(row["p_adjusted"]))
+    return replace(verdict, name=f"{verdict.name}[{row['metric']}, {row['states']}, {row['second']}]")
+
+
+def _headline(rows: pd.DataFrame, limits: Thresholds) -> str:
+    """Say the first difference that is established, the task before the distances."""
+    answers = [(row, *settled(row, limits, float(row["p_adjusted"]))) for _, row in rows.iterrows()]
+    for row, status, how in answers:
+        if status == "pass" and not how.startswith("no difference"):
+            where = "" if row["metric"] == ACCURACY else f" on {WHERE[row['states']]}"
+            name = BY_NAME[row["metric"]].title if row["metric"] in BY_NAME else "Accuracy"
+            return f"{name}{where}: {how}"
+    if answers and all(status == "pass" for _, status, _ in answers):
         return "The runs end alike"
     return "No difference between the runs is established"
 

@@ -71,7 +71,7 @@ def study_of(seen: Seen, went_on: WentOn, limits: Thresholds) -> Study:
         went_on.verdict,
     ]
     places = _places(verdicts, went_on.lost)
-    marks = {name: None if at is None else (at.position, at.low, at.high) for name, at in places.items()}
+    marks = {name: None if at is None else (at.position, at.low, at.high) for name, at in _known(places).items()}
     tables = _tables(seen, went_on)
     return Study(
         name="horizon",
@@ -100,7 +100,7 @@ class Limit:
     """A place beyond which something is lost."""
 
     position: int
-    """Tokens before it."""
+    """Tokens before it; 0 where it is lost at the first depth tried, so that the place is below `high`."""
     low: int
     """95 % interval, or the depths tried on both sides."""
     high: int
@@ -121,22 +121,41 @@ def _places(verdicts: Sequence[Verdict], lost: Lost | None) -> Places:
     return places
 
 
+def _known(places: Places) -> Places:
+    """Give the places without those that are only known to lie below the first depth tried."""
+    return {name: place if place is not None and place.position > 0 else None for name, place in places.items()}
+
+
+def _below(places: Places) -> tuple[str, Limit] | None:
+    """Give the place that is only known to lie below the first depth tried, and the verdict that it is of."""
+    return next(((name, at) for name, at in places.items() if at is not None and at.position == 0), None)
+
+
 def _suggested(places: Places) -> tuple[str, Limit] | None:
-    """Give the earliest of the places, and the verdict that it is of."""
-    known = [(name, place) for name, place in places.items() if place is not None]
+    """Give the earliest of the known places, and the verdict that it is of."""
+    known = [(name, place) for name, place in _known(places).items() if place is not None]
     return min(known, key=lambda of: of[1].position, default=None)
 
 
 def _headline(verdicts: Sequence[Verdict], places: Places, seen: Seen) -> str:
-    suggested = _suggested(places)
+    suggested, below = _suggested(places), _below(places)
     if suggested is not None:
         name, place = suggested
-        return f"Keep responses to about {place.position} tokens: {_LOST[name]}"
+        also = "" if below is None else f"; {_ROWS[below[0]]}: lost {_said_below(below[1])}"
+        return f"Keep responses to about {place.position} tokens: {_LOST[name]}{also}"
+    if below is not None:
+        return f"Keep responses {_said_below(below[1], _LOST[below[0]])}"
     all_cut = bool(seen.own) and all(rollout.truncated for rollout in seen.own)
     cut = ", at which every response was cut" if all_cut else ""
     if verdicts[0].status == "pass":
-        return f"No limit seen: the signal lasts through the first {seen.length} tokens{cut}"
+        open_ = [_ROWS[verdict.name] for verdict in verdicts if verdict.status == "unknown"]
+        where, rest = (" in the dense signal", f"; not known: {' and '.join(open_)}") if open_ else ("", "")
+        return f"No limit seen{where}: the signal lasts through the first {seen.length} tokens{cut}{rest}"
     return f"Not known yet: no limit is seen in the first {seen.length} tokens{cut}, but none is excluded"
+
+
+def _said_below(place: Limit, why: str = "") -> str:
+    return f"below {place.high} tokens{': ' if why else ''}{why}; try smaller --depths"
 
 
 _LOST = {
@@ -157,20 +176,27 @@ def _shown(verdicts: Sequence[Verdict], places: Places) -> Shown:
     for verdict in verdicts:
         place = places[verdict.name]
         none = "not known" if verdict.status == "unknown" else "none seen"
-        said = (none, "–") if place is None else (str(place.position), f"{place.low} to {place.high}")
-        rows.append((_ROWS[verdict.name], *said))
-    suggested = _suggested(places)
+        rows.append((_ROWS[verdict.name], *((none, "–") if place is None else _cells(place))))
+    suggested = _suggested(places) or _below(places)
     if suggested is not None:
-        last = (str(suggested[1].position), f"{suggested[1].low} to {suggested[1].high}")
+        last = _cells(suggested[1])
+    elif verdicts[0].status == "pass":
+        is_open = any(verdict.status == "unknown" for verdict in verdicts)
+        last = ("none seen in the dense signal" if is_open else "none seen", "–")
     else:
-        last = ("none seen" if verdicts[0].status == "pass" else "not known", "–")
+        last = ("not known", "–")
     return Shown(
         "Suggested maximum length of responses",
         "The earliest place beyond which something is lost. Of the teacher's advantage it is the last depth tried at "
-        "which it still stands, with the first at which it does not.",
+        "which it still stands, with the first at which it does not; where it is lost at the first one tried, smaller "
+        "--depths would tell.",
         ("What is lost beyond", "tokens", "95 %"),
         [*rows, ("suggested maximum", *last)],
     )
+
+
+def _cells(place: Limit) -> tuple[str, str]:
+    return str(place.position) if place.position > 0 else f"below {place.high}", f"{place.low} to {place.high}"
 
 
 _CONTINUED = (

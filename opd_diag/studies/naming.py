@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from opd_diag.records.files import content_key
+
+MOST_LETTERS = 60
+"""Of a name, in that of a folder."""
+
 
 def distinct_names(paths: Sequence[str]) -> list[str]:
     """Give each path a name of its own: its last part, or as many as tell them all apart.
@@ -20,3 +25,27 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             break
     return names if paths else []
+
+
+def folder_name(name: str) -> str:
+    """Give a name for a folder: `name` where it can be one, else what can be of it and a hash that tells it apart.
+
+    Examples
+    --------
+    >>> folder_name("new"), folder_name("a/b-c"), folder_name("a-b/c")
+    ('new', 'a-b-c-29818b5a', 'a-b-c-7d1d58e4')
+    """
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:MOST_LETTERS]
+    return plain if plain == name and plain.strip(".") else f"{plain}-{content_key(name)[:8]}"
+
+
+def default_folder(study: str, student: str | Path) -> Path:
+    """Give the folder of a study of models that was not named: under the working directory, by study and student.
+
+    Examples
+    --------
+    >>> default_folder("teachers", "org/model").as_posix()
+    'opd-diag/teachers/model'
+    """
+    path = Path(student).expanduser()
+    return Path("opd-diag") / study / (path.resolve().name if path.is_dir() else path.name)

@@ -18,7 +18,7 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.verdict import Verdict
 from opd_diag.replay import ReplayPlan
 from opd_diag.replay.parts import Progress
-from opd_diag.replay.store import refuse_unfit
+from opd_diag.replay.store import refuse_inside, refuse_unfit
 from opd_diag.studies.prompts_shown import (
     CANNOT_TELL,
     chosen_shown,
@@ -29,15 +29,19 @@ from opd_diag.studies.prompts_shown import (
     set_reading,
     sets_shown,
 )
-from opd_diag.studies.scored_prompts import OWN_TEMPLATE, Scored, is_graded, measure, plans_of, same_ids, store_folder
-from opd_diag.studies.study import Picture, Shown, Study
-from opd_diag.tables.prompts import (
-    Estimates,
-    compared_sets,
-    prompt_table,
-    reliability_table,
-    set_table,
+from opd_diag.studies.scored_prompts import (
+    OWN_TEMPLATE,
+    SELECTION,
+    Scored,
+    is_graded,
+    measure,
+    plans_of,
+    refuse_own_output,
+    same_ids,
+    store_folder,
 )
+from opd_diag.studies.study import Picture, Shown, Study
+from opd_diag.tables.prompts import Estimates, compared_sets, prompt_table, reliability_table, set_table
 from opd_diag.tables.selection import BY, Choice, choose, floor_of, held_out_comparison
 from opd_diag.verdicts import DEFAULTS, Thresholds
 from opd_diag.verdicts.inputs import OWN_STATES, believed
@@ -111,6 +115,8 @@ def prompts(  # noqa: PLR0913 - the options of the contract
     """
     limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
     folder = default_out(student) if out is None else Path(os.path.expanduser(out))
+    refuse_inside(folder, student, teacher)
+    refuse_own_output(folder, prompts=prompts, against=against)
     if select is None and not templates and against is None:
         raise InputError(
             "Nothing to do: say how many prompts to choose with --select, or what to compare with --against (prompts) "
@@ -120,7 +126,9 @@ def prompts(  # noqa: PLR0913 - the options of the contract
     if select is not None:
         wanted = by or (BY[0] if is_graded(prompts, options) else BY[1])
         choice = Choice(select, wanted, min_entropy, out_of_distribution, int(options.get("seed") or 0))
-    plans = plans_of(student, teacher, prompts, templates, against, select, options)
+    plans = plans_of(
+        student, teacher, prompts, templates, against, select, options, None if choice is None else choice.by
+    )
     for name, plan in plans.items():
         refuse_unfit(store_folder(folder, name, plans), plan.run_dir, plan.settings.store)
     scored = {name: measure(name, plan, store_folder(folder, name, plans), progress) for name, plan in plans.items()}
@@ -208,9 +216,9 @@ def _written(folder: Path, prompts: Path, plan: ReplayPlan, table: pd.DataFrame)
     records = [record for _, record in prompt_records(prompts)]
     places = table.loc[table["is_chosen"], "prompt_index"].tolist()
     by_index = {p.index: p.prompt for p in plan.prompts}
-    names = write_prompt_files(folder / "selection", [by_index[i] for i in places], [records[i] for i in places])
+    names = write_prompt_files(folder / SELECTION, [by_index[i] for i in places], [records[i] for i in places])
     text = "" if "verl.parquet" in names else "; none for verl, which takes chat messages alone"
-    return f"The chosen prompts are in selection/: {', '.join(names)}{text}. Reasons for every prompt: prompts.csv."
+    return f"The chosen prompts are in {SELECTION}/: {', '.join(names)}{text}. Reasons for every prompt: prompts.csv."
 
 
 def _told(scored: Mapping[str, Scored], reliability: pd.DataFrame, choice: Choice | None) -> list[str]:

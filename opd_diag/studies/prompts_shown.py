@@ -125,7 +125,7 @@ def headline(verdicts: Sequence[Verdict], choice: Choice | None, n: int, found: 
     if choice is None:
         worst = alarms_first(verdicts)[0].status
         closer = [
-            (name, of["teacher_lead"][2].ci_high < 0)
+            (name, of["teacher_lead"][2].ci_low < of["teacher_lead"][2].ci_high < 0)
             for (_, name, of, _), v in zip(found, verdicts, strict=True)
             if v.status == "warn"
         ]

@@ -19,6 +19,7 @@ from opd_diag.records.settings import settings_from
 from opd_diag.replay import ReplayPlan, measured, open_store, plan_models
 from opd_diag.replay.parts import Progress
 from opd_diag.replay.templates import with_template
+from opd_diag.studies.naming import folder_name
 from opd_diag.tables.prompts import prompt_values
 from opd_diag.tokenization import read_template
 
@@ -26,6 +27,9 @@ ROLLOUTS = 4
 """Responses to each prompt unless told otherwise: two halves, one to choose by and one to judge by, of two each."""
 
 OWN_TEMPLATE = "the tokenizer's template"
+
+SELECTION = "selection"
+"""Folder of OUT_DIR that the chosen prompts are written to."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +53,58 @@ def plans_of(
     against: str | Path | None,
     select: int | None,
     options: Mapping[str, Any],
+    by: str | None = None,
 ) -> dict[str, ReplayPlan]:
-    """Plan one replay a set of prompts or template, the one in use first; what cannot be done is refused before."""
+    """Plan one replay a set of prompts or template, the one in use first; what cannot be done is refused before.
+
+    `by` is the quantity that ranks the prompts, where some are chosen.
+    """
     own = _plan(student, teacher, prompts, options)
-    if select is not None and select > len(own.prompts):
-        raise InputError(f"--select {select} is more than the {len(own.prompts)} prompts there are. Select fewer.")
+    if select is not None:
+        _refuse_too_many(select, by, own)
     if not templates and against is None:
         return {Path(prompts).stem: own}
     first = OWN_TEMPLATE if templates and against is None else Path(prompts).stem
     plans = {first: own}
     for path in templates:
         name = Path(path).stem
+        if name == first:
+            other = OWN_TEMPLATE if against is None else f"the prompts file {prompts}"
+            raise InputError(f"Template {path} and {other} are both called {name}. Rename one of the files.")
         if name in plans:
             raise InputError(f"Two templates are called {name}. Rename one of the files.")
         plans[name] = with_template(own, read_template(path, "--template"), name)
     if against is not None:
-        name = Path(against).stem if Path(against).stem not in plans else str(against)
-        if name in plans or os.path.realpath(against) == os.path.realpath(prompts):
+        if os.path.realpath(against) == os.path.realpath(prompts):
             raise InputError(f"--against names {against}, which --prompts names too. Name another file.")
+        name = Path(against).stem if Path(against).stem not in plans else str(against)
+        if name in plans:
+            raise InputError(f"--against {against} and a template are both called {name}. Rename one of the files.")
         plans[name] = _plan(student, teacher, against, options)
     return plans
+
+
+def _refuse_too_many(select: int, by: str | None, plan: ReplayPlan) -> None:
+    """Refuse to choose more prompts than there are, or, by the teacher's lead, than have an answer."""
+    n, answered = len(plan.prompts), sum(p.prompt.answer is not None for p in plan.prompts)
+    if select > n:
+        raise InputError(f"--select {select} is more than the {n} prompts there are. Select fewer.")
+    if by == "teacher_lead" and select > answered:
+        raise InputError(
+            f"--select {select} is more than the {answered} of {n} prompts that teacher_lead can be known of, those "
+            "with an answer. Select fewer, give answers, or rank by another quantity with --by."
+        )
+
+
+def refuse_own_output(folder: Path, **files: str | Path | None) -> None:
+    """Refuse a file of the user's that lies where the chosen prompts are written, and would be replaced by them."""
+    written = os.path.realpath(folder / SELECTION)
+    for option, path in files.items():
+        if path is not None and Path(written) in Path(os.path.realpath(os.path.expanduser(path))).parents:
+            raise InputError(
+                f"--{option} {path} lies in {folder / SELECTION}, whose files this command replaces. Choose another "
+                "folder with --out, or copy the file elsewhere first."
+            )
 
 
 def is_graded(prompts: str | Path, options: Mapping[str, Any]) -> bool:
@@ -92,8 +128,7 @@ def _plan(student: str | Path, teacher: str | Path, prompts: str | Path, options
 def store_folder(folder: Path, name: str, plans: Mapping[str, ReplayPlan]) -> Path:
     """Give the folder that the replay of one set is kept in."""
     place = [*plans].index(name)
-    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:60]
-    return folder / "replay" / (f"{place}-{plain}" if place else "prompts")
+    return folder / "replay" / (f"{place}-{folder_name(name)}" if place else "prompts")
 
 
 def measure(name: str, plan: ReplayPlan, folder: Path, progress: Progress | None) -> Scored:

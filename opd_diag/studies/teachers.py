@@ -14,9 +14,10 @@ from opd_diag import plots, stats
 from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
 from opd_diag.replay.parts import Progress
+from opd_diag.studies.naming import default_folder
 from opd_diag.studies.study import Picture, Study
 from opd_diag.studies.teachers_measured import (
-    BEFORE,
+    STUDENT,
     MeasuredTeacher,
     about,
     measured_teachers,
@@ -24,6 +25,7 @@ from opd_diag.studies.teachers_measured import (
     pairs_of,
 )
 from opd_diag.studies.teachers_shown import (
+    BEFORE,
     conditions,
     conditions_reading,
     distances_reading,
@@ -38,9 +40,6 @@ from opd_diag.verdicts import DEFAULTS, Thresholds
 from opd_diag.verdicts.teachers import pulled_back, teachers_alike
 
 STATES = ("on-policy", "teacher")
-
-STUDENT = "the student"
-"""How tables and pictures call it: no folder is called so."""
 
 
 def teachers(
@@ -88,7 +87,7 @@ def teachers(
         others can.
     """
     limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
-    folder = Path("opd-diag/teachers") / Path(student).name if out is None else Path(os.path.expanduser(out))
+    folder = default_folder("teachers", student) if out is None else Path(os.path.expanduser(out))
     past = None if before is None else str(before)
     names = names_of([*map(str, teachers), *([past] if past else [])], past)
     settings = settings_from({**options, "student": str(student), "states": STATES}, {}, None)
@@ -119,8 +118,9 @@ def _study(found: Sequence[MeasuredTeacher], verdicts: list[Verdict], held: Foun
     if items:
         tables |= {"pass_at_k": pass_table(attempts), "items": pd.concat(items, ignore_index=True)}
     placed = conditions(tables["summary"], leads)
+    judged = {t.name: {**t.judged, "new_capability": t.capability()} for t in found}
     pictures = [
-        Picture("conditions", "The two conditions", conditions_reading(placed, limits), partial(
+        Picture("conditions", "The two conditions", conditions_reading(placed, judged), partial(
             plots.teaching_conditions, placed, mass=limits.shared_mass, lead=limits.capability_change
         )),
         Picture("distances", "How far apart", distances_reading(distances, len(found)), partial(
@@ -138,7 +138,7 @@ def _study(found: Sequence[MeasuredTeacher], verdicts: list[Verdict], held: Foun
         question="Which of these teachers will teach this student?",
         headline=headline,
         headline_status=status,
-        facts=facts_of({t.name: {**t.judged, "new_capability": t.capability()} for t in found}, verdicts, leads),
+        facts=facts_of(judged, verdicts, leads),
         subject=found[0].plan.run,
         verdicts=verdicts,
         tables=tables,

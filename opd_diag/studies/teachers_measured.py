@@ -19,18 +19,22 @@ from opd_diag.records.verdict import Verdict
 from opd_diag.replay import Replay, ReplayPlan, measured, open_store, plan_models
 from opd_diag.replay.between import Pair, scored_between
 from opd_diag.replay.parts import Progress
-from opd_diag.replay.store import refuse_unfit
+from opd_diag.replay.store import refuse_inside, refuse_unfit
 from opd_diag.runs.digests import Digests
-from opd_diag.studies.naming import distinct_names
+from opd_diag.studies.naming import distinct_names, folder_name
+from opd_diag.studies.teachers_shown import BEFORE
 from opd_diag.tables import Tables
 from opd_diag.verdicts import Thresholds, judge
 from opd_diag.verdicts.unanswered import unknown
 
+STUDENT = "the student"
+"""How tables and pictures call it."""
+
+RESERVED = (BEFORE, STUDENT)
+"""Names that no folder gets: one that is called so has the folder above it before it."""
+
 RULES = ("patterns_compatible", "new_capability", "indistinguishable_teacher", "sharpness", "concentrated_signal")
 """What a report's rules say of each teacher before training."""
-
-BEFORE = "before"
-"""How the student's own past is called."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def names_of(models: Sequence[str], past: str | None = None) -> dict[str, str]:
             raise InputError(f"Teacher {model} is named twice. Name each model once.")
     others = [place for model, place in zip(models, real, strict=True) if model != past]
     names = dict(zip(others, distinct_names(others), strict=True))
+    names = {place: "/".join(Path(place).parts[-2:]) if name in RESERVED else name for place, name in names.items()}
     return {model: names.get(place, BEFORE) for model, place in zip(models, real, strict=True)}
 
 
@@ -119,6 +124,7 @@ def measured_teachers(
     OpdDiagError
         None can be used, or `folder` cannot.
     """
+    refuse_inside(folder, settings.student, *names)
     plans, errors = _plans(names, replace(settings, store=_shared(folder, settings)), folder)
     found: list[MeasuredTeacher] = []
     for name, plan in plans.items():
@@ -183,7 +189,7 @@ def _told(progress: Progress, name: str, what: str, done: int, total: int) -> No
 
 
 def _folder(folder: Path, name: str) -> Path:
-    return folder / "replay" / "teachers" / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return folder / "replay" / "teachers" / folder_name(name)
 
 
 def _shared(folder: Path, settings: Settings) -> str:

@@ -13,7 +13,9 @@ from opd_diag.stats.rounding import number, with_interval
 from opd_diag.studies.study import Shown
 from opd_diag.tables.baselines import CHANCE, OVERLAPS, SHUFFLED
 from opd_diag.tables.catalogue import BY_NAME
-from opd_diag.verdicts import Thresholds
+
+BEFORE = "before"
+"""How the student's own past is called."""
 
 OWN = "on-policy"
 GRADIENT = ("shared_gradient_ratio", "student_only_gradient_ratio", "teacher_only_gradient_ratio")
@@ -142,10 +144,14 @@ def headline_of(names: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[str,
     """Say which teachers meet both conditions; of reverse distillation, which would pull the student back."""
     status = {v.name: v.status for v in verdicts}
     if any(name.startswith("pulled_back[") for name in status):
-        back = [name for name in names if status[f"pulled_back[{name}]"] == "fail"]
+        asked_of = [name for name in names if name != BEFORE] or names  # its own past is the way back itself
+        of_back = {name: status[f"pulled_back[{name}]"] for name in asked_of}
+        back = [name for name, answer in of_back.items() if answer == "fail"]
         if back:
             return f"Would pull the student back: {', '.join(back)}", "fail"
-        return "No way back is established", "unknown"
+        if set(of_back.values()) == {"pass"}:
+            return f"Would not pull the student back: {', '.join(of_back)}", "pass"
+        return "Not established who would pull the student back", "unknown"
     asked = ("patterns_compatible", "new_capability", "indistinguishable_teacher")
     of = {name: [status[f"{rule}[{name}]"] for rule in asked] for name in names}
     good = [name for name, answers in of.items() if set(answers) == {"pass"}]
@@ -213,14 +219,13 @@ def shown_tables(names: Sequence[str], tables: Mapping[str, pd.DataFrame], stude
     return shown
 
 
-def conditions_reading(placed: pd.DataFrame, limits: Thresholds) -> str:
-    """Count who stands where."""
-    known = placed[placed["lead"].notna()]
-    if known.empty:
+def conditions_reading(placed: pd.DataFrame, judged: Mapping[str, Mapping[str, Verdict]]) -> str:
+    """Say who is established to fit and to lead."""
+    if placed["lead"].isna().all():
         return "Without answers no lead is known; further right is more shared mass."
-    good = known[(known["mass"] > limits.shared_mass) & (known["lead"] > limits.capability_change)]
-    named = ", ".join(good["teacher"]) or "none"
-    return f"Upper right is who fits and leads: {named} of {len(known)}."
+    asked = ("patterns_compatible", "new_capability")
+    good = [name for name, of in judged.items() if all(of[rule].status == "pass" for rule in asked)]
+    return f"Upper right is who fits and leads; established of {', '.join(good) or 'none'}, of {len(placed)}."
 
 
 def distances_reading(distances: pd.DataFrame, n: int) -> str:

@@ -152,9 +152,12 @@ graded; **pass@k** (:func:`~opd_diag.tables.outcomes.pass_table`), one row a (wr
     prompt_index prompt_id group first_correct first_rollouts last_correct last_rollouts outcome p_adjusted
 
 **Comparison** (:func:`~opd_diag.tables.comparison.comparison_table`), one row a (state set, metric) and run, held
-against the first run; `value` is the second less the first, `paired` whether both answered the same prompts::
+against the first run; `value` is the second less the first, `paired` whether both answered the same prompts,
+`n_prompts` those of the difference (of both sides together where they share none), `first_prompts` and
+`second_prompts` those of each side::
 
-    states metric first second first_value second_value value ci_low ci_high approximate paired n_prompts
+    states metric first second first_value second_value value ci_low ci_high p_value approximate paired n_prompts
+    first_prompts second_prompts
 
 **Distances** (:func:`~opd_diag.tables.teachers.distance_table`), one row of the student and each teacher, then one a
 pair of teachers; each value is followed by its interval, ``<name>_ci_low`` and ``<name>_ci_high``::

@@ -15,8 +15,8 @@ from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
 from opd_diag.tables.rows import sample_of
 
 COMPARISON_COLUMNS = [
-    "states", "metric", "first", "second", "first_value", "second_value", "value", "ci_low", "ci_high", "approximate",
-    "paired", "n_prompts",
+    "states", "metric", "first", "second", "first_value", "second_value", "value", "ci_low", "ci_high", "p_value",
+    "approximate", "paired", "n_prompts", "first_prompts", "second_prompts",
 ]  # fmt: skip
 
 ACCURACY = "accuracy"
@@ -37,7 +37,8 @@ def comparison_table(first: Side, second: Side, metrics: Sequence[str]) -> pd.Da
     """Give every metric of both, and the second less the first.
 
     Prompts are the same where their text as the models see it is. Where runs share prompts the difference is paired by
-    prompt and over these alone; where they share none, it is that of two independent means (Welch).
+    prompt and over these alone; where they share none, it is that of two independent means (Welch),
+    of which a share that is 0 or 1 keeps what so few prompts leave open.
 
     Parameters
     ----------
@@ -88,25 +89,30 @@ def _accuracy(first: Side, second: Side, numbers: Mapping[str, int]) -> Iterator
 
 def _difference(sides: list[tuple[Any, Any, Any]], *, share: bool = False) -> dict[str, Any]:
     common = np.intersect1d(sides[0][1], sides[1][1])
+    kept = sides
     if len(common):
         kept = [(v[np.isin(p, common)], p[np.isin(p, common)], w[np.isin(p, common)]) for v, p, w in sides]
+    means = [stats.clustered_mean(v[:, 0], p, weights=w[:, 0]) for v, p, w in kept]
+    if len(common):
         found = stats.clustered_contrasts(kept, (-1.0, 1.0))[0]
         if share:
-            means = [pd.Series(v[:, 0]).groupby(p).mean().to_numpy() for v, p, _ in kept]
-            found = stats.paired_share_difference(found, means[0], means[1])
+            shares = [pd.Series(v[:, 0]).groupby(p).mean().to_numpy() for v, p, _ in kept]
+            found = stats.paired_share_difference(found, shares[0], shares[1])
     else:
-        kept = sides
-        found = stats.unpaired_difference(*(stats.clustered_mean(v[:, 0], p, weights=w[:, 0]) for v, p, w in sides))
-    values = [stats.clustered_mean(v[:, 0], p, weights=w[:, 0]).value for v, p, w in kept]
+        of = [stats.open_share(m, v) if share else m for m, (v, _, _) in zip(means, kept, strict=True)]
+        found = stats.unpaired_difference(of[0], of[1])
     return {
-        "first_value": values[0],
-        "second_value": values[1],
+        "first_value": means[0].value,
+        "second_value": means[1].value,
         "value": found.value,
         "ci_low": found.ci_low,
         "ci_high": found.ci_high,
+        "p_value": found.p_value,
         "approximate": found.is_approximate,
         "paired": bool(len(common)),
         "n_prompts": found.n_clusters,
+        "first_prompts": means[0].n_clusters,
+        "second_prompts": means[1].n_clusters,
     }
 
 

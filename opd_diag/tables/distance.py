@@ -80,6 +80,16 @@ def closed_share(states: pd.DataFrame, first: str, last: str) -> stats.Estimate:
     return stats.clustered_jackknife(_closed(total), left_out, n=len(both))
 
 
+def infinite_states(states: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Give by checkpoint how many of the teacher's states have an infinite forward KL, and how many there are in all.
+
+    Those are left out of every sum here: the student gives no mass to a token that the teacher may write there.
+    """
+    of = states[states["states"] == "teacher"]
+    grouped = np.isinf(of["forward_kl"]).groupby(of["label"], sort=False).agg(["sum", "size"])
+    return {str(label): (int(row["sum"]), int(row["size"])) for label, row in grouped.iterrows()}
+
+
 def _closed(sums: Floats) -> float:
     before, after = sums
     return math.nan if before <= 0 else float(1 - after / before)
@@ -94,11 +104,12 @@ def _at_teacher(states: pd.DataFrame, rollouts: pd.DataFrame) -> list[tuple[str,
     """Give the states of each checkpoint on the teacher's responses, each with the part that it lies in."""
     key = ["label", "states", "prompt_index", "rollout_index"]
     ends = rollouts[[*key, "stop_reason"]]
-    joined = _finite(states).merge(ends, on=key, how="left", validate="many_to_one")
+    at_teacher = states[states["states"] == "teacher"]
+    joined = at_teacher.merge(ends, on=key, how="left", validate="many_to_one")
     last = joined.groupby(key, sort=False)["position"].transform("max") == joined["position"]
     at_end = last & (joined["stop_reason"] == "stop")
     part = np.where(at_end, "end", np.where(joined["position"] < OPENING, "opening", "middle"))
-    joined = joined.assign(part=part)
+    joined = _finite(joined.assign(part=part))  # now: a stop token that the student rules out is an end too
     return [(str(label), of) for label, of in joined.groupby("label", sort=False)]
 
 

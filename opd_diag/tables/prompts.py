@@ -136,7 +136,7 @@ def compared_sets(first: pd.DataFrame, second: pd.DataFrame, *, is_paired: bool)
         prompts = [of["prompt_id"].to_numpy().astype(str) for of in (first, second)]
         means = [mean_of(name, v, p) for v, p in zip((one, two), prompts, strict=True)]
         if is_paired:
-            difference = stats.clustered_mean_difference(one, prompts[0], two, prompts[1])
+            difference = _paired_difference(name, one, prompts[0], two, prompts[1])
         else:
             difference = stats.unpaired_difference(*means)
         found[name] = (means[0], means[1], difference)
@@ -155,9 +155,18 @@ def set_table(found: Estimates, *, is_paired: bool) -> pd.DataFrame:
 
 
 def mean_of(name: str, values: np.ndarray, prompts: np.ndarray) -> stats.Estimate:
-    """Give the mean of a quantity over responses, clustered by prompt, its interval cut to what it can be at all."""
+    """Give the mean of a quantity over responses, clustered by prompt, its interval cut to what it can be at all.
+
+    A share that is 0 or 1, and a lead (the teacher's share less the student's, prompt by prompt) that few or no prompts
+    have, keep an interval that has a width.
+    """
     found = stats.clustered_mean(values, prompts)
-    return within_its_range(name, stats.open_share(found, values) if name in _SHARES else found)
+    if name in _SHARES:
+        found = stats.open_share(found, values)
+    elif name == _LEAD:
+        leads = _by_prompt(values, prompts)
+        found = stats.paired_share_difference(found, np.zeros(len(leads)), leads)
+    return within_its_range(name, found)
 
 
 def within_its_range(name: str, found: stats.Estimate) -> stats.Estimate:
@@ -167,9 +176,26 @@ def within_its_range(name: str, found: stats.Estimate) -> stats.Estimate:
 
 
 def _range(name: str) -> tuple[float, float]:
-    if name == "teacher_lead":
+    if name == _LEAD:
         return -1.0, 1.0
     return range_of({"teacher_accuracy": "accuracy", "reverse_kl_of_response": "reverse_kl"}.get(name, name))
 
 
+def _paired_difference(
+    name: str, one: np.ndarray, of_one: np.ndarray, two: np.ndarray, of_two: np.ndarray
+) -> stats.Estimate:
+    """Give the second mean less the first over the prompts that both have; of shares, and leads, one with a width."""
+    found = stats.clustered_mean_difference(one, of_one, two, of_two)
+    if name not in (*_SHARES, _LEAD):
+        return found
+    both = pd.concat([_by_prompt(one, of_one), _by_prompt(two, of_two)], axis=1, join="inner").to_numpy()
+    return stats.paired_share_difference(found, both[:, 0], both[:, 1])
+
+
+def _by_prompt(values: np.ndarray, prompts: np.ndarray) -> pd.Series:
+    """Give the mean of each prompt that has one."""
+    return pd.Series(values, dtype=float).groupby(prompts).mean().dropna()
+
+
 _SHARES = ("truncation_rate", "accuracy", "teacher_accuracy")
+_LEAD = "teacher_lead"

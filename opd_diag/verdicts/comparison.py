@@ -10,14 +10,41 @@ from opd_diag import stats
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import with_interval
 from opd_diag.tables.comparison import ACCURACY, direction_of
-from opd_diag.verdicts.established import interval_as_estimate, plain, would_tell
+from opd_diag.verdicts.established import ERROR, interval_as_estimate, plain, would_tell
 from opd_diag.verdicts.evidence import called
 from opd_diag.verdicts.thresholds import Thresholds
 
 WHERE = {"on-policy": "own states", "start": "the start's states", "teacher": "the teacher's states"}
 
 
-def runs_differ(row: pd.Series, limits: Thresholds) -> Verdict:
+def settled(row: pd.Series, limits: Thresholds, p_adjusted: float = math.nan) -> tuple[Status, str]:
+    """Say whether it is settled how two runs differ, and how.
+
+    A difference is established where its interval leaves out 0 and its p-value, adjusted over all that is asked of
+    these runs (NaN: nothing else is), is at most 5 %.
+    """
+    metric, first, second = str(row["metric"]), str(row["first"]), str(row["second"])
+    low, high, n = float(row["ci_low"]), float(row["ci_high"]), int(row["n_prompts"])
+    fewer = min(int(row[of]) for of in ("n_prompts", "first_prompts", "second_prompts"))
+    least = limits.effect(metric)
+    if math.isnan(low) or fewer < limits.prompts:
+        few = f"{fewer} {'prompt is' if fewer == 1 else 'prompts are'} too few, at least {limits.prompts:g} are needed"
+        return "unknown", few
+    found = stats.equivalence(interval_as_estimate(float(row["value"]), low, high, n), least)
+    sign = (low > 0) - (high < 0)
+    if found.outcome == "equivalent":
+        return "pass", f"no difference, equivalent within δ = {plain(least)}"
+    if sign and not p_adjusted > ERROR:
+        return "pass", _better(metric, sign, first, second)
+    if sign:
+        return (
+            "unknown",
+            f"inconclusive as one of several asked (p = {p_adjusted:.2g}), more prompts would tell",
+        )
+    return "unknown", f"inconclusive at δ = {plain(least)}, {would_tell(found.clusters_needed)}"
+
+
+def runs_differ(row: pd.Series, limits: Thresholds, p_adjusted: float = math.nan) -> Verdict:
     """Whether the second run ends above or below the first in one metric: different, equivalent, or not established.
 
     ``pass`` says that the question is answered, either way; which run is better stands in the evidence.
@@ -25,18 +52,7 @@ def runs_differ(row: pd.Series, limits: Thresholds) -> Verdict:
     metric, first, second = str(row["metric"]), str(row["first"]), str(row["second"])
     low, high, n = float(row["ci_low"]), float(row["ci_high"]), int(row["n_prompts"])
     least = limits.effect(metric)
-    status: Status = "unknown"
-    if math.isnan(low) or n < limits.prompts:
-        how = f"{n} {'prompt is' if n == 1 else 'prompts are'} too few, at least {limits.prompts:g} are needed"
-    else:
-        found = stats.equivalence(interval_as_estimate(float(row["value"]), low, high, n), least)
-        sign = (low > 0) - (high < 0)
-        if found.outcome == "equivalent":
-            status, how = "pass", f"no difference, equivalent within δ = {plain(least)}"
-        elif sign:
-            status, how = "pass", _better(metric, sign, first, second)
-        else:
-            how = f"inconclusive at δ = {plain(least)}, {would_tell(found.clusters_needed)}"
+    status, how = settled(row, limits, p_adjusted)
     where = "" if metric == ACCURACY else f" on {WHERE[str(row['states'])]}"
     name = called(metric)
     span = with_interval(row["value"], low, high, signed=True)

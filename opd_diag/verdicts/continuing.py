@@ -38,6 +38,11 @@ class Lost:
     at: int
     """First at which it does not."""
 
+    @property
+    def at_once(self) -> bool:
+        """Whether it is lost at the first depth tried, so that how much of a response it outlives is not known."""
+        return self.before == 0
+
 
 def loss(continued: pd.DataFrame, depth: int, control: str = THEIRS) -> stats.Estimate:
     """Give how much less the teacher's advantage is after the student's prefixes than after those of a control."""
@@ -104,7 +109,7 @@ def continuation_advantage(continued: pd.DataFrame, limits: Thresholds) -> Verdi
         f"{_mended(continued, depths[-1])}; {shown.n_clusters} prompts{needed}.",
         advice={
             "pass": "Where it falls, little is left to decide, whoever wrote the beginning.",
-            "warn": "Train on responses that end before, or let the teacher write the beginnings.",
+            "warn": f"Train on responses that end before{_earlier(lost)}, or let the teacher write the beginnings.",
             "unknown": "Give more prompts, or more --continuations of each prefix.",
             "fail": "",
         }[status],
@@ -112,6 +117,11 @@ def continuation_advantage(continued: pd.DataFrame, limits: Thresholds) -> Verdi
         caution="A prefix that already gives the answer counts as it reads. Prompts with short responses alone have no "
         "prefixes.",
     )
+
+
+def _earlier(lost: Lost | None) -> str:
+    """Say what to do where it is lost at the first depth tried."""
+    return f" (below {lost.at} tokens; try smaller --depths)" if lost is not None and lost.at_once else ""
 
 
 def _of_filler(continued: pd.DataFrame, depth: int) -> str:

@@ -28,10 +28,12 @@ def signal_break(excesses: Sequence[Excess], limits: Thresholds) -> tuple[Break,
     """Find the break of the dense signal beyond the first control that shows one.
 
     Beyond another checkpoint's own responses the metric itself must rise there too: where that one had much to learn
-    early and this one has learned it, the late tokens look worse by comparison alone.
+    early and this one has learned it, the late tokens look worse by comparison alone. Controls on too few prompts are
+    not asked.
     """
-    for excess in excesses:
-        found = excess.breaks(limits.depth_change, LEVEL / len(excesses))
+    asked = [excess for excess in excesses if excess.n_prompts >= limits.prompts]
+    for excess in asked:
+        found = excess.breaks(limits.depth_change, LEVEL / len(asked))
         if found is None:
             continue
         if excess.control == THEIRS or excess.own_rise(found.position).ci_low > limits.depth_change:

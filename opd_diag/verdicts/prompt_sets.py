@@ -55,8 +55,10 @@ def set_alignment(
     cut = all_cut(name, question, found, (0, 1))
     if cut is not None:
         return cut
-    if math.isnan(mass.ci_low) or math.isnan(kl[2].ci_low):
-        return too_little(name, question, min(one.n_clusters, two.n_clusters), limits)
+    counted = (mass, kl[2]) if is_paired else (one, two, *kl[:2])
+    fewest = min(of.n_clusters for of in counted)
+    if fewest < limits.prompts or math.isnan(mass.ci_low) or math.isnan(kl[2].ci_low):
+        return too_little(name, question, fewest, limits)
     answer = closer(found, limits)
     statuses: dict[Closer, Status] = {"first": "pass", "equal": "pass", "second": "warn"}
     status = statuses.get(answer, "unknown")
@@ -75,7 +77,7 @@ def set_alignment(
     }[answer]
     ratio, lead = found["overlap_ratio"][2], found["teacher_lead"]
     learnt = f"teacher's lead from {said_of(lead[0])} to {said_of(lead[1])}; " if lead[2].n else ""
-    counted = f"{mass.n_clusters} prompts, paired" if is_paired else f"{one.n_clusters} and {two.n_clusters} prompts"
+    prompts = f"{mass.n_clusters} prompts, paired" if is_paired else f"{one.n_clusters} and {two.n_clusters} prompts"
     return Verdict(
         name=name,
         question=question,
@@ -87,7 +89,7 @@ def set_alignment(
         evidence=f"From {first} to {second} student overlap mass goes from {said_of(one)} to {said_of(two)} "
         f"({signed(mass)}, δ = {plain(limits.overlap_mass_change)}) and reverse KL from {said_of(kl[0])} to "
         f"{said_of(kl[1])} nats ({signed(kl[2])}, δ = {plain(limits.reverse_kl_change)}): {how}; "
-        f"overlap ratio {signed(ratio)}; {learnt}{counted}.",
+        f"overlap ratio {signed(ratio)}; {learnt}{prompts}.",
         advice={
             "pass": f"Nothing speaks for {second}.",
             "warn": f"Try {second} in a short run: it starts closer, which is a condition and no success.",

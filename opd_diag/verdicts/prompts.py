@@ -42,7 +42,7 @@ def selection_alignment(held: Estimates, choice: Choice, limits: Thresholds) -> 
         return missing
     if not math.isfinite(difference.value):
         return unknown(name, question, "All prompts were chosen: there are no others to compare with.", "Select fewer.")
-    if math.isnan(difference.ci_low):
+    if others.n_clusters < limits.prompts or math.isnan(difference.ci_low):
         return too_little(name, question, min(others.n_clusters, chosen.n_clusters), limits)
     status: Status = "pass" if difference.ci_low > 0 else "warn" if difference.ci_high <= 0 else "unknown"
     needed = f"; {would_tell(_more(difference))}" if status == "unknown" else ""
@@ -77,7 +77,7 @@ def selection_entropy(held: Estimates, choice: Choice, limits: Thresholds) -> Ve
         return missing
     if not math.isfinite(difference.value):
         return unknown(name, question, "All prompts were chosen: there are no others to compare with.", "Select fewer.")
-    if math.isnan(difference.ci_low):
+    if others.n_clusters < limits.prompts or math.isnan(difference.ci_low):
         return too_little(name, question, min(others.n_clusters, chosen.n_clusters), limits)
     least = limits.selection_entropy_share * others.value
     lost = difference.ci_high < -least
@@ -115,7 +115,7 @@ def selection_lead(held: Estimates, limits: Thresholds) -> Verdict:
     others, lead, _ = held["teacher_lead"]
     ours, theirs = (held[of][1].value for of in ("accuracy", "teacher_accuracy"))
     kl = held["reverse_kl_of_response"][1]
-    missing = _missing(name, question, held, held["student_overlap_mass"][1], limits)
+    missing = _missing(name, question, held, lead, limits)
     if missing is not None:
         return missing
     if math.isnan(lead.value):

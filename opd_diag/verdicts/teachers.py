@@ -19,12 +19,15 @@ from opd_diag.verdicts.unanswered import unknown
 def likeness(row: pd.Series, limits: Thresholds) -> tuple[stats.Equivalence, Likeness]:
     """Hold two teachers of :func:`~opd_diag.tables.teachers.distance_table` against δ, with three answers.
 
-    They are equivalent where they are within δ of the student's own distance from them, or within what counts as no
-    difference at all; different where they are beyond both.
+    They are equivalent where they are within δ of the student's own distance from them; different where they are beyond
+    it, and beyond what counts as no difference at all. Where that distance is not known well, as of teachers that are
+    as good as the student, within no difference at all is equivalent too.
     """
+    if row["n_prompts"] < limits.prompts:
+        return stats.equivalence(_estimate(row, "relative"), limits.teachers_alike, one_sided=True), "inconclusive"
     relative = stats.equivalence(_estimate(row, "relative"), limits.teachers_alike, one_sided=True)
     absolute = stats.equivalence(_estimate(row, "symmetric_kl"), limits.indistinguishable_kl, one_sided=True)
-    if "equivalent" in (relative.outcome, absolute.outcome):
+    if relative.outcome == "equivalent" or (relative.outcome, absolute.outcome) == ("inconclusive", "equivalent"):
         return relative, "equivalent"
     both = relative.outcome == absolute.outcome == "different"
     return relative, "different" if both else "inconclusive"
@@ -47,7 +50,9 @@ def teachers_alike(row: pd.Series, limits: Thresholds) -> Verdict:
     needed = ""
     if found == "inconclusive":
         few = f"{n} {'prompt is' if n == 1 else 'prompts are'} too few, at least {limits.prompts:g} are needed"
-        needed = f"; {few if math.isnan(row['relative_ci_low']) else would_tell(relative.clusters_needed)}"
+        tiny = f"all of it is within {plain(limits.indistinguishable_kl)} nats or so, which counts as no difference"
+        needed = tiny if relative.outcome == "different" else would_tell(relative.clusters_needed)
+        needed = f"; {few if n < limits.prompts or math.isnan(row['relative_ci_low']) else needed}"
     return Verdict(
         name=name,
         question=question,
@@ -88,6 +93,10 @@ def pulled_back(
     """
     name, question = "pulled_back", f"Would {teacher} pull the student back to {before}?"
     moved = rows[rows["second"] == before].iloc[0]
+    least = int(min(moved["n_prompts"], moved["n_prompts"] if lead is None else lead.n_clusters))
+    if least < limits.prompts:
+        few = f"{least} {'prompt is' if least == 1 else 'prompts are'} too few; at least {limits.prompts:g} are needed."
+        return unknown(name, question, few, "Give more prompts (--max-prompts).")
     if not moved["symmetric_kl_ci_low"] > limits.indistinguishable_kl:
         evidence = (
             f"The student and {before} are not established to differ (KL {_said(moved, 'symmetric_kl')} nats, "

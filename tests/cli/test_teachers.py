@@ -30,6 +30,17 @@ def test_a_page_and_its_tables(tiny_run, tmp_path):
     assert "Side by side" in (out / "teachers.html").read_text()
 
 
+def test_a_verdict_makes_it_fail_where_asked(tiny_run, tmp_path):
+    out = tmp_path / "out"
+    result = asked(
+        *("--student", tiny_run.student, "--teacher", tiny_run.teacher, "--prompts", tiny_run.prompts),
+        *("--max-new-tokens", 4, "--max-prompts", 4, "--out", out, "--quiet", "--fail-on", "unknown"),
+    )
+    assert result.exit_code == 1, result.output
+    statuses = {verdict["status"] for verdict in json.loads((out / "teachers.json").read_text())["verdicts"]}
+    assert statuses & {"unknown", "warn", "fail"}
+
+
 def test_a_mistake_is_one_sentence(tiny_run, tmp_path):
     result = asked(
         *("--student", tmp_path / "none", "--teacher", tiny_run.teacher, "--prompts", tiny_run.prompts),

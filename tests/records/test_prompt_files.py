@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 
+from opd_diag.errors import StoreError
 from opd_diag.records.prompt import load_prompts, prompt_records
 from opd_diag.records.prompt_files import write_prompt_files
 
@@ -75,3 +78,36 @@ def test_of_a_parquet_file_every_field_is_kept(tmp_path):
     raw = [record for _, record in prompt_records(source)]
     write_prompt_files(tmp_path, load_prompts(source), raw)
     assert lines(tmp_path / "prompts.jsonl") == [{"prompt": "a", "day": "2026-01-02 00:00:00", "id": "1"}]
+
+
+@pytest.mark.parametrize("odd", ["trl.jsonl", "verl.parquet", "prompts.jsonl"])
+def test_something_odd_in_the_way_leaves_earlier_files_as_they_were(tmp_path, odd):
+    folder, names = written(tmp_path, *RECORDS)
+    (folder / odd).unlink()
+    (folder / odd).mkdir()
+    before = {name: (folder / name).read_bytes() for name in names if name != odd}
+    with pytest.raises(StoreError) as caught:
+        written(tmp_path, RECORDS[1])
+    assert str(caught.value) == f"Cannot write {folder / odd}: Is a directory. Choose another folder with --out."
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(StoreError, match=rf"^Cannot write {tmp_path / 'out' / 'trl.jsonl'}: "):
+        written(tmp_path, *RECORDS)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_failure_on_the_way_replaces_nothing(tmp_path, monkeypatch):
+    folder, names = written(tmp_path, *RECORDS)
+    before = {name: (folder / name).read_bytes() for name in names}
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        written(tmp_path, RECORDS[1])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

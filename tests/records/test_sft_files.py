@@ -7,7 +7,7 @@ import json
 import pytest
 
 from opd_diag.errors import StoreError
-from opd_diag.records.sft_files import Lesson, fits_llama_factory, write_sft_files
+from opd_diag.records.sft_files import Lesson, fits_llama_factory, refuse_other_data, write_sft_files
 
 
 def said(role, content):
@@ -109,6 +109,33 @@ def test_what_is_older_goes(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     assert write_sft_files(tmp_path, []) == []
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+class TestDataOfOthers:
+    def test_a_folder_that_was_there_before(self, tmp_path):
+        (tmp_path / "sft").mkdir()
+        refuse_other_data(tmp_path / "sft", is_ours=False)
+        (tmp_path / "sft" / "trl.jsonl").write_text("{}")
+        with pytest.raises(StoreError) as error:
+            refuse_other_data(tmp_path / "sft", is_ours=False)
+        assert str(error.value) == (
+            f"{tmp_path / 'sft'} was not made by opd-diag, and the data would go there. Choose another folder with "
+            "--out."
+        )
+        refuse_other_data(tmp_path / "sft", is_ours=True)
+
+    def test_a_data_set_that_was_added_to_ours(self, tmp_path):
+        write_sft_files(tmp_path, [CHAT, TEXT])
+        refuse_other_data(tmp_path, is_ours=True)
+        described = read(tmp_path, "dataset_info.json") | {"alpaca": {"file_name": "alpaca.json"}}
+        (tmp_path / "dataset_info.json").write_text(json.dumps(described))
+        with pytest.raises(StoreError) as error:
+            refuse_other_data(tmp_path, is_ours=True)
+        assert str(error.value) == (
+            f"{tmp_path / 'dataset_info.json'} also describes alpaca, and would be overwritten. Choose another folder "
+            "with --out."
+        )
+        assert read(tmp_path, "dataset_info.json") == described
 
 
 def test_no_folder_is_made_for_nothing(tmp_path):

@@ -16,7 +16,7 @@ from opd_diag.records.files import write_text
 from opd_diag.replay import open_store
 from opd_diag.replay import store as store_module
 from opd_diag.replay.marker import MARKER
-from opd_diag.replay.store import LOCK, SHARDS, refuse_unfit
+from opd_diag.replay.store import LOCK, SHARDS, refuse_inside, refuse_unfit
 
 
 @pytest.fixture
@@ -60,6 +60,26 @@ def test_a_link_into_the_run_is_refused(run_dir, tmp_path):
     (tmp_path / "link").symlink_to(run_dir, target_is_directory=True)
     with pytest.raises(StoreError, match="inside the run folder"):
         refuse_unfit(tmp_path / "link" / "out", run_dir)
+
+
+@pytest.mark.parametrize("out", ["teacher", "teacher/deep/out", "other/../teacher/out", "link/out"])
+def test_inside_a_model_is_refused(tmp_path, out):
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "teacher", target_is_directory=True)
+    with pytest.raises(StoreError) as error:
+        refuse_inside(tmp_path / out, "org/student", None, tmp_path / "teacher")
+    assert str(error.value) == (
+        f"The output folder {tmp_path / out} lies inside the model folder {tmp_path / 'teacher'}, which opd-diag never "
+        "writes to. Choose another with --out."
+    )
+    assert not any((tmp_path / "teacher").iterdir())
+
+
+def test_beside_and_around_a_model_is_fine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/teacher").mkdir(parents=True)
+    for out in (".", "models", "models/teacher-out", "org/student/out"):
+        refuse_inside(Path(out), "models/teacher", "org/student")
 
 
 def test_beside_the_run_is_fine(run_dir, tmp_path):

@@ -93,10 +93,49 @@ def test_the_farthest_states_are_listed_first_to_last_and_lead_to_their_tokens(v
         (Colouring("", "", "", "", 0.0), 1.0, 0),
         (Colouring("", "", "", "", 1.0, falling=True), 0.75, 25),
         (Colouring("", "", "", "", 2.0), math.inf, 100),
+        (Colouring("", "", "", "", 0.0), math.inf, 100),
     ],
 )
 def test_shades(colouring, value, shade):
     assert colouring.shade(value) == shade
+
+
+def with_one(scored, value):
+    """The last checkpoint's own states, where the state of least reverse KL in the middling response has another."""
+    scores, rollouts = scored[2]
+    kl = scores.reverse_kl.copy()
+    middling = sorted(range(5), key=lambda i: -kl[(scores.rollout == i) & ~scores.terminal].mean())[2]
+    own = np.flatnonzero((scores.rollout == middling) & ~scores.terminal)
+    at = own[int(np.argmin(kl[own]))]
+    kl[at] = value
+    return (replace(scores, reverse_kl=kl), rollouts), f"tokens-0-{middling}", int(scores.position[at])
+
+
+def test_an_infinite_reverse_kl_comes_first(view, scored, tokens):
+    made, anchor, position = with_one(scored, np.inf)
+    infinite = token_view([made], tokens, k=8)
+    assert (infinite.farthest[0].anchor, infinite.farthest[0].value) == (f"{anchor}-{position}", "∞")
+    first = infinite.groups[0].rollouts[0]
+    assert (first.anchor, first.mean) == (anchor, "∞")
+    assert first.why.startswith("highest mean reverse KL, the farthest single state")
+    state = first.states[position]
+    assert state.shades["kl"] == 100
+    assert dict(state.values)["Reverse KL"] == "∞ nats"
+    finite = made[0].reverse_kl[~made[0].terminal & np.isfinite(made[0].reverse_kl)]
+    assert infinite.colourings[0].darkest == pytest.approx(np.quantile(finite, 0.99))
+
+
+def test_an_undefined_reverse_kl_counts_as_nothing(scored, tokens):
+    scores, rollouts = scored[2]
+    kl = np.where(np.arange(len(scores)) % 3 == 0, scores.reverse_kl, np.nan).astype(np.float32)
+    undefined = token_view([(replace(scores, reverse_kl=kl), rollouts)], tokens, k=8)
+    shown = [dict(s.values)["Reverse KL"] for r in undefined.groups[0].rollouts for s in r.states]
+    known = sorted((v.split()[0] for v in shown if not v.startswith("–")), key=float, reverse=True)
+    assert 0 < len(known) < len(shown)
+    assert [f.value for f in undefined.farthest][: len(known)] == known[:WORST]
+    farthest = scores.rollout[int(np.nanargmax(np.where(scores.terminal, np.nan, kl)))]
+    whys = {r.anchor: r.why for r in undefined.groups[0].rollouts}
+    assert "the farthest single state" in whys[f"tokens-0-{farthest}"]
 
 
 def test_tokens_that_would_not_be_seen(scored):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import tiny_run as tiny
 
-from opd_diag.errors import InputError, TokenizerMismatchError
+from opd_diag.errors import InputError, StoreError, TokenizerMismatchError
 from opd_diag.records.rollout import load_rollouts
 from opd_diag.studies import cold_start
 from opd_diag.studies.cold_start import _headline
@@ -183,6 +183,33 @@ class TestRefusals:
         said = self.ask(own_run, tmp_path)
         assert said.startswith("Student and teacher read 2 of the ids that occur differently: 259 is '<user>' for the ")
         assert said.endswith("Use a teacher with the student's tokenizer.")
+
+    @pytest.mark.parametrize("which", ["student", "teacher", "after"])
+    def test_an_output_folder_inside_a_model(self, own_run, tmp_path, which):
+        models = {"student": own_run.student, "teacher": own_run.teacher, "after": own_run.checkpoint(30)}
+        before = tiny.listing(models[which])
+        out = models[which] / "out"
+        with pytest.raises(StoreError) as error:
+            cold_start(**models, prompts=own_run.prompts, out=out, max_new_tokens=3)
+        assert str(error.value) == (
+            f"The output folder {out} lies inside the model folder {models[which]}, which opd-diag never writes to. "
+            "Choose another with --out."
+        )
+        assert tiny.listing(models[which]) == before
+
+    def test_data_of_others_where_the_data_would_go(self, own_run, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        info = tmp_path / "sft" / "dataset_info.json"
+        info.parent.mkdir()
+        info.write_text('{"mine": {}}')
+        before = {path.name for path in tmp_path.iterdir()}
+        with pytest.raises(StoreError) as error:
+            cold_start(own_run.student, own_run.teacher, own_run.prompts, out=".", max_new_tokens=3)
+        assert str(error.value) == (
+            "sft was not made by opd-diag, and the data would go there. Choose another folder with --out."
+        )
+        assert info.read_text() == '{"mine": {}}'
+        assert {path.name for path in tmp_path.iterdir()} == before
 
     def test_no_such_model(self, own_run, tmp_path):
         missing = tmp_path / "none"

@@ -9,7 +9,14 @@ import pandas as pd
 from tables.test_distance import tables as teacher_states
 from verdicts.synthetic import run
 
-from opd_diag.studies.cold_start_shown import MOST_TOKENS, distance_shown, pair_shown, pictures_of, tokens_shown
+from opd_diag.studies.cold_start_shown import (
+    MOST_TOKENS,
+    distance_shown,
+    left_out_of,
+    pair_shown,
+    pictures_of,
+    tokens_shown,
+)
 from opd_diag.tables.distance import distance_table
 from opd_diag.verdicts import DEFAULTS
 
@@ -46,6 +53,14 @@ class TestDistance:
         assert first.reading == (
             "Forward KL, what supervised fine-tuning on the teacher's responses lowers. The opening is the first 8 "
             "tokens."
+        )
+
+    def test_states_without_a_distance_are_told_of_each_student(self):
+        kl = lambda label, p, i, t: math.inf if (label, p, t) == ("step 10", 0, 9) else 1.0  # noqa: E731
+        states, _ = teacher_states(kl, labels=LABELS)
+        assert left_out_of(states) == (
+            "step 10: 2 of the 132 states of the teacher are left out of the distance. It is infinite there, as the "
+            "student rules out a token that the teacher may write.",
         )
 
     def test_a_part_without_tokens_has_no_row(self):

@@ -26,9 +26,20 @@ def suggested(made):
 
 
 def test_none_seen():
-    made = study()
+    made = study(went_on=WentOn(with_status(OPEN, "pass"), NOTHING))
     assert made.headline == "No limit seen: the signal lasts through the first 12 tokens"
-    assert [row[1] for row in made.shown[0].rows] == ["none seen", "none seen", "not known", "none seen"]
+    assert [row[1] for row in made.shown[0].rows] == ["none seen"] * 4
+
+
+def test_none_seen_says_of_what_where_the_rest_is_not_known():
+    made = study()
+    assert made.headline == (
+        "No limit seen in the dense signal: the signal lasts through the first 12 tokens; not known: teacher's "
+        "advantage in going on"
+    )
+    assert [row[1] for row in made.shown[0].rows] == [
+        "none seen", "none seen", "not known", "none seen in the dense signal",
+    ]  # fmt: skip
 
 
 def test_a_break_of_the_signal():
@@ -48,6 +59,26 @@ def test_the_teachers_advantage_counts_where_it_is_lost():
     assert suggested(study(9, None, warned)) == ("suggested maximum", "3", "3 to 6")
     not_told = WentOn(OPEN, NOTHING, Lost(3, 6))  # lost, and yet the rule could not tell
     assert suggested(study(9, None, not_told)) == ("suggested maximum", "9", "9 to 9")
+
+
+LOST_AT_ONCE = WentOn(with_status(OPEN, "warn"), NOTHING, Lost(0, 6))
+
+
+def test_lost_at_the_first_depth_tried_is_no_length():
+    made = study(went_on=LOST_AT_ONCE)
+    assert made.headline == (
+        "Keep responses below 6 tokens: after more of its own words the teacher cannot mend them; try smaller --depths"
+    )
+    assert made.shown[0].rows[2][1:] == suggested(made)[1:] == ("below 6", "0 to 6")
+
+
+def test_lost_at_the_first_depth_tried_is_not_the_earliest_place():
+    made = study(9, None, LOST_AT_ONCE)
+    assert made.headline == (
+        "Keep responses to about 9 tokens: from there the dense signal breaks; teacher's advantage in going on: lost "
+        "below 6 tokens; try smaller --depths"
+    )
+    assert suggested(made) == ("suggested maximum", "9", "9 to 9")
 
 
 def test_continuations_side_by_side():

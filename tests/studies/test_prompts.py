@@ -151,10 +151,16 @@ class TestWhatCannotBeTold:
             "or --template (a chat template)."
         )
 
-    def test_the_students_folder_is_never_written_into(self, own_run, many):
-        with pytest.raises(StoreError, match="lies inside the run folder"):
-            asked(own_run, many, own_run.student / "out", select=5)
-        assert not (own_run.student / "out").exists()
+    @pytest.mark.parametrize("which", ["student", "teacher"])
+    def test_the_models_folders_are_never_written_into(self, own_run, many, which):
+        model = {"student": own_run.student, "teacher": own_run.checkpoint(10)}[which]
+        with pytest.raises(StoreError) as caught:
+            asked(own_run, many, model / "out", select=5)
+        assert str(caught.value) == (
+            f"The output folder {model / 'out'} lies inside the model folder {model}, which opd-diag never writes to. "
+            "Choose another with --out."
+        )
+        assert not (model / "out").exists()
 
 
 @pytest.fixture(scope="module")

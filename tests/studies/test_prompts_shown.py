@@ -53,6 +53,7 @@ def test_the_headline_of_a_selection(statuses, said):
         ("pass", NONE, "Nothing is closer than what is in use"),
         ("warn", NONE, "Student and teacher are closer with new"),
         ("warn", at(-0.3), "Student and teacher are closer with new, but the teacher leads by less"),
+        ("warn", at(-0.3, 0.0), "Student and teacher are closer with new"),
         ("unknown", NONE, "Which is closer is not established yet"),
     ],
 )

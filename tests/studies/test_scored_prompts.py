@@ -6,12 +6,13 @@ import pytest
 import tiny_run as tiny
 
 from opd_diag.errors import InputError
+from opd_diag.studies import prompts as prompts_study
 from opd_diag.studies.scored_prompts import OWN_TEMPLATE, plans_of, same_ids, store_folder
 
 
-def planned(tiny_run, *, templates=(), against=None, select=None, prompts=None, **options):
+def planned(tiny_run, *, templates=(), against=None, select=None, by=None, prompts=None, **options):
     prompts = prompts or tiny_run.prompts
-    return plans_of(tiny_run.student, tiny_run.teacher, prompts, templates, against, select, options)
+    return plans_of(tiny_run.student, tiny_run.teacher, prompts, templates, against, select, options, by)
 
 
 @pytest.fixture
@@ -82,3 +83,64 @@ def test_refusals(tiny_run, tmp_path, template):
         f"Chat template {missing} cannot be read: [Errno 2] No such file or directory: '{missing}'. Name a file with "
         "--template."
     )
+
+
+def test_a_template_called_as_the_prompts_file_is(tiny_run, tmp_path, template):
+    other, prompts = tiny.write_prompts(tmp_path / "other.jsonl"), tiny.write_prompts(tmp_path / "loud.jsonl")
+    assert refusal(tiny_run, prompts=prompts, templates=[template], against=other) == (
+        f"Template {template} and the prompts file {prompts} are both called loud. Rename one of the files."
+    )
+
+
+def test_a_prompts_file_called_as_a_template_is_has_its_whole_path(tiny_run, tmp_path, template, monkeypatch):
+    path = tiny.write_prompts(tmp_path / "loud.jsonl")
+    plans = planned(tiny_run, templates=[template], against=path)
+    assert list(plans) == ["prompts", "loud", str(path)]
+    monkeypatch.chdir(tmp_path)
+    path.rename("loud")
+    assert refusal(tiny_run, templates=[template], against="loud") == (
+        "--against loud and a template are both called loud. Rename one of the files."
+    )
+
+
+def test_by_the_teachers_lead_only_prompts_with_an_answer_count(tiny_run, tmp_path):
+    lines = ['{"prompt": "1+1", "answer": "2"}\n', *(f'{{"prompt": "{i}+2"}}\n' for i in range(3))]
+    (tmp_path / "some.jsonl").write_text("".join(lines))
+    of = {"prompts": tmp_path / "some.jsonl", "select": 2}
+    assert refusal(tiny_run, by="teacher_lead", **of) == (
+        "--select 2 is more than the 1 of 4 prompts that teacher_lead can be known of, those with an answer. Select "
+        "fewer, give answers, or rank by another quantity with --by."
+    )
+    assert list(planned(tiny_run, by="reverse_kl_of_response", **of)) == ["some"]
+    assert list(planned(tiny_run, by="teacher_lead", **of | {"select": 1})) == ["some"]
+
+
+@pytest.mark.parametrize("option", ["prompts", "against"])
+def test_a_file_that_the_chosen_prompts_would_replace(tiny_run, tmp_path, option):
+    out = tmp_path / "out"
+    (out / "selection").mkdir(parents=True)
+    mine = tiny.write_prompts(out / "selection" / "prompts.jsonl")
+    before = mine.read_bytes()
+    files = {"prompts": tiny_run.prompts, option: mine}
+    with pytest.raises(InputError) as caught:
+        prompts_study(tiny_run.student, tiny_run.teacher, select=3, out=out, max_new_tokens=2, **files)
+    assert str(caught.value) == (
+        f"--{option} {mine} lies in {out / 'selection'}, whose files this command replaces. Choose another folder with "
+        "--out, or copy the file elsewhere first."
+    )
+    assert mine.read_bytes() == before
+    assert [path.name for path in out.iterdir()] == ["selection"]
+
+
+def test_the_lead_is_refused_before_anything_is_sampled(tiny_run, tmp_path):
+    (tmp_path / "plain.txt").write_text("1+1\n2+2\n")
+    with pytest.raises(InputError, match=r"^--select 2 is more than the 0 of 2 prompts that teacher_lead can be known"):
+        prompts_study(
+            tiny_run.student,
+            tiny_run.teacher,
+            tmp_path / "plain.txt",
+            select=2,
+            by="teacher_lead",
+            out=tmp_path / "out",
+        )
+    assert not (tmp_path / "out").exists()

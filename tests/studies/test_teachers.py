@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import tiny_run as tiny
 
-from opd_diag.errors import InputError, ModelError
+from opd_diag.errors import InputError, ModelError, StoreError
 from opd_diag.inference.model import Model
 from opd_diag.replay import between, parts
 from opd_diag.studies import teachers
+from opd_diag.studies.teachers_measured import names_of
 
 OPTIONS = {"max_new_tokens": 8, "rollouts_per_prompt": 2}
 
@@ -163,7 +165,7 @@ def test_reverse_distillation(tiny_run, models, tmp_path):
     assert verdict(study, "pulled_back[old]").status == "fail"
     assert "old cannot be told from before here" in verdict(study, "pulled_back[old]").evidence
     assert verdict(study, "pulled_back[stranger]").status == "unknown"
-    assert study.headline == "Would pull the student back: old, before"
+    assert study.headline == "Would pull the student back: old"
     assert study.status == "fail"
 
 
@@ -190,9 +192,28 @@ class TestRefusals:
             asked(tiny_run, [tmp_path / "nowhere"], tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("which", ["student", "teacher", "before"])
+    def test_an_output_folder_inside_a_model(self, own_run, which):
+        models = {"student": own_run.student, "teacher": own_run.teacher, "before": own_run.checkpoint(10)}
+        out = models[which] / "out"
+        with pytest.raises(StoreError) as error:
+            asked(own_run, [own_run.teacher], out, before=models["before"])
+        assert str(error.value) == (
+            f"The output folder {out} lies inside the model folder {models[which]}, which opd-diag "
+            "never writes to. Choose another with --out."
+        )
+        assert not out.exists()
+
     def test_no_prompts(self, tiny_run, tmp_path):
         with pytest.raises(InputError, match="No prompts"):
             teachers(tiny_run.student, [tiny_run.teacher], out=tmp_path / "out")
+
+
+def test_reserved_names_get_the_folder_above(tmp_path):
+    models = [str(tmp_path / "x" / "before"), str(tmp_path / "past"), str(tmp_path / "y" / "the student")]
+    for model in models:
+        Path(model).mkdir(parents=True)
+    assert list(names_of(models, models[1]).values()) == ["x/before", "before", "y/the student"]
 
 
 def test_names_are_told_apart_by_the_folder_above(tiny_run, tmp_path):

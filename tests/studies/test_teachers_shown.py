@@ -8,7 +8,15 @@ import pandas as pd
 import pytest
 
 from opd_diag import stats
-from opd_diag.studies.teachers_shown import FITTED, ROWS, conditions, pairs_beside, side_by_side
+from opd_diag.studies.teachers_shown import (
+    FITTED,
+    ROWS,
+    conditions,
+    conditions_reading,
+    headline_of,
+    pairs_beside,
+    side_by_side,
+)
 from opd_diag.tables.baselines import CHANCE, SHUFFLED
 from opd_diag.tables.teachers import DISTANCE_COLUMNS
 
@@ -78,3 +86,32 @@ def test_pairs_alone():
     columns, cells = pairs_beside(pd.DataFrame(rows, columns=DISTANCE_COLUMNS))
     assert len(columns) == 5
     assert cells == [["a, b", "1.00 [0.90, 1.10]", "2.00 [1.90, 2.10]", "0.50 [0.40, 0.60]", "0.020"]]
+
+
+class Said:
+    """A verdict of which only status and name count."""
+
+    def __init__(self, name, status):
+        self.name, self.status = name, status
+
+
+@pytest.mark.parametrize(
+    ("answers", "headline", "status"),
+    [
+        ({"before": "fail", "a": "pass"}, "Would not pull the student back: a", "pass"),
+        ({"before": "fail", "a": "fail", "b": "pass"}, "Would pull the student back: a", "fail"),
+        ({"before": "fail", "a": "pass", "b": "unknown"}, "Not established who would pull the student back", "unknown"),
+        ({"before": "fail"}, "Would pull the student back: before", "fail"),
+    ],
+)
+def test_headline_of_reverse_distillation(answers, headline, status):
+    verdicts = [Said(f"pulled_back[{name}]", answer) for name, answer in answers.items()]
+    assert headline_of(list(answers), verdicts) == (headline, status)
+
+
+def test_upper_right_are_those_whose_verdicts_pass():
+    placed = pd.DataFrame({"teacher": ["a", "b"], "lead": [0.2, 0.2]})
+    rules = ("patterns_compatible", "new_capability")
+    judged = {name: {rule: Said(rule, of) for rule in rules} for name, of in (("a", "pass"), ("b", "unknown"))}
+    assert conditions_reading(placed, judged) == "Upper right is who fits and leads; established of a, of 2."
+    assert conditions_reading(placed.assign(lead=NAN), judged).startswith("Without answers")

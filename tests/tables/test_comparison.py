@@ -10,6 +10,8 @@ import pytest
 
 from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES
 from opd_diag.tables.comparison import COMPARISON_COLUMNS, Side, comparison_table, direction_of
+from opd_diag.verdicts import DEFAULTS
+from opd_diag.verdicts.comparison import runs_differ
 
 WEIGHTS = {m.weight for m in CATALOGUE if m.weight is not None}
 
@@ -80,3 +82,24 @@ def test_directions():
         0,
     ]
     assert np.isin([direction_of(m) for m in METRIC_NAMES], (-1, 0, 1)).all()
+
+
+def test_unshared_prompts_that_all_are_solved_are_not_therefore_alike():
+    """Wilson's interval of 5 of 5 is [1 / (1 + z²/5), 1]; Welch's of two such errors has 8 degrees of freedom."""
+    from scipy.stats import t
+
+    one, two = (side(n, list(texts), values=[1] * 5, right=[True] * 5) for n, texts in (("a", "abcde"), ("b", "uvwxy")))
+    row = comparison_table(one, two, []).iloc[0]
+    assert (row["metric"], row["value"], row["paired"]) == ("accuracy", 0.0, False)
+    reach = 1 - 1 / (1 + 1.959964**2 / 5)
+    half = t.ppf(0.975, 8) * np.sqrt(2) * reach / t.ppf(0.975, 4)
+    assert (row["ci_low"], row["ci_high"]) == (pytest.approx(-half, rel=1e-6), pytest.approx(half, rel=1e-6))
+    assert runs_differ(row, DEFAULTS).status == "unknown"
+
+
+def test_prompts_are_counted_on_each_side():
+    b = side("b", list("uvw"), values=[1, 2, 3])
+    row = comparison_table(A, b, ["reverse_kl"]).iloc[0]
+    assert (row["n_prompts"], row["first_prompts"], row["second_prompts"]) == (9, 6, 3)
+    shared = comparison_table(A, side("b", list("abc"), values=[1, 2, 3]), ["reverse_kl"]).iloc[0]
+    assert (shared["n_prompts"], shared["first_prompts"], shared["second_prompts"]) == (3, 3, 3)

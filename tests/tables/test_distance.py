@@ -15,6 +15,7 @@ from opd_diag.tables.distance import (
     TOKEN_COLUMNS,
     closed_share,
     distance_table,
+    infinite_states,
     token_table,
 )
 
@@ -89,6 +90,26 @@ def test_what_is_not_finite_is_left_out():
     of = by_part(distance_table(*tables(lambda label, p, i, t: math.inf if t == 3 else math.nan if t == 4 else 1.0)))
     assert of.loc["whole", "n_states"] == PROMPTS * (sum(LENGTHS) - 4)
     assert of.loc["whole", "value"] == 1.0
+
+
+def test_a_stop_token_that_the_student_rules_out_leaves_no_other_end():
+    last = {(0, LENGTHS[0] - 1), (1, LENGTHS[1] - 1)}
+    states, rollouts = tables(lambda label, p, i, t: math.inf if (i, t) in last and p < 2 else 1.0)
+    of = by_part(distance_table(states, rollouts))
+    ruled_out = 2 * len(LENGTHS)
+    assert of["n_states"].to_dict() == {
+        "whole": PROMPTS * sum(LENGTHS) - ruled_out,
+        "opening": OPENING * 2 * PROMPTS,
+        "end": 2 * PROMPTS - ruled_out,
+        "middle": PROMPTS * (sum(LENGTHS) - 2 * OPENING - 2),
+    }
+    assert infinite_states(states) == {"step 0": (ruled_out, PROMPTS * sum(LENGTHS))}
+
+
+def test_undefined_is_not_infinite():
+    states, _ = tables(lambda label, p, i, t: math.nan if t == 4 else 1.0, labels=("step 0", "cold start"))
+    of = PROMPTS * sum(LENGTHS)
+    assert infinite_states(states) == {"step 0": (0, of), "cold start": (0, of)}
 
 
 def test_no_distance_has_no_shares():

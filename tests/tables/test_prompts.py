@@ -150,3 +150,36 @@ class TestSets:
         mean = compared_sets(one, one, is_paired=True)["teacher_overlap_mass"][0]
         assert mean.value < 1
         assert mean.ci_high == 1.0
+
+
+class TestWhatFewPromptsLeaveOpen:
+    """Where nothing changes, n prompts leave z²/(n + z²) open either way."""
+
+    OPEN = 1.959964**2 / (6 + 1.959964**2)
+
+    @staticmethod
+    def solved(ours, theirs):
+        right = {"on-policy": ours, "teacher": theirs}
+        rows = [rollout_rows(p, states=of, right=(r, r)) for of, r in right.items() for p in range(6)]
+        return prompt_values(rollouts(*rows))
+
+    def test_a_lead_on_prompts_that_both_solve(self):
+        both = self.solved(True, True)
+        lead = compared_sets(both, both, is_paired=False)["teacher_lead"][0]
+        assert (lead.value, lead.ci_low, lead.ci_high) == (0.0, pytest.approx(-self.OPEN), pytest.approx(self.OPEN))
+
+    def test_a_lead_that_every_prompt_has(self):
+        lead = compared_sets(self.solved(False, True), self.solved(False, True), is_paired=False)["teacher_lead"][0]
+        assert (lead.value, lead.ci_high) == (1.0, 1.0)
+        assert lead.ci_low < 0.75
+
+    @pytest.mark.parametrize("name", ["accuracy", "teacher_accuracy", "teacher_lead", "truncation_rate"])
+    def test_shares_that_no_prompt_changes(self, name):
+        both = self.solved(True, True)
+        found = compared_sets(both, both, is_paired=True)[name][2]
+        assert (found.value, found.ci_low, found.ci_high) == (0.0, pytest.approx(-self.OPEN), pytest.approx(self.OPEN))
+
+    def test_what_is_no_share_stays_as_it_is(self):
+        both = self.solved(True, True)
+        found = compared_sets(both, both, is_paired=True)["reverse_kl"][2]
+        assert (found.value, found.ci_low, found.ci_high) == (0.0, 0.0, 0.0)

@@ -225,3 +225,14 @@ class TestHeldOut:
         drawn["student_entropy"] = np.random.default_rng(1).normal(1.0, 0.2, len(drawn))
         choice = Choice(40, "student_overlap_mass", min_entropy=1.2)
         assert held_out_comparison(drawn, choice)["student_overlap_mass"][1].n_clusters == 40
+
+
+def test_a_lead_on_a_few_chosen_prompts_that_both_solve_is_not_sure():
+    drawn = values(np.random.default_rng(0).random((12, 4))).assign(
+        accuracy=1.0, teacher_accuracy=1.0, teacher_lead=0.0
+    )
+    chosen = Choice(6, "student_overlap_mass", out_of_distribution=0.0)
+    lead = held_out_comparison(drawn, chosen)["teacher_lead"][1]
+    least = 1.959964**2 / (6 + 1.959964**2)  # what six prompts of which none changes leave open
+    assert (lead.value, lead.n_clusters) == (0.0, 6)
+    assert (lead.ci_low, lead.ci_high) == (pytest.approx(-least), pytest.approx(least))

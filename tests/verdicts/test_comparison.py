@@ -9,13 +9,14 @@ import pytest
 
 from opd_diag.tables.comparison import COMPARISON_COLUMNS
 from opd_diag.verdicts import DEFAULTS
-from opd_diag.verdicts.comparison import runs_differ
+from opd_diag.verdicts.comparison import runs_differ, settled
 
 NAN = math.nan
 
 
-def row(value, low, high, *, metric="reverse_kl", states="on-policy", prompts=40, paired=True):
-    cells = [states, metric, "a", "b", 0.5, 0.5 + value, value, low, high, False, paired, prompts]
+def row(value, low, high, *, metric="reverse_kl", states="on-policy", prompts=40, paired=True, sides=None):
+    cells = [states, metric, "a", "b", 0.5, 0.5 + value, value, low, high, NAN, False, paired, prompts]
+    cells += sides or [prompts, prompts]
     return pd.Series(dict(zip(COMPARISON_COLUMNS, cells, strict=True)))
 
 
@@ -30,6 +31,11 @@ def row(value, low, high, *, metric="reverse_kl", states="on-policy", prompts=40
         (row(0.01, -0.05, 0.07), "unknown", "prompts would tell."),
         (row(0.3, NAN, NAN, prompts=3), "unknown", "3 prompts are too few, at least 5 are needed."),
         (row(-0.3, -0.4, -0.2, paired=False), "pass", "40 prompts, none shared: b is ahead."),
+        (
+            row(-0.3, -0.4, -0.2, paired=False, sides=[36, 4]),
+            "unknown",
+            "40 prompts, none shared: 4 prompts are too few, at least 5 are needed.",
+        ),
     ],
 )
 def test_answers(given, status, end):
@@ -43,3 +49,11 @@ def test_the_sentence_names_metric_states_and_both():
         "Reverse KL on the teacher's states: a 0.500, b 0.200, difference −0.30 [−0.40, −0.20], "
         "40 shared prompts: b is ahead."
     )
+
+
+def test_one_of_many_must_hold_as_such():
+    given = row(-0.3, -0.4, -0.2)
+    assert settled(given, DEFAULTS, 0.04) == ("pass", "b is ahead")
+    status, how = settled(given, DEFAULTS, 0.06)
+    assert status == "unknown"
+    assert how == "inconclusive as one of several asked (p = 0.06), more prompts would tell"

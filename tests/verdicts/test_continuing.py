@@ -58,7 +58,20 @@ def test_what_the_students_own_words_lose():
 
 
 def test_lost_at_the_first_depth_already():
-    assert lost_between(attempts((90, 40), {4: LOST[8], 8: LOST[8]}), DEFAULTS) == Lost(0, 4)
+    continued = attempts((90, 40), {4: LOST[8], 8: LOST[8]})
+    assert lost_between(continued, DEFAULTS) == Lost(0, 4)
+    assert continuation_advantage(continued, DEFAULTS).advice == (
+        "Train on responses that end before (below 4 tokens; try smaller --depths), or let the teacher write the "
+        "beginnings."
+    )
+    assert continuation_advantage(attempts((90, 40), LOST), DEFAULTS).advice == (
+        "Train on responses that end before, or let the teacher write the beginnings."
+    )
+
+
+@pytest.mark.parametrize(("lost", "at_once"), [(Lost(0, 4), True), (Lost(4, 8), False)])
+def test_whether_it_is_lost_at_once(lost, at_once):
+    assert lost.at_once == at_once
 
 
 def test_without_a_lead_there_is_none_to_lose():

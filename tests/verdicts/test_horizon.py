@@ -83,6 +83,15 @@ class TestSignal:
         assert (found.status, found.value) == ("warn", 7)
         assert "beyond that in those of step 0" in found.evidence
 
+    def test_a_second_control_on_too_few_prompts_is_not_asked(self):
+        """As above, but the first checkpoint has responses so long to six prompts alone."""
+        broken = states("step 9", 7)
+        theirs = broken["states"] == "teacher"
+        broken.loc[theirs, "reverse_kl"] = broken.loc[~theirs, "reverse_kl"].to_numpy() + 0.01
+        table = pd.concat([states("step 0", prompts=6), broken])
+        assert signal(table, first="step 0").status == "warn"
+        assert signal(table, first="step 0", limits=Thresholds(prompts=10)).status == "pass"
+
     def test_what_was_learned_early_makes_the_late_tokens_no_worse(self):
         """At the start the first tokens were far off, and the last checkpoint is level."""
         first = states("step 0")

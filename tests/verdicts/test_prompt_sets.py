@@ -7,7 +7,7 @@ import math
 import pytest
 
 from opd_diag.verdicts.prompt_sets import closer, set_alignment
-from opd_diag.verdicts.thresholds import DEFAULTS
+from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds
 
 from .test_prompts import NONE, at, held
 
@@ -77,3 +77,16 @@ def test_all_cut_on_one_side():
     assert verdict.evidence == (
         "All 80 responses were cut at the limit: what the models would do after it is not seen."
     )
+
+
+TEN = Thresholds(prompts=10)
+TOO_FEW = "6 prompts are too few for an interval that means something; at least 10 are needed."
+
+
+def test_the_fewest_prompts_for_a_verdict_hold_for_pairs_and_for_each_set():
+    paired = compared(0.06, -0.2, n=6)
+    apart = compared(0.06, -0.2) | {"reverse_kl": (at(0.5), at(0.3, n=6), at(-0.2))}
+    for found, is_paired in ((paired, True), (apart, False)):
+        verdict = set_alignment("prompt_set", found, "own", "new", TEN, is_paired=is_paired)
+        assert (verdict.status, verdict.evidence) == ("unknown", TOO_FEW)
+        assert set_alignment("prompt_set", found, "own", "new", DEFAULTS, is_paired=is_paired).status == "warn"

@@ -11,7 +11,7 @@ from opd_diag.stats import Estimate
 from opd_diag.tables.prompts import QUANTITIES
 from opd_diag.tables.selection import Choice
 from opd_diag.verdicts.prompts import selection_alignment, selection_entropy, selection_groups, selection_lead
-from opd_diag.verdicts.thresholds import DEFAULTS
+from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds
 
 BY_MASS = Choice(40, "student_overlap_mass")
 NAN = math.nan
@@ -199,3 +199,22 @@ class TestLead:
         assert self.verdict(0.2, 0.9, half=NAN, n=3).evidence == (
             "3 prompts are too few for an interval that means something; at least 5 are needed."
         )
+
+    def test_too_few_graded_prompts_for_a_verdict(self):
+        """Overlap is known of 40 prompts, but 6 were graded."""
+        lead = (at(0.02, 0.03, 160), at(0.7, 0.05, 6), NONE)
+        verdict = selection_lead(held(teacher_lead=lead), Thresholds(prompts=10))
+        assert verdict.status == "unknown"
+        assert verdict.evidence == (
+            "6 prompts are too few for an interval that means something; at least 10 are needed."
+        )
+
+
+@pytest.mark.parametrize("rule", [selection_alignment, selection_entropy])
+def test_too_few_others_for_a_verdict(rule):
+    few = (at(0.5, n=6), at(0.9), at(0.4, 0.01, 46))
+    found = held(student_overlap_mass=few, student_entropy=few)
+    assert rule(found, BY_MASS, DEFAULTS).status == "pass"
+    verdict = rule(found, BY_MASS, Thresholds(prompts=10))
+    assert verdict.status == "unknown"
+    assert verdict.evidence == "6 prompts are too few for an interval that means something; at least 10 are needed."

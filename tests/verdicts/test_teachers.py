@@ -9,7 +9,7 @@ import pytest
 
 from opd_diag import stats
 from opd_diag.tables.teachers import DISTANCE_COLUMNS
-from opd_diag.verdicts import DEFAULTS
+from opd_diag.verdicts import DEFAULTS, Thresholds
 from opd_diag.verdicts.teachers import likeness, pulled_back, teachers_alike
 
 NAN = math.nan
@@ -29,7 +29,9 @@ def lead(value, low, high):
     [
         ((0.8, 0.7, 0.9), (0.5, 0.4, 0.6), "different", "pass"),
         ((0.05, 0.03, 0.07), (0.5, 0.4, 0.6), "equivalent", "warn"),
-        ((0.8, 0.7, 0.9), (0.002, 0.001, 0.003), "equivalent", "warn"),
+        ((0.8, 0.7, 0.9), (0.002, 0.001, 0.003), "inconclusive", "unknown"),
+        ((0.1, 0.02, 0.18), (0.002, 0.001, 0.003), "equivalent", "warn"),
+        ((NAN, NAN, NAN), (0.0, 0.0, 0.0), "equivalent", "warn"),
         ((0.1, 0.05, 0.15), (0.5, 0.4, 0.6), "inconclusive", "unknown"),
         ((0.8, 0.7, 0.9), (0.01, 0.005, 0.015), "inconclusive", "unknown"),
         ((0.8, NAN, NAN), (0.5, NAN, NAN), "inconclusive", "unknown"),
@@ -57,6 +59,18 @@ def test_evidence():
     assert few.evidence.endswith("3 prompts); 3 prompts are too few, at least 5 are needed.")
     open_ = teachers_alike(row(relative=(0.08, 0.03, 0.13)), DEFAULTS)
     assert open_.evidence.endswith("prompts would tell.")
+
+
+def test_what_is_tiny_altogether_is_said_to_be():
+    found = teachers_alike(row(relative=(0.8, 0.7, 0.9), kl=(0.002, 0.001, 0.003)), DEFAULTS)
+    assert found.evidence.endswith("all of it is within 0.01 nats or so, which counts as no difference.")
+
+
+def test_fewest_prompts_are_held():
+    limits = Thresholds.from_mapping({"prompts": 50})
+    assert teachers_alike(row(), limits).status == "unknown"
+    assert "40 prompts are too few, at least 50 are needed" in teachers_alike(row(), limits).evidence
+    assert pulled_back("big", "past", ROWS, BETTER, limits).status == "unknown"
 
 
 ROWS = pd.DataFrame(
