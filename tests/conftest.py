@@ -11,6 +11,13 @@ settings.register_profile("untimed", deadline=None, derandomize=True)  # no test
 settings.load_profile("untimed")
 
 
+def pytest_collection_modifyitems(items):
+    """Notebooks are slow: each takes half a minute."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def pace_measured_once():
     """The pace of this machine is measured once for models of one size, and not in every report: it takes a second."""
