@@ -60,6 +60,8 @@ UNTESTED = {
     "replay/selftests/inputs.py": "tested through replay/selftests/test_battery.py, which runs all self-tests",
     "replay/selftests/pair.py": "tested through replay/selftests/test_battery.py, which runs all self-tests",
     "replay/selftests/written.py": "tested through replay/selftests/test_battery.py, which runs all self-tests",
+    "report/shown_tokens.py": "tested through report/test_tokens.py, which looks at what is shown",
+    "report/token_reader.py": "tested through report/test_tokens.py, number by number",
     "report/sections.py": "tested through report/test_page.py, which shows it",
     "plots/of_responses.py": "tested through plots/test_quantities.py, entry by entry",
     "plots/quantity.py": "tested through plots/test_quantities.py, which holds them",

@@ -13,6 +13,9 @@
 `grids.py`        small tables beside the pictures: baselines, strata, ends of responses
 `logged.py`       what it says of the trainer's own log
 `reconciled.py`   what it says of our values against the loss that the trainer logged
+`tokens.py`       which responses it shows token by token
+`token_reader.py` what it says of each token
+`shown_tokens.py` records of what is shown
 `responses.py`    the responses it gives to be read, and what it says first of a false success
 `provenance.py`   what was measured and how, for ``report.json`` and the page
 `measured.py`     what the page says of that, and what it cannot show

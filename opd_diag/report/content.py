@@ -16,7 +16,7 @@ from opd_diag.records.selftest import SelfTest
 from opd_diag.records.verdict import Verdict
 
 if TYPE_CHECKING:
-    from opd_diag.report.tokens import TokenView
+    from opd_diag.report.shown_tokens import TokenView
     from opd_diag.tables.assembled import Tables
     from opd_diag.verdicts.headline import Headline
 

@@ -13,7 +13,9 @@ from opd_diag.inference import score
 from opd_diag.records.vocabulary import Token
 from opd_diag.report.figures import Figures
 from opd_diag.report.page import report_page
-from opd_diag.report.tokens import BEST, MOST_CHARACTERS, MOST_ROLLOUTS, MOST_TOKENS, WORST, Colouring, token_view
+from opd_diag.report.shown_tokens import Colouring
+from opd_diag.report.token_reader import BEST, MOST_CHARACTERS, MOST_TOKENS
+from opd_diag.report.tokens import MOST_ROLLOUTS, WORST, token_view
 
 from .made_up_report import HOSTILE
 from .strict_html import StrictReader

@@ -1,0 +1,147 @@
+"""The states of scores, read token by token into what a page shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from opd_diag.records.rollout import Rollout
+from opd_diag.records.scores import Scores
+from opd_diag.records.vocabulary import Token
+from opd_diag.report.shown_tokens import Candidate, Colouring, Farthest, ShownRollout, ShownState
+from opd_diag.report.wording import visible
+from opd_diag.stats.rounding import number
+
+MOST_TOKENS = 160
+"""Tokens shown of one response; with what both models would have written, each takes a kilobyte of the page."""
+
+BEST = 5
+"""Tokens of either model that are named at each state."""
+
+MOST_CHARACTERS = 48
+"""Characters shown of one token."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def advantages(scores: Scores) -> Floats:
+    """(N,) log q(y) - log p(y) at the token that was written, whoever wrote it."""
+    theirs, ours = scores.teacher_sampled_logprobs, scores.student_sampled_logprobs
+    return np.asarray(theirs.astype(np.float64) - ours)
+
+
+class Reader:
+    """Reads the states of one state set."""
+
+    def __init__(
+        self,
+        scores: Scores,
+        rollouts: Sequence[Rollout],
+        tokens: Mapping[int, Token],
+        colourings: Sequence[Colouring],
+        k: int,
+        group: int,
+    ) -> None:
+        self.scores, self.rollouts, self.tokens = scores, rollouts, tokens
+        self.colourings, self.k, self.group = colourings, k, group
+        self.advantages = advantages(scores)
+
+    def states_of(self, row: int) -> list[int]:
+        """Give the states of a response that are shown, in order."""
+        own = np.flatnonzero((self.scores.rollout == row) & ~self.scores.terminal)
+        return [int(i) for i in own[np.argsort(self.scores.position[own], kind="stable")][:MOST_TOKENS]]
+
+    def rollout(self, row: int, why: str) -> ShownRollout:
+        """Give one response."""
+        rollout = self.rollouts[row]
+        every = np.flatnonzero((self.scores.rollout == row) & ~self.scores.terminal)
+        return ShownRollout(
+            anchor=f"tokens-{self.group}-{row}",
+            prompt_id=rollout.prompt_id,
+            why=why,
+            is_correct=rollout.is_correct,
+            mean=number(float(np.nanmean(self.scores.reverse_kl[every])), 3),
+            states=[self.state(at) for at in self.states_of(row)],
+            left_out=max(0, len(every) - MOST_TOKENS),
+        )
+
+    def state(self, at: int) -> ShownState:
+        """Give one token and what both models make of it."""
+        values = self._values(at)
+        token = self._token(int(self.scores.sampled_ids[at]))
+        return ShownState(
+            anchor=self._anchor(at),
+            text=_shown_text(token.text),
+            special=token.special,
+            breaks=token.text.endswith("\n"),
+            negative=values["log_ratio"] < 0,
+            shades={c.key: c.shade(values[c.name]) for c in self.colourings},
+            values=[(c.title, _with_unit(values[c.name], c)) for c in self.colourings],
+            student=self._candidates(at, "student", "teacher"),
+            teacher=self._candidates(at, "teacher", "student"),
+        )
+
+    def farthest(self, at: int, title: str) -> Farthest:
+        """Give a line of the list of the farthest states."""
+        token = self._token(int(self.scores.sampled_ids[at]))
+        best = [self._candidates(at, who, other)[0] for who, other in (("student", "teacher"), ("teacher", "student"))]
+        rollout = self.rollouts[int(self.scores.rollout[at])]
+        return Farthest(
+            anchor=self._anchor(at),
+            text=_shown_text(token.text),
+            value=number(float(self.scores.reverse_kl[at]), 3),
+            where=f"{title}, prompt {rollout.prompt_id}, position {int(self.scores.position[at])}",
+            student=f"{best[0].text} ({best[0].probability})",
+            teacher=f"{best[1].text} ({best[1].probability})",
+        )
+
+    def _anchor(self, at: int) -> str:
+        return f"tokens-{self.group}-{int(self.scores.rollout[at])}-{int(self.scores.position[at])}"
+
+    def _values(self, at: int) -> dict[str, float]:
+        ours, theirs = (set(ids[at, : self.k].tolist()) for ids in (
+            self.scores.student_topk_ids, self.scores.teacher_topk_ids
+        ))  # fmt: skip
+        return {
+            "reverse_kl": float(self.scores.reverse_kl[at]),
+            "log_ratio": float(self.advantages[at]),
+            "student_entropy": float(self.scores.student_entropy[at]),
+            "teacher_entropy": float(self.scores.teacher_entropy[at]),
+            "overlap_ratio": len(ours & theirs) / self.k,
+        }
+
+    def _candidates(self, at: int, who: str, other: str) -> list[Candidate]:
+        ids = getattr(self.scores, f"{who}_topk_ids")[at]
+        own = getattr(self.scores, f"{who}_topk_logprobs")[at]
+        theirs = getattr(self.scores, f"{other}_at_{who}_topk_logprobs")[at]
+        shared = set(getattr(self.scores, f"{other}_topk_ids")[at, : self.k].tolist())
+        return [
+            Candidate(
+                text=_shown_text(self._token(int(i)).text),
+                probability=_probability(float(p)),
+                shared=int(i) in shared,
+                other=_probability(float(q)),
+            )
+            for i, p, q in zip(ids[:BEST], own[:BEST], theirs[:BEST], strict=True)
+        ]
+
+    def _token(self, token: int) -> Token:
+        return self.tokens.get(token, Token(f"<id {token}>", False))
+
+
+def _shown_text(text: str) -> str:
+    """Show a token as it is, line breaks as a sign, and nothing as a sign too; long ones are cut."""
+    cut = text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+    return visible(cut).replace("\n", "⏎").replace("\t", "⇥") or "∅"
+
+
+def _with_unit(value: float, colouring: Colouring) -> str:
+    return f"{number(value, 3, signed=colouring.signed)}{' ' + colouring.unit if colouring.unit else ''}"
+
+
+def _probability(logprob: float) -> str:
+    p = math.exp(logprob)
+    return f"{p:.3f}" if p >= 0.0005 else f"{p:.0e}" if p > 0 else "0"
