@@ -168,7 +168,7 @@ def check(
     InputError
         A threshold that does not exist.
     """
-    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
+    limits = Thresholds.of(thresholds)
     if isinstance(source, Tables):
         tables, known = source, bool((source.summary["step"].iloc[:1] == 0).any())  # missing is not 0
         asked = tuple(selftests)

@@ -40,11 +40,11 @@ def cold_start_with_options_of(report: Callable[..., None]) -> Callable[..., Non
         """Tell whether a pair needs a cold start, write the data for one, and tell what one did (--after)."""
         from opd_diag.report.study import write_study
         from opd_diag.studies.cold_start import cold_start as study_of
-        from opd_diag.studies.cold_start import default_out
-        from opd_diag.verdicts import DEFAULTS, load_thresholds
+        from opd_diag.studies.naming import study_folder
+        from opd_diag.verdicts import load_thresholds
 
-        limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
-        folder = default_out(student) if out is None else out
+        limits = load_thresholds(thresholds)
+        folder = study_folder("cold-start", student, out)
         named: dict[str, Any] = {"after": after, "out": folder, "responses": responses, "only_correct": only_correct}
         with drawn_progress(options.pop("quiet")) as progress:
             study = study_of(student, teacher, prompts, progress=progress, thresholds=limits, **named, **options)

@@ -25,13 +25,13 @@ def compare(
     from opd_diag.replay.marker import MARKER
     from opd_diag.report.study import write_study
     from opd_diag.studies import compare as compare_runs
-    from opd_diag.verdicts import DEFAULTS, load_thresholds
+    from opd_diag.verdicts import load_thresholds
 
     folder = to.expanduser()
     reports = {os.path.realpath(of.expanduser()) for of in out_dirs}
     if os.path.realpath(folder) in reports or os.path.isfile(folder / MARKER):
         raise StoreError(f"The output folder {to} holds a report. Choose another with --out.")
-    limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
+    limits = load_thresholds(thresholds)
     study = compare_runs(out_dirs, thresholds=limits)
     print_study(study, write_study(study, folder))
     exit_on(study.verdicts, fail_on)

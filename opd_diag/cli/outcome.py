@@ -27,9 +27,9 @@ def outcome(
     from opd_diag.cli.grading import function_named
     from opd_diag.report.study import write_study
     from opd_diag.studies import outcome as outcome_of
-    from opd_diag.verdicts import DEFAULTS, load_thresholds
+    from opd_diag.verdicts import load_thresholds
 
-    limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
+    limits = load_thresholds(thresholds)
     study = outcome_of(out_dir, grader=None if grader is None else function_named(grader), thresholds=limits)
     print_study(study, write_study(study, to or out_dir / "outcome"))
     exit_on(study.verdicts, fail_on)

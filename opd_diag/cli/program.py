@@ -167,9 +167,9 @@ def check(
     from opd_diag.diagnosis import check as check_out_dir
     from opd_diag.replay.selftests import load_selftests
     from opd_diag.report.junit import write_junit
-    from opd_diag.verdicts import DEFAULTS, load_thresholds
+    from opd_diag.verdicts import load_thresholds
 
-    limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
+    limits = load_thresholds(thresholds)
     verdicts = check_out_dir(out_dir, thresholds=limits)
     selftests = load_selftests(out_dir)
     if junit is not None:

@@ -60,12 +60,12 @@ def prompts_with_options_of(report: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         """Score prompts by how both models agree on them; choose some (--select); compare templates or sets."""
         from opd_diag.report.study import write_study
-        from opd_diag.studies.prompts import default_out
+        from opd_diag.studies.naming import study_folder
         from opd_diag.studies.prompts import prompts as study_of
-        from opd_diag.verdicts import DEFAULTS, load_thresholds
+        from opd_diag.verdicts import load_thresholds
 
-        limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
-        folder = default_out(student) if out is None else out
+        limits = load_thresholds(thresholds)
+        folder = study_folder("prompts", student, out)
         with drawn_progress(options.pop("quiet")) as progress:
             study = study_of(
                 student,

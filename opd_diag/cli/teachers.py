@@ -34,11 +34,11 @@ def teachers_with_options_of(report: Command) -> Command:
         """Hold teachers side by side before training: who fits the student, who brings something new, who is one."""
         from opd_diag.report.study import write_study
         from opd_diag.studies import teachers as study_teachers
-        from opd_diag.studies.naming import default_folder
-        from opd_diag.verdicts import DEFAULTS, load_thresholds
+        from opd_diag.studies.naming import study_folder
+        from opd_diag.verdicts import load_thresholds
 
-        limits = DEFAULTS if thresholds is None else load_thresholds(thresholds)
-        folder = out_dir or default_folder("teachers", student)
+        limits = load_thresholds(thresholds)
+        folder = study_folder("teachers", student, out_dir)
         with drawn_progress(options.pop("quiet")) as progress:
             study = study_teachers(
                 student, teacher, before=before, out=folder, progress=progress, thresholds=limits, **options

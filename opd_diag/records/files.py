@@ -65,6 +65,20 @@ def unwritable(path: Path, error: OSError, way_out: str = ELSEWHERE) -> StoreErr
     return StoreError(f"Cannot write {path}: {reason}. {FREE_SPACE if full else way_out}")
 
 
+def take_away(path: Path) -> None:
+    """Delete a file, if it is there.
+
+    Raises
+    ------
+    StoreError
+        It cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def write_text(path: Path, text: str, way_out: str = ELSEWHERE) -> None:
     """Write `text` as UTF-8, whole or not at all; lone surrogates become replacement characters."""
     with replaced_whole(path, way_out) as part:

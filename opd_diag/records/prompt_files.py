@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from opd_diag.records.files import replaced_whole, unwritable, write_text
+from opd_diag.records.files import replaced_whole, take_away, unwritable, write_text
 from opd_diag.records.prompt import Prompt
 
 TRL, VERL, OWN = "trl.jsonl", "verl.parquet", "prompts.jsonl"
@@ -65,15 +65,8 @@ def write_prompt_files(
         if is_chat:
             _write_verl(parts[VERL], prompts, split)
     if not is_chat:
-        _take_away(folder / VERL)
+        take_away(folder / VERL)
     return names
-
-
-def _take_away(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
 
 
 def _lines(records: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opd_diag.errors import StoreError
-from opd_diag.records.files import ELSEWHERE, unwritable, write_json, write_text
+from opd_diag.records.files import ELSEWHERE, take_away, write_json, write_text
 from opd_diag.records.prompt import Message
 
 DATASET = "cold_start"
@@ -164,11 +164,9 @@ def write_sft_files(
 def _take_away(folder: Path, written: Sequence[str]) -> None:
     """Take away earlier files of ours that were not written anew."""
     names = (TRL, _named(TRL, OF_TEXT), LLAMA_FACTORY, _named(LLAMA_FACTORY, OF_TEXT), INFO)
-    for path in (folder / name for name in names if name not in written):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise unwritable(path, error) from error
+    for name in names:
+        if name not in written:
+            take_away(folder / name)
 
 
 def fits_llama_factory(lesson: Lesson) -> bool:

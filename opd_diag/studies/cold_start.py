@@ -34,6 +34,7 @@ from opd_diag.studies.cold_start_shown import (
     pictures_of,
     tokens_shown,
 )
+from opd_diag.studies.naming import study_folder
 from opd_diag.studies.study import Study
 from opd_diag.tables import Tables
 from opd_diag.tables.distance import closed_share, distance_table, token_table
@@ -96,7 +97,7 @@ def cold_start(
     OpdDiagError
         A model, a file or an option cannot be used; the message says what to do.
     """
-    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
+    limits = Thresholds.of(thresholds)
     wanted, only_correct = options.pop("responses", None), bool(options.pop("only_correct", False))
     if wanted is not None and wanted < 1:
         raise InputError(f"Option responses must be at least 1, found {wanted}.")
@@ -106,7 +107,7 @@ def cold_start(
         )
     named = {"student": str(student), "teacher": str(teacher), "prompts": str(prompts), "states": STATES}
     settings = settings_from({**options, **named}, {}, None)
-    folder = default_out(student) if out is None else Path(os.path.expanduser(out))
+    folder = study_folder("cold-start", student, out)
     refuse_inside(folder, student, teacher, after)
     written = (folder / "replay" / MARKER, folder / "cold-start.json")
     refuse_other_data(folder / "sft", is_ours=any(os.path.isfile(path) for path in written))
@@ -148,11 +149,6 @@ def cold_start(
         excerpts=excerpts_of(replayed, tables.states),
         excerpts_intro=f"Prompts, {MOST_READ} at most, on which the student is furthest from the teacher's response.",
     )
-
-
-def default_out(student: str | Path) -> Path:
-    """Give ``opd-diag/cold-start/<student>`` under the working directory."""
-    return Path("opd-diag") / "cold-start" / Path(student).resolve().name
 
 
 def _refuse_equal_models(plan: ReplayPlan) -> None:

@@ -64,7 +64,7 @@ def compare(out_dirs: Sequence[str | Path], *, thresholds: Thresholds | Mapping[
     InputError
         There are fewer than two folders, one is named twice, or the reports share no state set.
     """
-    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
+    limits = Thresholds.of(thresholds)
     runs = _runs([Path(os.path.expanduser(folder)) for folder in out_dirs])
     first = runs[0]
     table = pd.concat([comparison_table(first.side, run.side, PRIMARY_NAMES) for run in runs[1:]], ignore_index=True)

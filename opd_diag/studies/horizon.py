@@ -123,7 +123,7 @@ def horizon(
     OpdDiagError
         The run, an option or a model cannot be used; the message says what to do.
     """
-    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
+    limits = Thresholds.of(thresholds)
     wanted = Depths(cohort_length, tuple(sorted({int(d) for d in depths})), continuations, continuation_prompts)
     plan = plan_run(run_dir, out=out, **options)
     wanted.refuse_beyond(plan.settings.max_new_tokens)

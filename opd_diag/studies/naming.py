@@ -1,4 +1,4 @@
-"""Short names that tell folders and hub ids apart."""
+"""What studies call models and sets: short names, folders, and whose progress is told."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opd_diag.records.files import content_key
+from opd_diag.replay.parts import Progress
 
 MOST_LETTERS = 60
 """Of a name, in that of a folder."""
@@ -39,13 +40,20 @@ def folder_name(name: str) -> str:
     return plain if plain == name and plain.strip(".") else f"{plain}-{content_key(name)[:8]}"
 
 
-def default_folder(study: str, student: str | Path) -> Path:
-    """Give the folder of a study of models that was not named: under the working directory, by study and student.
+def study_folder(study: str, student: str | Path, out: str | Path | None = None) -> Path:
+    """Give `out`, or for a study of models ``opd-diag/<study>/<student name>`` under the working directory.
 
     Examples
     --------
-    >>> default_folder("teachers", "org/model").as_posix()
+    >>> study_folder("teachers", "org/model").as_posix()
     'opd-diag/teachers/model'
     """
+    if out is not None:
+        return Path(out).expanduser()
     path = Path(student).expanduser()
     return Path("opd-diag") / study / (path.resolve().name if path.is_dir() else path.name)
+
+
+def under_name(progress: Progress | None, name: str) -> Progress | None:
+    """Let progress say which of several models or sets it is of."""
+    return None if progress is None else lambda what, done, total: progress(f"{name}: {what}", done, total)

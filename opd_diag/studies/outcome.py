@@ -61,7 +61,7 @@ def outcome(
     InputError
         No response can be graded, there is one checkpoint, or the grader fails.
     """
-    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
+    limits = Thresholds.of(thresholds)
     folder = Path(out_dir)
     by_writer = finished_rollouts(folder)
     if grader is not None:

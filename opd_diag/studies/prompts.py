@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from opd_diag.records.verdict import Verdict
 from opd_diag.replay import ReplayPlan
 from opd_diag.replay.parts import Progress
 from opd_diag.replay.store import refuse_inside, refuse_unfit
+from opd_diag.studies.naming import study_folder
 from opd_diag.studies.prompts_shown import (
     CANNOT_TELL,
     chosen_shown,
@@ -113,8 +113,8 @@ def prompts(  # noqa: PLR0913 - the options of the contract
     OpdDiagError
         A model, the prompts or an option cannot be used, or the prompts cannot be ranked; the message says what to do.
     """
-    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
-    folder = default_out(student) if out is None else Path(os.path.expanduser(out))
+    limits = Thresholds.of(thresholds)
+    folder = study_folder("prompts", student, out)
     refuse_inside(folder, student, teacher)
     refuse_own_output(folder, prompts=prompts, against=against)
     if select is None and not templates and against is None:
@@ -188,11 +188,6 @@ def prompts(  # noqa: PLR0913 - the options of the contract
         excerpts=[] if choice is None else _excerpts(table, own.rollouts),
         excerpts_intro="Responses to chosen prompts: the first in rank, and some drawn from the rest.",
     )
-
-
-def default_out(student: str | Path) -> Path:
-    """Give ``opd-diag/prompts/<student name>`` under the working directory."""
-    return Path("opd-diag/prompts") / Path(student).name
 
 
 def _compared(

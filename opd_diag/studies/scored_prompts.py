@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from opd_diag.records.settings import settings_from
 from opd_diag.replay import ReplayPlan, measured, open_store, plan_models
 from opd_diag.replay.parts import Progress
 from opd_diag.replay.templates import with_template
-from opd_diag.studies.naming import folder_name
+from opd_diag.studies.naming import folder_name, under_name
 from opd_diag.tables.prompts import prompt_values
 from opd_diag.tokenization import read_template
 
@@ -136,15 +135,11 @@ def measure(name: str, plan: ReplayPlan, folder: Path, progress: Progress | None
 
     Errors as :func:`~opd_diag.replay.replay.replay`.
     """
-    tell = None if progress is None else partial(_say, progress, name)
+    tell = under_name(progress, name)
     with open_store(folder, plan.run_dir, plan.settings.store) as store:
         replayed, tables = measured(plan, store, tell)
     rollouts = {s.states: s.rollouts for s in replayed.scored}
     return Scored(name, plan, rollouts, replayed.selftests, prompt_values(tables.rollouts))
-
-
-def _say(progress: Progress, name: str, what: str, done: int, total: int) -> None:
-    progress(f"{name}: {what}", done, total)
 
 
 def same_ids(one: ReplayPlan, two: ReplayPlan) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,9 @@ from opd_diag import plots, stats
 from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
 from opd_diag.replay.parts import Progress
-from opd_diag.studies.naming import default_folder
+from opd_diag.studies.naming import study_folder
 from opd_diag.studies.study import Picture, Study
 from opd_diag.studies.teachers_measured import (
-    STUDENT,
     MeasuredTeacher,
     about,
     measured_teachers,
@@ -26,6 +24,7 @@ from opd_diag.studies.teachers_measured import (
 )
 from opd_diag.studies.teachers_shown import (
     BEFORE,
+    STUDENT,
     conditions,
     conditions_reading,
     distances_reading,
@@ -86,8 +85,8 @@ def teachers(
         The student, the prompts or every teacher cannot be used; a teacher that cannot is left out and named where
         others can.
     """
-    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds.from_mapping(thresholds)
-    folder = default_folder("teachers", student) if out is None else Path(os.path.expanduser(out))
+    limits = Thresholds.of(thresholds)
+    folder = study_folder("teachers", student, out)
     past = None if before is None else str(before)
     names = names_of([*map(str, teachers), *([past] if past else [])], past)
     settings = settings_from({**options, "student": str(student), "states": STATES}, {}, None)

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,14 +20,11 @@ from opd_diag.replay.between import Pair, scored_between
 from opd_diag.replay.parts import Progress
 from opd_diag.replay.store import refuse_inside, refuse_unfit
 from opd_diag.runs.digests import Digests
-from opd_diag.studies.naming import distinct_names, folder_name
-from opd_diag.studies.teachers_shown import BEFORE
+from opd_diag.studies.naming import distinct_names, folder_name, under_name
+from opd_diag.studies.teachers_shown import BEFORE, STUDENT
 from opd_diag.tables import Tables
 from opd_diag.verdicts import Thresholds, judge
 from opd_diag.verdicts.unanswered import unknown
-
-STUDENT = "the student"
-"""How tables and pictures call it."""
 
 RESERVED = (BEFORE, STUDENT)
 """Names that no folder gets: one that is called so has the folder above it before it."""
@@ -128,7 +124,7 @@ def measured_teachers(
     plans, errors = _plans(names, replace(settings, store=_shared(folder, settings)), folder)
     found: list[MeasuredTeacher] = []
     for name, plan in plans.items():
-        tell = None if progress is None else partial(_told, progress, name)
+        tell = under_name(progress, name)
         try:
             with (
                 open_store(_folder(folder, name), plan.run_dir, plan.settings.store) as store,
@@ -182,10 +178,6 @@ def _plans(
 def _left_out(name: str, error: OpdDiagError) -> Verdict:
     question = f"Can {name} be used as a teacher?"
     return about(unknown("usable_teacher", question, f"It was left out. {error}", "Mend it, or leave it out."), name)
-
-
-def _told(progress: Progress, name: str, what: str, done: int, total: int) -> None:
-    progress(f"{name}: {what}", done, total)
 
 
 def _folder(folder: Path, name: str) -> Path:

@@ -17,6 +17,9 @@ from opd_diag.tables.catalogue import BY_NAME
 BEFORE = "before"
 """How the student's own past is called."""
 
+STUDENT = "the student"
+"""How tables and pictures call it."""
+
 OWN = "on-policy"
 GRADIENT = ("shared_gradient_ratio", "student_only_gradient_ratio", "teacher_only_gradient_ratio")
 ROWS = (*OVERLAPS, "entropy_gap", "reverse_kl", "forward_kl", "teachable_mass", "top1_agreement", *GRADIENT)

@@ -13,6 +13,7 @@ from opd_diag.tables.selection import Choice
 from opd_diag.verdicts.alignment import PAPER
 from opd_diag.verdicts.established import plain, would_tell
 from opd_diag.verdicts.prompt_sets import all_cut, said_of, signed
+from opd_diag.verdicts.task import lead_found
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import too_little, unknown
 
@@ -36,14 +37,10 @@ MORE_RESPONSES = "Give two or more with --rollouts-per-prompt."
 def selection_alignment(held: Estimates, choice: Choice, limits: Thresholds) -> Verdict:
     """Whether the chosen prompts are ahead in what chose them, on responses that had no part in choosing."""
     name, question = "selection_alignment", f"Do the chosen prompts have a higher {CALLED[choice.by]} beyond chance?"
-    others, chosen, difference = held[choice.by]
-    missing = _missing(name, question, held, chosen, limits)
+    others, chosen, difference = sides = held[choice.by]
+    missing = _missing(name, question, held, chosen, limits) or _incomparable(name, question, sides, limits)
     if missing is not None:
         return missing
-    if not math.isfinite(difference.value):
-        return unknown(name, question, "All prompts were chosen: there are no others to compare with.", "Select fewer.")
-    if others.n_clusters < limits.prompts or math.isnan(difference.ci_low):
-        return too_little(name, question, min(others.n_clusters, chosen.n_clusters), limits)
     status: Status = "pass" if difference.ci_low > 0 else "warn" if difference.ci_high <= 0 else "unknown"
     needed = f"; {would_tell(_more(difference))}" if status == "unknown" else ""
     return Verdict(
@@ -71,14 +68,10 @@ def selection_alignment(held: Estimates, choice: Choice, limits: Thresholds) -> 
 def selection_entropy(held: Estimates, choice: Choice, limits: Thresholds) -> Verdict:
     """Whether the chosen prompts leave the student as unsure as the others do, against entropy collapse."""
     name, question = "selection_entropy", "Is the student as unsure on the chosen prompts as on the others?"
-    others, chosen, difference = held["student_entropy"]
-    missing = _missing(name, question, held, chosen, limits)
+    others, chosen, difference = sides = held["student_entropy"]
+    missing = _missing(name, question, held, chosen, limits) or _incomparable(name, question, sides, limits)
     if missing is not None:
         return missing
-    if not math.isfinite(difference.value):
-        return unknown(name, question, "All prompts were chosen: there are no others to compare with.", "Select fewer.")
-    if others.n_clusters < limits.prompts or math.isnan(difference.ci_low):
-        return too_little(name, question, min(others.n_clusters, chosen.n_clusters), limits)
     least = limits.selection_entropy_share * others.value
     lost = difference.ci_high < -least
     kept = difference.interval(0.9)[0] > -least
@@ -126,13 +119,7 @@ def selection_lead(held: Estimates, limits: Thresholds) -> Verdict:
         return unknown(name, question, said, "Check the answers, allow longer responses, or give easier prompts.")
     if math.isnan(lead.ci_low):
         return too_little(name, question, lead.n_clusters, limits)
-    least, found = limits.capability_change, stats.equivalence(lead, limits.capability_change, one_sided=True)
-    status: Status = "pass" if lead.ci_low > least else "warn" if found.high < least else "unknown"
-    how = {
-        "pass": f"a lead of more than δ = {plain(least)}",
-        "warn": f"no lead of δ = {plain(least)}",
-        "unknown": f"inconclusive at δ = {plain(least)}, {would_tell(found.clusters_needed)}",
-    }[status]
+    status, how = lead_found(lead, limits)
     everywhere = f"; on the others {signed(others)}" if math.isfinite(others.value) else ""
     solved = "; both solve all of them" if ours == theirs == 1 else ""
     return Verdict(
@@ -142,7 +129,7 @@ def selection_lead(held: Estimates, limits: Thresholds) -> Verdict:
         value=lead.value,
         ci_low=lead.ci_low,
         ci_high=lead.ci_high,
-        threshold=least,
+        threshold=limits.capability_change,
         evidence=f"On the chosen prompts the student solves {ours:.2f}, the teacher {theirs:.2f}: {how}; lead "
         f"{signed(lead)}, {lead.n_clusters} prompts{everywhere}{solved}.",
         advice={
@@ -207,6 +194,18 @@ def _missing(name: str, question: str, held: Estimates, chosen: stats.Estimate, 
         return unknown(name, question, ONE_RESPONSE, MORE_RESPONSES)
     if chosen.n_clusters < limits.prompts and chosen.n:
         return too_little(name, question, chosen.n_clusters, limits)
+    return None
+
+
+def _incomparable(
+    name: str, question: str, sides: tuple[stats.Estimate, stats.Estimate, stats.Estimate], limits: Thresholds
+) -> Verdict | None:
+    """Leave it open where chosen prompts and others cannot be held against each other."""
+    others, chosen, difference = sides
+    if not math.isfinite(difference.value):
+        return unknown(name, question, "All prompts were chosen: there are no others to compare with.", "Select fewer.")
+    if others.n_clusters < limits.prompts or math.isnan(difference.ci_low):
+        return too_little(name, question, min(others.n_clusters, chosen.n_clusters), limits)
     return None
 
 

@@ -61,6 +61,16 @@ def accuracy(tables: Tables, limits: Thresholds) -> Verdict:
     )
 
 
+def lead_found(lead: stats.Estimate, limits: Thresholds) -> tuple[Status, str]:
+    """Say whether a lead of the teacher in accuracy counts, and how sure that is."""
+    least, found = limits.capability_change, stats.equivalence(lead, limits.capability_change)
+    if lead.ci_low > least:
+        return "pass", f"a lead of more than δ = {plain(least)}"
+    if found.high < least:
+        return "warn", f"no lead of δ = {plain(least)}"
+    return "unknown", f"inconclusive at δ = {plain(least)}, {would_tell(found.clusters_needed)}"
+
+
 def new_capability(tables: Tables, limits: Thresholds, step_zero_known: bool) -> Verdict:
     """Whether the teacher can do more than the initial student: accuracy of both on the same prompts, paired."""
     name, question = "new_capability", "Can the teacher do what the initial student cannot?"
@@ -76,13 +86,7 @@ def new_capability(tables: Tables, limits: Thresholds, step_zero_known: bool) ->
         return too_little(name, question, lead.n_clusters, limits)
     if before == theirs == 0:
         return unknown(name, question, f"{NO_CORRECT}.", CORRECT_ADVICE)
-    least, found = limits.capability_change, stats.equivalence(lead, limits.capability_change)
-    status: Status = "pass" if lead.ci_low > least else "warn" if found.high < least else "unknown"
-    how = {
-        "pass": f"a lead of more than δ = {plain(least)}",
-        "warn": f"no lead of δ = {plain(least)}",
-        "unknown": f"inconclusive at δ = {plain(least)}, {would_tell(found.clusters_needed)}",
-    }[status]
+    status, how = lead_found(lead, limits)
     return Verdict(
         name=name,
         question=question,

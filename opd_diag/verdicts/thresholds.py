@@ -136,6 +136,11 @@ class Thresholds:
         return float(getattr(self, f"{metric}_change"))
 
     @classmethod
+    def of(cls, given: Thresholds | Mapping[str, float]) -> Thresholds:
+        """Give thresholds as they are, or the defaults with the single fields that a mapping overrides."""
+        return given if isinstance(given, Thresholds) else cls.from_mapping(given)
+
+    @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "thresholds") -> Thresholds:
         """Override single fields.
 
@@ -169,14 +174,16 @@ def _check(name: str, value: Any, where: str) -> None:
 DEFAULTS = Thresholds()
 
 
-def load_thresholds(path: str | Path) -> Thresholds:
-    """Read thresholds from a TOML file with one ``name = number`` a line.
+def load_thresholds(path: str | Path | None) -> Thresholds:
+    """Read thresholds from a TOML file with one ``name = number`` a line; None: the defaults.
 
     Raises
     ------
     InputError
         The file cannot be read, or names what does not exist.
     """
+    if path is None:
+        return DEFAULTS
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
