@@ -91,3 +91,56 @@ def _write_numbers_alone(patch):
         return report.out_dir / "report.html"
 
     patch.setattr(Report, "write", write)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; not for the whole session, since its event loop would be in the way of tests that run their own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from chromium import CHROMIUM
+
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_file(browser):
+    """Open a page at a width and scheme; afterwards nothing was logged, asked for or said in a dialog."""
+    opened, said, asked = [], [], []
+
+    def at(path, width: int = 1280, scheme: str = "light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        opened.append(page)
+        return page
+
+    yield at
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert len([url for url in asked if url.startswith("file:")]) == len(opened)
+    for page in opened:
+        page.close()
+
+
+@pytest.fixture
+def problems_of(open_file):
+    """Ask axe-core about a page with all that is folded opened, on a phone and a desk, in both schemes."""
+    from chromium import SCHEMES, WIDTHS, accessibility_problems, unfold
+
+    def everywhere(path, prepare=unfold):
+        page, found = open_file(path), []
+        prepare(page)
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            for scheme in SCHEMES:
+                page.emulate_media(color_scheme=scheme)
+                found += [f"{width}, {scheme}: {problem}" for problem in accessibility_problems(page)]
+        return found
+
+    return everywhere

@@ -14,6 +14,7 @@ from opd_diag.plots.style import (
     drawable,
     legend_below,
     new_axes,
+    points,
     say,
     styled,
 )
@@ -71,7 +72,7 @@ def shared_mass_by_states(
     if least is not None:
         ax.axvline(least, color=MUTED, linestyle=":", linewidth=1.0)
         ax.annotate("alike", (least, 1.0), (2, -8), xycoords=("data", "axes fraction"), textcoords="offset points",
-                    color=MUTED, fontsize=7.5)  # fmt: skip
+                    color=MUTED, fontsize=points(7.5))  # fmt: skip
     ax.set_yticks(range(len(places)), [f"{STATE_STYLES[states].name}:\n{MASSES[metric]}" for states, metric in places])
     ax.set_ylim(len(places) - 0.5, -0.5)
     ax.set_xlim(0.0, 1.02)

@@ -12,8 +12,11 @@ from matplotlib.patches import Rectangle
 from opd_diag.plots.intervals import band
 from opd_diag.plots.style import (
     MOST_LINES,
+    MUTED,
     STATE_STYLES,
     checkpoints_of,
+    drawable,
+    legend_below,
     new_axes,
     say,
     spread,
@@ -99,6 +102,49 @@ def overlap_ratio_curves(
     ax.set_title(f"Overlap ratio, {_name(states)}")
     ax.set_ylabel("share of tokens")
     _legend(ax, rows, banded=banded)
+    return ax
+
+
+@styled
+def concentration_by_states(table: pd.DataFrame, *, which: Which = "student", ax: Axes | None = None) -> Axes:
+    """Draw the curve of :func:`concentration_curves` for the last checkpoint, one line a state set, shaded to 95 %.
+
+    The thin grey line is the first checkpoint on own states, which are the start's where that is the initial student. A
+    last curve that is high on own states and low at the start's says that the student went where agreeing is easy.
+
+    Parameters
+    ----------
+    table
+        Concentration table (:mod:`opd_diag.tables`).
+    which
+        Whose probability: the student's (Eq. 9 at each k) or the teacher's (Eq. 10).
+    ax
+        Axes to draw on; by default of a new figure.
+    """
+    ax = new_axes() if ax is None else ax
+    column = f"{which}_overlap_mass"
+    rows = table[table["states"].isin(STATE_STYLES) & table[column].notna()]
+    ax.set_ylabel("probability")
+    _k_axis(ax, table["k"])
+    ax.set_ylim(0.0, 1.02)
+    if rows.empty:
+        ax.set_title(f"{which.capitalize()} overlap mass")
+        say(ax, "undefined: no state has a value")
+        return ax
+    labels = list(checkpoints_of(rows)["label"])
+    ax.set_title(f"{which.capitalize()} overlap mass, {drawable(labels[-1])}")
+    before = rows[(rows["label"] == labels[0]) & (rows["states"] == "on-policy")]
+    if len(labels) > 1 and len(before):
+        ax.plot(before["k"].astype(float), before[column], color=MUTED, linewidth=1.0, label=drawable(labels[0]))
+    for states, style in STATE_STYLES.items():
+        line = rows[(rows["label"] == labels[-1]) & (rows["states"] == states)]
+        if len(line):
+            x = line["k"].astype(float)
+            ax.plot(x, line[column], style.dashes, color=style.colour, linewidth=style.width, label=style.name)
+            band(ax, x, line[[f"{column}_ci_low", f"{column}_ci_high"]], style.colour, column)
+    if (rows["k"] == PAPER_K).any():
+        _paper_range(ax)
+    legend_below(ax, ax.lines, [str(line.get_label()) for line in ax.lines])
     return ax
 
 

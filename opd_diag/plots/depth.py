@@ -15,6 +15,7 @@ from opd_diag.plots.style import (
     STATE_STYLES,
     checkpoints_of,
     new_axes,
+    points,
     say,
     spread,
     step_colours,
@@ -91,5 +92,5 @@ def strip_above(ax: Axes) -> Axes:
     strip.tick_params(labelbottom=False, bottom=False, labelsize=7.0)
     strip.grid(False)
     strip.spines["bottom"].set_visible(False)
-    strip.set_ylabel("rollouts", fontsize=7.0, color=MUTED, rotation=0, ha="right", va="center")
+    strip.set_ylabel("rollouts", fontsize=points(7.0), color=MUTED, rotation=0, ha="right", va="center")
     return strip

@@ -20,6 +20,7 @@ from opd_diag.plots.style import (
     drawable,
     legend_below,
     new_axes,
+    points,
     say,
     spread,
     styled,
@@ -117,7 +118,7 @@ def _number(ax: Axes, x: float, y: float, value: float, share: Share) -> None:
     dark = np.dot(to_rgb(share.colour), (0.299, 0.587, 0.114)) < 0.45
     paper = {"facecolor": share.colour, "edgecolor": "none", "boxstyle": "round,pad=0.15"}
     ink = "white" if dark else INK
-    ax.text(x, y, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=7.5, bbox=paper)
+    ax.text(x, y, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=points(7.5), bbox=paper)
 
 
 def _whiskers(ax: Axes, rows: pd.DataFrame, labels: pd.Index) -> None:

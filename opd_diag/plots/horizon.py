@@ -1,13 +1,9 @@
-"""How far a response is worth teaching: a metric and its control by depth, entropy by depth and step, continuations."""
+"""How far a response is worth teaching: a metric and its control by depth, and what comes of continuations."""
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.patches import Patch
 
 from opd_diag.plots.depth import STRIP_GAP, STRIP_HEIGHT, strip_above
 from opd_diag.plots.intervals import INTERVAL_ALPHA
@@ -18,8 +14,8 @@ from opd_diag.plots.style import (
     drawable,
     legend_below,
     new_axes,
+    points,
     say,
-    spread,
     styled,
 )
 
@@ -35,10 +31,6 @@ PREFIX_STYLES = {
     "student, wrong": LineStyle("student's, wrong", "#d55e00", "D", "--", 1.2),
 }
 """Okabe and Ito's colours, distinct for colour-blind readers; the two parts of the student's own are thinner."""
-
-MOST_ROWS_NAMED = 8
-FEWEST_PROMPTS = 5
-"""Cells of a heat map that rest on fewer prompts are hatched: those are few long responses, and no level."""
 
 
 @styled
@@ -87,7 +79,7 @@ def metric_over_control(
     ax.set_ylim(bottom=0.0 if what.low == 0.0 else None)
     ax.set_xlim(float(low[0]) - 0.5, float(high[-1]) - 0.5)
     strip = strip_above(ax)
-    strip.set_ylabel("reach", fontsize=7.0, color=MUTED, rotation=0, ha="right", va="center")
+    strip.set_ylabel("reach", fontsize=points(7.0), color=MUTED, rotation=0, ha="right", va="center")
     strip.plot(
         survivors["depth"].to_numpy(float),
         survivors["survivors"].to_numpy(float),
@@ -97,57 +89,6 @@ def metric_over_control(
     strip.set_ylim(0, 1.15)
     strip.set_yticks([1.0], ["all"])
     legend_below(ax)
-    return ax
-
-
-@styled
-def entropy_heat_map(entropies: pd.DataFrame, metric: str, *, ax: Axes | None = None) -> Axes:
-    """Draw an entropy on own states against depth and step; student and teacher on the same scale.
-
-    A patch of high entropy on the right of late rows says that responses come apart at their ends; one that reaches
-    further left row by row, that it moves forward. Hatched cells rest on fewer than `FEWEST_PROMPTS` prompts.
-
-    Parameters
-    ----------
-    entropies
-        From :func:`opd_diag.tables.horizon.entropy_table`, with both entropies, which share the scale.
-    metric
-        ``student_entropy`` or ``teacher_entropy``.
-    ax
-        Axes to draw on; by default of a new figure.
-    """
-    ax = new_axes() if ax is None else ax
-    what = quantity(metric)
-    ax.set_xlabel("position in the response (tokens)")
-    both = entropies[entropies["metric"].isin(["student_entropy", "teacher_entropy"])]
-    both = both[both["n_prompts"] >= FEWEST_PROMPTS]
-    if both.empty or not np.isfinite(both["value"].astype(float)).any():
-        return _empty(ax, what.title, f"no depth that responses to {FEWEST_PROMPTS} prompts reach")
-    ax.set_title(f"{what.title}, by depth and step")
-    scale = Normalize(0.0, float(both["value"].max()))
-    rows = entropies[entropies["metric"] == metric]
-    labels = list(dict.fromkeys(rows["label"]))
-    edges = np.array(sorted({*rows["depth_low"], *rows["depth_high"]}), dtype=float)
-    cells = np.full((len(labels), len(edges) - 1), np.nan)
-    at = [labels.index(label) for label in rows["label"]], np.searchsorted(edges, rows["depth_low"].to_numpy(float))
-    cells[at] = np.where(rows["n_prompts"] >= FEWEST_PROMPTS, rows["value"].astype(float), np.nan)
-    ax.set_facecolor("#eef0f2")
-    ax.fill_between(
-        edges[[0, -1]], -0.5, len(labels) - 0.5, facecolor="none", edgecolor="#c3cad1", hatch="////", linewidth=0
-    )
-    mesh = ax.pcolormesh(
-        edges, np.arange(len(labels) + 1) - 0.5, np.ma.masked_invalid(cells), norm=scale, cmap="cividis"
-    )
-    named = spread(labels, MOST_ROWS_NAMED)
-    ax.set_yticks([labels.index(label) for label in named], [drawable(label, 12) for label in named])
-    ax.set_ylim(-0.5, len(labels) - 0.5)
-    ax.set_xlim(edges[0], edges[-1])
-    ax.grid(visible=False)
-    bar = ax.figure.colorbar(ScalarMappable(scale, mesh.get_cmap()), ax=ax, pad=0.02)
-    bar.set_label(what.axis_label)
-    bar.outline.set_visible(False)
-    few = Patch(facecolor="#eef0f2", edgecolor="#c3cad1", hatch="////", linewidth=0)
-    legend_below(ax, [few], [f"fewer than {FEWEST_PROMPTS} prompts get there"])
     return ax
 
 

@@ -16,6 +16,8 @@ INTERVAL_ALPHA, BAND_ALPHA = 0.22, 0.15
 """How dark the interval of each place is shaded, and the band of the whole curve under it."""
 
 _MARKERS_UP_TO = 40
+_ALONE = 4.0
+"""How much farther apart the markers of several curves stand at a single checkpoint, which has the whole axis."""
 
 
 def band(ax: Axes, x: npt.ArrayLike, rows: pd.DataFrame, colour: str, of: str = "") -> bool:
@@ -56,6 +58,13 @@ def _shade(ax: Axes, x: npt.ArrayLike, rows: pd.DataFrame, of: str, colour: str,
     return True
 
 
+def _make_room(ax: Axes, x: npt.NDArray[Any], rows: pd.DataFrame) -> None:
+    """Widen the axes to values and intervals: matplotlib does not look at what is drawn beside its place."""
+    for column in {"value", "ci_low", "ci_high"} & {*rows.columns}:
+        ax.update_datalim(np.column_stack([np.asarray(x, dtype=float), rows[column].astype(float)]))
+    ax.autoscale_view()
+
+
 def interval_line(
     ax: Axes, rows: pd.DataFrame, positions: pd.Series, style: LineStyle, *, whiskers: bool = False
 ) -> bool:
@@ -90,7 +99,9 @@ def interval_line(
     look |= {"linewidth": style.width, "color": style.colour, "label": style.name}
     if whiskers and few:
         dpi = ax.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
-        look["transform"] = ax.transData + ScaledTranslation(style.shift / 72, 0.0, dpi)
+        shift = style.shift if len(positions) > 1 else _ALONE * style.shift
+        look["transform"] = ax.transData + ScaledTranslation(shift / 72, 0.0, dpi)
+        _make_room(ax, x, rows)
     ax.plot(x, value, style.dashes, **look)
     if len(x) > 1 and not whiskers:
         return band(ax, x, rows, style.colour)

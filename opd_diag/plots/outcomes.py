@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
 from opd_diag.plots.intervals import INTERVAL_ALPHA
-from opd_diag.plots.style import INK, LineStyle, drawable, legend_below, new_axes, say, styled
+from opd_diag.plots.style import INK, LineStyle, drawable, legend_below, new_axes, points, say, styled
 
 STYLES = (
     LineStyle("", "#9aa5b1", "s", "--", 1.6),
@@ -114,7 +116,8 @@ def item_outcomes(items: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         for place, start, count in zip(places, left, column, strict=True):
             if count >= _LEAST_NAMED * counts.sum(axis=1).max():
                 box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "linewidth": 0.0, "alpha": 0.85}
-                ax.text(start + count / 2, place, str(count), ha="center", va="center", color=INK, fontsize=8, bbox=box)
+                look: dict[str, Any] = {"color": INK, "fontsize": points(8), "bbox": box}
+                ax.text(start + count / 2, place, str(count), ha="center", va="center", **look)
         left += column
     ax.set_yticks(places, [drawable(name or "no group") for name in names] if several else [""])
     ax.set_xlabel("prompts")

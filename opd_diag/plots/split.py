@@ -8,16 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from opd_diag.plots.intervals import interval_line
+from opd_diag.plots.paper import StyledFigure, panel_size
 from opd_diag.plots.quantities import quantity
 from opd_diag.plots.steps import metric_by_step
 from opd_diag.plots.style import (
     MUTED,
-    PANEL,
     STATE_STYLES,
     LineStyle,
     checkpoints_of,
     legend_below,
     new_axes,
+    points,
     room_for_all,
     say,
     step_positions,
@@ -96,11 +97,11 @@ def metric_with_split(
     logged
         As :func:`metric_by_step`.
     """
-    figure = Figure(figsize=(PANEL[0], 1.8 * PANEL[1]), layout="constrained")
+    figure = StyledFigure(figsize=panel_size(1.0, 1.8), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(3, 2))
     metric_by_step(summary, metric, logged=logged, ax=above)
     change_split(split, metric, ax=below)
-    below.set_title("What changed on own states", fontsize=9.0)
+    below.set_title("What changed on own states", fontsize=points(9.0))
     return figure
 
 

@@ -13,10 +13,10 @@ from matplotlib.patches import Patch
 
 from opd_diag.plots.intervals import BAND_ALPHA, interval_line
 from opd_diag.plots.logged import trainer_curve
+from opd_diag.plots.paper import StyledFigure, panel_size
 from opd_diag.plots.quantities import RESPONSE_QUANTITIES, Quantity, quantity
 from opd_diag.plots.style import (
     MUTED,
-    PANEL,
     RESPONSE_STYLES,
     STATE_STYLES,
     WHOLE_CURVE,
@@ -110,7 +110,7 @@ def alignment_grid(summary: pd.DataFrame, metrics: Sequence[str] = MAIN_METRICS,
     """
     columns = min(columns, len(metrics))
     rows = math.ceil(len(metrics) / columns)
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+    figure = StyledFigure(figsize=panel_size(columns, rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax, metric in zip(panels, metrics, strict=False):
         metric_by_step(summary, metric, ax=ax)

@@ -1,69 +1,33 @@
-"""Colours, fonts and the axis that checkpoints stand on, the same in every picture."""
+"""Colours, legends and the axis that checkpoints stand on, the same in every picture."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
-import matplotlib
 import pandas as pd
 import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-INK, MUTED, HAIRLINE = "#1f2933", "#5b6672", "#d5dae0"
-
-RC: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8.0,
-    "axes.labelsize": 8.5,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": HAIRLINE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.0,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "mathtext.fontset": "dejavusans",
-    "svg.fonttype": "path",
-    "svg.hashsalt": "opd-diag",
-}
-"""Fonts come with matplotlib and text is written as paths, so that a picture looks the same on every machine."""
-
-PANEL = (4.0, 3.1)
-"""Inches; drawn at the width of a phone's screen it is still legible."""
+from opd_diag.plots.paper import INK as INK
+from opd_diag.plots.paper import MUTED, StyledFigure, panel_size, points
+from opd_diag.plots.paper import styled as styled
 
 MOST_LINES = 6
 """Checkpoints drawn as lines of one picture, or named on one axis."""
 
-_LEGEND_POINTS = 245.0
-_SLANTED_POINTS = 32.0
+_LEGEND_WIDTH = 245 / 288
+"""Of a panel's."""
+_TICK_POINTS, _SLANTED_POINTS = 9.0, 32.0
 
 WHOLE_CURVE = "whole curve, 95 %"
 """What legends call the band that holds all places of a curve at once."""
@@ -101,7 +65,7 @@ RESPONSE_STYLES = {
 
 def new_axes() -> Axes:
     """Make the axes of one panel on a figure of its own, off screen."""
-    return Figure(figsize=PANEL, layout="constrained").add_subplot()
+    return StyledFigure(figsize=panel_size(), layout="constrained").add_subplot()
 
 
 def step_colours(n: int) -> list[str]:
@@ -168,7 +132,7 @@ def room_for_all(ax: Axes, positions: pd.Series) -> None:
 def say(ax: Axes, text: str) -> None:
     """Write `text` in the middle of empty axes."""
     text = textwrap.fill(text, 38)
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED, fontsize=8.5)
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED, fontsize=points(8.5))
     ax.grid(False)
     ax.set_yticks([])
 
@@ -179,15 +143,17 @@ def legend_below(
     """Put the legend under the axes, where it hides no data, in rows as wide as a panel."""
     if handles is None:
         handles, labels = ax.get_legend_handles_labels()
-    below = 22.0 + 11.5 * (ax.get_xlabel().count("\n") + 1)
+    below = _TICK_POINTS + points(13.0 + 11.5 * (ax.get_xlabel().count("\n") + 1))
     if any(tick.get_rotation() for tick in ax.get_xticklabels()):
-        below += _SLANTED_POINTS
+        below += points(_SLANTED_POINTS)
     shift = ScaledTranslation(0.0, -below / 72, ax.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]
-    columns = int(_LEGEND_POINTS / (26 + 5.2 * max(map(len, labels), default=1)))
+    room = 72 * panel_size()[0] * _LEGEND_WIDTH
+    columns = max(1, int(room / points(26 + 5.2 * max(map(len, labels), default=1))))
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / columns)) if labels else 1  # rows of one length
     legend = ax.legend(
         handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=ax.transAxes + shift,
-        ncols=max(1, columns), title=title, handlelength=1.4, columnspacing=1.0, handletextpad=0.4, borderpad=0.0,
-        borderaxespad=0.0, title_fontsize=8.0,
+        ncols=columns, title=title, handlelength=1.4, columnspacing=1.0, handletextpad=0.4, borderpad=0.0,
+        borderaxespad=0.0, title_fontsize=points(8.0),
     )  # fmt: skip
     legend.get_title().set_color(MUTED)
 
@@ -225,16 +191,14 @@ def _glyphs() -> frozenset[int]:
 def drawable(text: str, most: int = 24) -> str:
     r"""Make a user's text fit to be drawn: short, no mathtext, and a box for what the font has no glyph for.
 
+    Of a long text both ends are kept: names of checkpoints often differ at the end alone.
+
     Examples
     --------
-    >>> drawable("run $1$"), drawable("a" * 30, 8), drawable("\ud800\n")
-    ('run \\$1\\$', 'aaaaaaa…', '□□')
+    >>> drawable("run $1$"), drawable("a-long-run/checkpoint-9", 12), drawable("\ud800\n")
+    ('run \\$1\\$', 'a-long…int-9', '□□')
     """
-    short = text if len(text) <= most else text[: most - 1] + "…"
+    short = text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
     seen = "".join(c if ord(c) in _glyphs() and c.isprintable() else "□" for c in short)
     leading = " " if seen.startswith("_") else ""
     return leading + seen.replace("$", r"\$")
-
-
-styled = matplotlib.rc_context(RC)  # type: ignore[arg-type]
-"""Decorator: draw in the style of this file, and leave matplotlib's settings as they were."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from opd_diag.plots.style import INK, MUTED, drawable, new_axes, say, styled
+from opd_diag.plots.style import INK, MUTED, drawable, new_axes, points, say, styled
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _RIGHT = 0.7
@@ -53,7 +55,7 @@ def teaching_conditions(placed: pd.DataFrame, *, mass: float, lead: float, ax: A
         right = row["mass"] > _RIGHT
         ax.annotate(
             drawable(str(row["teacher"])), (row["mass"], y), xytext=(-8 if right else 8, 6),
-            textcoords="offset points", color=INK, fontsize=9, ha="right" if right else "left",
+            textcoords="offset points", color=INK, fontsize=points(9), ha="right" if right else "left",
         )  # fmt: skip
     ax.axvline(mass, color=MUTED, linestyle="--", linewidth=1.0)
     ax.set_xlim(0.0, 1.03)
@@ -61,9 +63,10 @@ def teaching_conditions(placed: pd.DataFrame, *, mass: float, lead: float, ax: A
         ax.axhline(lead, color=MUTED, linestyle="--", linewidth=1.0)
         low = min(0.0, float(np.nanmin(placed["lead_ci_low"].astype(float).fillna(placed["lead"]))))
         ax.set_ylim(low - 0.08, max(1.0, float(placed["lead"].max()) + 0.1))
-        ax.text(0.02, 0.98, "leads, other pattern", transform=ax.transAxes, va="top", color=MUTED, fontsize=8)
-        ax.text(0.98, 0.98, "fits and leads", transform=ax.transAxes, va="top", ha="right", color=MUTED, fontsize=8)
-        ax.text(0.98, 0.02, "fits, nothing new", transform=ax.transAxes, ha="right", color=MUTED, fontsize=8)
+        look: dict[str, Any] = {"transform": ax.transAxes, "color": MUTED, "fontsize": points(8)}
+        ax.text(0.02, 0.98, "leads, other pattern", va="top", **look)
+        ax.text(0.98, 0.98, "fits and leads", va="top", ha="right", **look)
+        ax.text(0.98, 0.02, "fits, nothing new", ha="right", **look)
     else:
         ax.set_yticks([])
     return ax
@@ -100,7 +103,7 @@ def model_distances(distances: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     for (i, j), value in np.ndenumerate(field):
         if i != j and np.isfinite(value):
             dark = (shade[i, j] - np.log10(_LEAST)) / (top - np.log10(_LEAST)) > 0.6
-            ax.text(j, i, f"{value:.3g}", ha="center", va="center", color="white" if dark else INK, fontsize=9)
+            ax.text(j, i, f"{value:.3g}", ha="center", va="center", color="white" if dark else INK, fontsize=points(9))
     labels = [drawable(name) for name in names]
     ax.set_xticks(range(len(names)), labels)
     ax.set_yticks(range(len(names)), labels)

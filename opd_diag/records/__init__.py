@@ -7,7 +7,8 @@
 `recorded.py`      ``Recorded``: one response as a trainer wrote it, before it is a rollout
 `scores.py`        ``Scores``: all that metrics need about N states, one safetensors file
 `fits.py`          ``Fits``: what a second pass leaves at some states, one safetensors file
-`verdict.py`       ``Verdict``: one answer with its evidence
+`verdict.py`       ``Verdict``: one answer with its evidence; a list of them
+`notebook.py`      what objects show of themselves in a notebook
 `sampling.py`      ``Sampling``: how responses are sampled
 `answer.py`        whether a response gives the reference answer
 `prompt_files.py`   prompts in the files that trainers read

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from opd_diag.records.notebook import answer_html, status_text, table_html
+
 Status = Literal["pass", "warn", "fail", "unknown"]
 
 BY_URGENCY: tuple[Status, ...] = ("fail", "warn", "unknown", "pass")
@@ -45,6 +47,23 @@ class Verdict:
     def as_record(self) -> dict[str, Any]:
         """Give the fields as JSON values; NaN becomes None."""
         return {k: finite_or_none(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+    def _repr_html_(self) -> str:
+        """Show question, evidence, advice and caution in a notebook."""
+        lines = [self.evidence, f"What to do: {self.advice}" if self.advice else ""]
+        lines.append(f"How it misleads: {self.caution}" if self.caution else "")
+        return answer_html(self.status, self.question, filter(None, lines))
+
+
+class VerdictList(list[Verdict]):
+    """Verdicts on one run, in the order of their rules; in a notebook a table, alarms first."""
+
+    def _repr_html_(self) -> str:
+        open_ones = [v for v in alarms_first(self) if v.status != "pass"]
+        rows = [[status_text(v.status).replace(" ", "\u00a0"), v.question, v.evidence, v.advice] for v in open_ones]
+        table = table_html(["", "question", "evidence", "what to do"], rows) if rows else ""
+        passed = [v.question for v in self if v.status == "pass"]
+        return table + (answer_html("pass", f"{len(passed)} of {len(self)}", [" · ".join(passed)]) if passed else "")
 
 
 class _Judged(Protocol):

@@ -22,6 +22,9 @@ DEPTH_COLUMNS = [
     "n_states", "n_rollouts", "n_prompts",
 ]  # fmt: skip
 
+FEWEST_PROMPTS = 5
+"""Cells that rest on fewer prompts are no level: they are few long responses."""
+
 
 def depth_table(states: pd.DataFrame, edges: Sequence[int] | None = None) -> pd.DataFrame:
     """Average every metric within bins of positions.
@@ -61,6 +64,16 @@ def depth_table(states: pd.DataFrame, edges: Sequence[int] | None = None) -> pd.
         key=lambda column: column.map(order) if column.name == "label" else column,
         ignore_index=True,
     )
+
+
+def peak_cell(depth: pd.DataFrame, metric: str, states: str) -> pd.Series | None:
+    """Give the row where a metric is highest on a state set, of cells that `FEWEST_PROMPTS` prompts reach.
+
+    Of equal ones it is the first; None where no cell has a value.
+    """
+    rows = depth[(depth["metric"] == metric) & (depth["states"] == states)]
+    rows = rows[(rows["n_prompts"] >= FEWEST_PROMPTS) & rows["value"].notna()]
+    return None if rows.empty else rows.iloc[int(rows["value"].to_numpy(float).argmax())]
 
 
 def binned(

@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 
 from opd_diag import stats
 from opd_diag.tables.rows import estimate_columns, rollout_ids
+from opd_diag.tables.tails import top_share
 
 REWARD_METRICS = ("top_advantage_share", "reward_auroc")
 """What is measured, on the states that the checkpoint sampled itself."""
@@ -20,7 +21,7 @@ REWARD_METRICS = ("top_advantage_share", "reward_auroc")
 TOP = 0.01
 """Share of the tokens that is the top."""
 
-LEAST_TOKENS = 100
+LEAST_TOKENS = round(1 / TOP)
 """Fewer tokens have no top 1 %: undefined."""
 
 Floats = npt.NDArray[np.float64]
@@ -96,18 +97,7 @@ def top_advantage_share(advantages: npt.ArrayLike, prompts: npt.ArrayLike) -> tu
     >>> round(share, 4)
     0.3378
     """
-    sizes = np.abs(np.asarray(advantages, dtype=np.float64))
-    names, codes = np.unique(np.asarray(prompts), return_inverse=True)
-    order = np.argsort(-sizes, kind="stable")
-    sizes, codes = sizes[order], codes[order]
-    counts, totals = np.bincount(codes), np.bincount(codes, weights=sizes)
-    whole, n = float(sizes.sum()), len(sizes)
-    left_out = np.full(len(names), np.nan)
-    for prompt, count in enumerate(counts):
-        head = slice(0, math.ceil(TOP * (n - count)) + int(count))  # enough, whatever of it is this prompt's
-        others = sizes[head][codes[head] != prompt]
-        left_out[prompt] = _top_share(others, n - int(count), whole - float(totals[prompt]))
-    return _top_share(sizes, n, whole), left_out
+    return top_share(np.abs(np.asarray(advantages, dtype=np.float64)), prompts, TOP)
 
 
 def reward_auroc(rewards: npt.ArrayLike, is_correct: npt.ArrayLike, prompts: npt.ArrayLike) -> tuple[float, Floats]:
@@ -170,15 +160,6 @@ def _pairs_won(values: Floats, right: npt.NDArray[np.bool_]) -> Floats:
     for kind in (right, ~right):
         below[kind] -= rankdata(values[kind])  # what is left: those of the other kind below, ties half
     return np.where(right, below, right.sum() - below)
-
-
-def _top_share(falling: Floats, n: int, total: float) -> float:
-    """Give the share of `total` in the top of `n` sizes, of which at least the first come falling."""
-    if n < LEAST_TOKENS or not total > 0:
-        return math.nan
-    whole, part = divmod(TOP * n, 1.0)
-    top = float(falling[: int(whole)].sum())
-    return (top + part * float(falling[int(whole)]) if part else top) / total
 
 
 def _of_each(states: pd.DataFrame, rollouts: pd.DataFrame) -> list[tuple[str, pd.DataFrame, Statistic]]:

@@ -253,6 +253,10 @@ class SyntheticRun:
             for name, value in reversed(list(self.keys(i, states).items())):
                 frame.insert(0, name, value)
             frame.insert(4, "position", np.arange(n) % 80)
+            frame.insert(4, "prompt_index", np.arange(n) * self.prompts // n)
+            # few states hold most: the mean of a log-normal is e^{s²/2} times its median
+            far = np.random.default_rng(n + i).lognormal(-2.0, 2.0, n)
+            frame["reverse_kl"] = self.level("reverse_kl", states, i) * far
             parts.append(frame)
         return typed(pd.concat(parts, ignore_index=True))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from opd_diag.plots import concentration_curves, overlap_ratio_curves
+from opd_diag.plots import concentration_by_states, concentration_curves, overlap_ratio_curves
 from opd_diag.plots.concentration import PAPER_LABEL
 from plots.synthetic_run import SyntheticRun
 
@@ -118,3 +118,36 @@ def test_a_state_set_without_rows_is_said(run):
     ax = concentration_curves(run.concentration, states="teacher")
     assert ax.texts[0].get_text().startswith("undefined")
     ax.get_figure().draw_without_rendering()
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_the_last_curve_on_every_state_set_and_the_first_on_own(run, which):
+    ax = concentration_by_states(run.concentration, which=which)
+    column = f"{which}_overlap_mass"
+    assert [line.get_label() for line in ax.lines] == ["step 0", "own states", "start's states"]
+    of = [("step 0", "on-policy"), ("step 100", "on-policy"), ("step 100", "start")]
+    for line, (label, states) in zip(ax.lines, of, strict=True):
+        rows = run.concentration[(run.concentration.label == label) & (run.concentration.states == states)]
+        np.testing.assert_allclose(line.get_ydata(), rows[column])
+    assert len(ax.collections) == 2
+    assert ends_of(ax.collections[0]) == pytest.approx(
+        (rows_of(run, "on-policy")[f"{column}_ci_low"].min(), rows_of(run, "on-policy")[f"{column}_ci_high"].max())
+    )
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["step 0", "own states", "start's states"]
+    assert ax.get_title(loc="left") == f"{which.capitalize()} overlap mass, step 100"
+
+
+def rows_of(run, states):
+    table = run.concentration
+    return table[(table.label == "step 100") & (table.states == states)]
+
+
+def test_one_checkpoint_has_no_line_of_before():
+    ax = concentration_by_states(SyntheticRun(steps=[40]).concentration)
+    assert [line.get_label() for line in ax.lines] == ["own states", "start's states"]
+
+
+def test_by_states_says_when_nothing_is_defined(run):
+    ax = concentration_by_states(run.concentration.assign(student_overlap_mass=float("nan")))
+    assert not ax.lines
+    assert ax.texts[0].get_text() == "undefined: no state has a value"

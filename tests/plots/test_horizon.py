@@ -1,16 +1,14 @@
-"""Pictures of depth, on their artists."""
+"""Pictures of a study of depth, on their artists."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import QuadMesh
 
-from opd_diag.plots import continuation_curves, entropy_heat_map, metric_over_control
+from opd_diag.plots import continuation_curves, metric_over_control
 from opd_diag.plots.horizon import PREFIX_STYLES
 from opd_diag.tables.continuations import CONTINUATION_COLUMNS, PREFIXES
-from opd_diag.tables.depth import DEPTH_COLUMNS
 from opd_diag.tables.excess import EXCESS_COLUMNS
 from opd_diag.tables.horizon import SURVIVOR_COLUMNS
 
@@ -57,63 +55,6 @@ class TestMetricOverControl:
     def test_nothing_to_compare(self):
         ax = metric_over_control(excess(bins=0), survivors())
         assert ax.texts[0].get_text() == "no response of both is so long"
-
-
-def entropies(values, prompts=9):
-    """Rows of checkpoints by cells; the teacher's are half the student's."""
-    rows = [
-        {"step": i, "label": f"step {i}", "teacher": "big", "states": "on-policy", "metric": metric}
-        | {"depth_low": 4 * j, "depth_high": 4 * j + 4, "value": share * value, "n_prompts": prompts}
-        for metric, share in (("student_entropy", 1.0), ("teacher_entropy", 0.5))
-        for i, row in enumerate(values)
-        for j, value in enumerate(row)
-    ]
-    return pd.DataFrame(rows, columns=DEPTH_COLUMNS)
-
-
-def mesh_of(ax):
-    return next(of for of in ax.collections if isinstance(of, QuadMesh))
-
-
-class TestHeatMap:
-    VALUES = ((0.1, 0.2), (0.3, 2.0))
-
-    def test_a_row_a_checkpoint_and_a_column_a_bin(self):
-        ax = entropy_heat_map(entropies(self.VALUES), "student_entropy")
-        assert np.allclose(mesh_of(ax).get_array(), self.VALUES)
-        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["step 0", "step 1"]
-        assert ax.get_xlim() == (0, 8)
-
-    def test_student_and_teacher_have_the_same_scale(self):
-        limits = [
-            mesh_of(entropy_heat_map(entropies(self.VALUES), f"{of}_entropy")).get_clim()
-            for of in ("student", "teacher")
-        ]
-        assert limits == [(0.0, 2.0), (0.0, 2.0)]
-
-    def test_cells_of_few_prompts_are_hatched(self):
-        table = entropies(self.VALUES)
-        table.loc[table["depth_low"] == 4, "n_prompts"] = 4
-        array = mesh_of(entropy_heat_map(table, "student_entropy")).get_array()
-        assert array.mask.tolist() == [[False, True], [False, True]]
-        assert mesh_of(entropy_heat_map(table, "student_entropy")).get_clim() == (0.0, 0.3)
-
-    def test_checkpoints_that_end_earlier_leave_cells_open(self):
-        table = entropies(self.VALUES)
-        table = table[(table["label"] != "step 0") | (table["depth_low"] == 0)]
-        assert mesh_of(entropy_heat_map(table, "student_entropy")).get_array().mask.tolist() == [
-            [False, True],
-            [False, False],
-        ]
-
-    def test_of_many_checkpoints_some_are_named(self):
-        ax = entropy_heat_map(entropies([(0.1, 0.2)] * 30), "student_entropy")
-        assert len(ax.get_yticklabels()) == 8
-
-    def test_too_few_everywhere(self):
-        ax = entropy_heat_map(entropies(self.VALUES, prompts=2), "student_entropy")
-        assert ax.texts[0].get_text() == "no depth that responses to 5 prompts\nreach"
-        assert entropy_heat_map(entropies(()), "student_entropy").texts
 
 
 def continuations(kinds=PREFIXES):

@@ -93,3 +93,13 @@ def test_nothing_is_drawn_where_nothing_is_defined():
     assert not interval_line(ax, rows(value=NAN), POSITIONS, START)
     assert not ax.lines
     assert not ax.collections
+
+
+def test_markers_at_a_single_checkpoint_stand_clear_of_each_other():
+    ax = new_axes()
+    one = rows().iloc[:1]
+    for style in (STATE_STYLES["on-policy"], START, STATE_STYLES["teacher"]):
+        interval_line(ax, one, POSITIONS[:1], style, whiskers=style is not STATE_STYLES["on-policy"])
+    ax.figure.draw_without_rendering()
+    across = sorted(line.get_transform().transform((0.0, 1.0))[0] * 72 / ax.figure.dpi for line in ax.lines)
+    assert np.diff(across).min() > max(line.get_markersize() for line in ax.lines)

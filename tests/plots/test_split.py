@@ -96,7 +96,7 @@ def test_one_prompt_has_lines_and_no_band(one_prompt):
 def test_labels_stand_on_the_axis_when_steps_are_unknown(unknown_steps):
     ax = change_split(unknown_steps.split, "reverse_kl")
     assert [t.get_text() for t in ax.get_xticklabels()] == [
-        " _start", r"run \$1\$ 100%", "□□□", "a" * 15 + "…", "final",
+        " _start", r"run \$1\$ 100%", "□□□", "aaaaaaaa…aaaaaaa", "final",
     ]  # fmt: skip
     np.testing.assert_allclose(ax.lines[-1].get_xdata(), range(5))
     drawn(ax)

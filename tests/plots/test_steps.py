@@ -27,6 +27,15 @@ def drawn(ax) -> None:
     ax.get_figure(root=True).draw_without_rendering()
 
 
+def test_a_line_far_above_that_on_own_states_is_seen_whole(run):
+    far = run.summary.copy()
+    chosen = (far.metric == "reverse_kl") & (far.states == "start")
+    far.loc[chosen, ["value", "ci_low", "ci_high"]] += 50
+    low, high = metric_by_step(far, "reverse_kl").get_ylim()
+    assert low <= 0
+    assert high > far.loc[chosen, "ci_high"].max()
+
+
 @pytest.mark.parametrize("metric", ["overlap_ratio", "reverse_kl", "overlap_token_advantage", "entropy_difference"])
 @pytest.mark.parametrize("states", ["on-policy", "start"])
 def test_lines_are_the_values_of_the_table(run, metric, states):
@@ -158,7 +167,7 @@ def test_labels_stand_on_the_axis_when_a_step_is_unknown(unknown_steps):
     ax = metric_by_step(unknown_steps.summary, "reverse_kl")
     assert ax.get_xlabel() == "checkpoint"
     shown = [t.get_text() for t in ax.get_xticklabels()]
-    assert shown == [" _start", r"run \$1\$ 100%", "□□□", "a" * 15 + "…", "final"]
+    assert shown == [" _start", r"run \$1\$ 100%", "□□□", "aaaaaaaa…aaaaaaa", "final"]
     np.testing.assert_allclose(ax.lines[0].get_xdata(), range(5))
     drawn(ax)
 

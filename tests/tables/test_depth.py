@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from opd_diag.tables import BY_NAME, assemble, depth_table, measure
+from opd_diag.tables.depth import FEWEST_PROMPTS, peak_cell
 
 from .made_up import a_run, naive_band, naive_mean, rollout, scored, weights_of
 
@@ -100,3 +102,25 @@ def test_depth_is_sorted_by_set_checkpoint_metric_and_place(tables):
     keys = list(tables.depth[["states", "label", "metric", "depth_low"]].itertuples(index=False, name=None))
     assert keys == sorted(keys)
     assert len(set(keys)) == len(keys)
+
+
+def cells(*values, prompts=FEWEST_PROMPTS, **columns):
+    """Rows of one metric, a cell a value."""
+    rows = [{"metric": "reverse_kl", "states": "start", "value": value, "n_prompts": prompts} for value in values]
+    return pd.DataFrame(rows).assign(depth_low=range(len(values)), **columns)
+
+
+class TestPeak:
+    def test_it_is_the_first_of_the_highest_cells(self):
+        assert peak_cell(cells(1.0, 3.0, 3.0, math.nan), "reverse_kl", "start")["depth_low"] == 1
+        assert peak_cell(cells(1.0, math.inf, 3.0), "reverse_kl", "start")["depth_low"] == 1
+
+    def test_cells_of_few_prompts_are_none(self):
+        few = cells(9.0, prompts=FEWEST_PROMPTS - 1)
+        assert peak_cell(pd.concat([few, cells(1.0)]), "reverse_kl", "start")["value"] == 1.0
+        assert peak_cell(few, "reverse_kl", "start") is None
+
+    def test_other_metrics_and_sets_are_not_looked_at(self):
+        table = pd.concat([cells(1.0), cells(9.0, metric="forward_kl"), cells(9.0, states="teacher")])
+        assert peak_cell(table, "reverse_kl", "start")["value"] == 1.0
+        assert peak_cell(cells(math.nan), "reverse_kl", "start") is None

@@ -1,7 +1,7 @@
 """The catalogue of metrics: one entry each, data and not machinery.
 
-Columns, axis labels, bounds, tests and the README's table all follow from it. To add a metric: write its function in
-:mod:`opd_diag.metrics`, then one entry in a module of this folder.
+Columns, axis labels, bounds, tests and the tables of README and METRICS.md follow from it. To add a metric: write its
+function in :mod:`opd_diag.metrics`, then one entry in a module of this folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["BY_NAME", "CATALOGUE", "METRIC_NAMES", "PRIMARY_NAMES", "WEIGHTS", "
 
 
 def markdown_table() -> str:
-    """Give the catalogue as the README shows it, the primary metrics first, the others folded; a test holds them."""
+    """Give the catalogue as METRICS.md shows it: the primary metrics first, as in the README, the others folded."""
     others = [m for m in CATALOGUE if not m.primary]
     return "\n".join(
         [
