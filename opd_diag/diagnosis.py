@@ -201,6 +201,7 @@ def _report(plan: ReplayPlan, replayed: Replay, tables: Tables, store: Store) ->
             ((s.scores, s.rollouts) for s in replayed.scored),
             load_vocabulary(store.path("vocabulary.json")),
             k=plan.settings.k,
+            depth=tables.depth,
         ),
     )
 

@@ -8,12 +8,15 @@
 `page.py`         ``report.html``, one file that works offline
 `study.py`        ``write_study``: one question of :mod:`opd_diag.studies`, one page
 `figures.py`      every picture of the page, drawn once
+`maps.py`         of them the maps by depth and step, each with its sentence
+`tails.py`        and how far the farthest states are
 `sections.py`     the tables and lists of the page, as plain data for the template
 `belief.py`       what the self-tests said, and which conclusions hang on the average
 `grids.py`        small tables beside the pictures: baselines, strata, ends of responses
 `logged.py`       what it says of the trainer's own log
 `reconciled.py`   what it says of our values against the loss that the trainer logged
-`tokens.py`       which responses it shows token by token
+`choosing.py`     which responses it shows token by token, and what leads to them
+`tokens.py`       the view of them
 `token_reader.py` what it says of each token
 `shown_tokens.py` records of what is shown
 `responses.py`    the responses it gives to be read, and what it says first of a false success

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,10 @@ from matplotlib.axes import Axes
 from opd_diag import plots
 from opd_diag.plots.concentration import Which
 from opd_diag.records.files import write_text
+from opd_diag.report.glance import glance
 from opd_diag.report.logged import drawn_only_here
+from opd_diag.report.maps import MAPPED, has_map, map_panel
+from opd_diag.report.panel import Panel
 from opd_diag.report.readings import (
     FEWEST_ROLLOUTS,
     called,
@@ -27,7 +30,8 @@ from opd_diag.report.readings import (
     metric_reading,
     row_of,
 )
-from opd_diag.report.svg import inline_svg, letters, svg_of
+from opd_diag.report.svg import letters
+from opd_diag.report.tails import tail_panels
 from opd_diag.report.wording import STATES_NAMES
 from opd_diag.tables.assembled import Tables
 from opd_diag.tables.floors import floors_of
@@ -75,26 +79,6 @@ SETS_IN_FULL = ("on-policy", "start", "teacher")
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One picture with the sentence under it."""
-
-    name: str
-    """File name without ending, unique on the page."""
-    title: str
-    term: str
-    """Name of the quantity shown, whose definition the page links to."""
-    reading: str
-    """One sentence computed from the data."""
-    svg: str
-    """The whole SVG file."""
-
-    @property
-    def inline(self) -> Markup:
-        """The picture as an element of an HTML page, its ids made unique by `name`."""
-        return inline_svg(self.svg, self.name, f"{self.title}. {self.reading}")
-
-
-@dataclass(frozen=True)
 class Figures:
     """All pictures of a page, by section; a row of panels has a heading."""
 
@@ -102,12 +86,17 @@ class Figures:
     alignment: dict[str, list[Panel]]
     depth: dict[str, list[Panel]]
     entropies: list[Panel]
+    glance: list[Panel] = field(default_factory=list)
+    """Those under the headline; each is drawn again, with more beside it, in its section."""
+    tails: list[Panel] = field(default_factory=list)
 
     def panels(self) -> Iterator[Panel]:
         """Go through all panels in the order of the page."""
+        yield from self.glance
         for rows in (self.concentration, self.alignment, self.depth):
             for panels in rows.values():
                 yield from panels
+        yield from self.tails
         yield from self.entropies
 
     @property
@@ -116,8 +105,10 @@ class Figures:
         return letters(panel.svg for panel in self.panels())
 
     def save(self, folder: Path) -> None:
-        """Write every picture to `folder`, each whole or not at all."""
+        """Write every picture but those of the glance to `folder`, each whole or not at all."""
         for panel in self.panels():
+            if panel in self.glance:
+                continue
             write_text(folder / f"{panel.name}.svg", panel.svg)
 
 
@@ -140,11 +131,13 @@ def draw_figures(tables: Tables, *, k: int) -> Figures:
         | {GRADIENT: [_gradient(tables.summary, s) for s in sets]},
         depth={STATES_NAMES[s]: list(_depth(tables.depth, s, floors)) for s in sets},
         entropies=list(_entropies(tables.states, floors)),
+        glance=glance(tables, k=k),
+        tails=tail_panels(tables.states, SETS_IN_FULL),
     )
 
 
 def _panel(name: str, title: str, term: str, reading: str, draw: Callable[[], Axes]) -> Panel:
-    return Panel(name, title, term, reading, svg_of(draw()))
+    return Panel.of(name, title, term, reading, draw())
 
 
 def _concentration(table: pd.DataFrame, states: str, k: int, floors: Floors) -> Iterator[Panel]:
@@ -204,7 +197,11 @@ def _curve(tables: Tables, name: str) -> Axes:
 def _depth(table: pd.DataFrame, states: str, floors: Floors) -> Iterator[Panel]:
     reached = table[table["n_rollouts"] >= FEWEST_ROLLOUTS]  # a few long responses would set the scale of all
     drawn = reached if (reached["states"] == states).any() else table
+    of_maps = table[(table["metric"] == MAPPED) & table["states"].isin(SETS_IN_FULL)]
     for name in DEPTH_METRICS:
+        if name == MAPPED and has_map(table, states):
+            yield map_panel(table, states, floors, plots.heat_limit(of_maps))
+            continue
         yield _panel(
             f"depth-{name}-{states}",
             f"{plots.quantity(name).title} against position",

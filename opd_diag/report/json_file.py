@@ -44,6 +44,7 @@ def report_record(report: Report) -> dict[str, Any]:
             "status": report.headline.status,
             "title": report.headline.title,
             "facts": list(report.headline.facts),
+            "advice": report.headline.advice,
         },
         "verdicts": [verdict.as_record() for verdict in report.verdicts],
         "summary": records(report.tables.summary, SUMMARY_COLUMNS),

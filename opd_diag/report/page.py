@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from opd_diag import plots
 from opd_diag.plots.quantities import FIT_QUANTITIES, quantity
+from opd_diag.records.notebook import EDGES, STATUS_SYMBOLS, STATUS_WORDS
 from opd_diag.report import responses, sections
 from opd_diag.report.belief import averages_that_disagree, belief, titled
 from opd_diag.report.figures import INTRODUCTIONS, Figures
@@ -27,8 +28,6 @@ from opd_diag.report.wording import (
     ROUGH,
     ROUGH_LEGEND,
     STATES_NAMES,
-    STATUS_SYMBOLS,
-    STATUS_WORDS,
     one_line,
     visible,
 )
@@ -161,6 +160,7 @@ def environment() -> Environment:
         "sign_terms": {NEAR: "floor", ROUGH: "interval"},
         "symbols": STATUS_SYMBOLS,
         "words": STATUS_WORDS,
+        "edges": EDGES,
         "states_names": STATES_NAMES,
         "quantity": quantity,
         "title_of": title_of,

@@ -49,6 +49,17 @@ def metric_reading(summary: pd.DataFrame, differences: pd.DataFrame, metric: str
     return "; ".join(parts) + f" ({', '.join(n)} at {called(last['label'], last['step'])})."
 
 
+def metric_values(summary: pd.DataFrame, metric: str) -> str:
+    """Say how `metric` went from the first to the last checkpoint on each state set, in values and units alone."""
+    nothing = pd.DataFrame(columns=["metric", "states", "from_label", "to_label"])
+    parts = [part for s in STATES_NAMES if (part := _change(summary, nothing, metric, s))]
+    if not parts:
+        return f"Undefined: {quantity(metric).undefined}."
+    last = summary[(summary["metric"] == metric) & summary["value"].notna()].iloc[-1]
+    unit = "" if quantity(metric).unit in ("ratio", "probability") else f"{quantity(metric).unit}, "
+    return f"{'; '.join(parts)} ({unit}{count(last['n_prompts'], 'prompt')})."
+
+
 def states_text(row: pd.Series) -> str:
     """Count the states of a row, and say how many independent ones would tell as much, where that is known."""
     effective = row.get("n_effective", math.nan)
@@ -199,7 +210,7 @@ def _meaning(metric: str, last: pd.Series, before: float) -> str:
     if metric == "fitted_temperature":
         if within:
             return "No temperature would bring the student clearly nearer: its sharpness is not the matter."
-        return f"The student is too {'sharp' if last['value'] > 1 else 'flat'} for its teacher there."
+        return f"The student is {'sharper' if last['value'] > 1 else 'flatter'} than its teacher there."
     if within:
         return "What different prompts teach is not told from unrelated: a gradient of few prompts is mostly noise."
     way = "push the output matrix the same way" if last["value"] > 0 else "pull the output matrix apart"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class ShownState:
     special: bool
     breaks: bool
     """Whether the line ends with it."""
+    left_out: int
+    """Tokens between it and the one shown before it that are not shown."""
     negative: bool
     """Whether the teacher finds the token less probable than the student does."""
     shades: Mapping[str, int]
@@ -73,11 +75,13 @@ class ShownRollout:
     why: str
     """Why it is shown."""
     is_correct: bool | None
+    direction: str
+    """``ltr`` or ``rtl``, in which its tokens follow each other."""
     mean: str
     """Its mean reverse KL, in nats."""
     states: Sequence[ShownState]
     left_out: int
-    """Tokens not shown."""
+    """Tokens not shown after the last one."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,35 @@ class Farthest:
 
 
 @dataclass(frozen=True)
+class WorstPrompt:
+    """One of the prompts on whose responses the models are farthest apart."""
+
+    prompt_id: str
+    value: str
+    """Mean over its responses of their mean reverse KL, in nats."""
+    n_responses: int
+    correct: str
+    """How many of them are, of those that were graded; empty where none was."""
+    anchor: str
+    """Of one of its responses; empty where none is shown."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A link from a picture to a token behind it."""
+
+    text: str
+    anchor: str
+
+
+@dataclass(frozen=True)
 class TokenView:
     """What the page shows token by token."""
 
     colourings: Sequence[Colouring]
     groups: Sequence[TokenGroup]
     farthest: Sequence[Farthest]
+    prompts: Sequence[WorstPrompt] = ()
+    """Of the last checkpoint's own responses, the worst first."""
+    leads: Mapping[str, Sequence[Lead]] = field(default_factory=dict)
+    """By name of the picture."""

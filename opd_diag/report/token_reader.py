@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +14,22 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 from opd_diag.records.vocabulary import Token
 from opd_diag.report.shown_tokens import Candidate, Colouring, Farthest, ShownRollout, ShownState
-from opd_diag.report.wording import visible
+from opd_diag.report.wording import JOINERS, visible
 from opd_diag.stats.rounding import number
 
 MOST_TOKENS = 160
-"""Tokens shown of one response; with what both models would have written, each takes a kilobyte of the page."""
+"""Tokens shown of one response."""
 
 BEST = 5
 """Tokens of either model that are named at each state."""
 
 MOST_CHARACTERS = 48
 """Characters shown of one token."""
+
+MOST_LETTERS = 4000
+"""Letters of a response that decide its direction."""
+
+_CIRCLE = "◌"
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,36 +51,52 @@ class Reader:
         colourings: Sequence[Colouring],
         k: int,
         group: int,
+        most: int = MOST_TOKENS,
     ) -> None:
         self.scores, self.rollouts, self.tokens = scores, rollouts, tokens
-        self.colourings, self.k, self.group = colourings, k, group
+        self.colourings, self.k, self.group, self.most = colourings, k, group, most
         self.advantages = advantages(scores)
 
-    def states_of(self, row: int) -> list[int]:
-        """Give the states of a response that are shown, in order."""
-        own = np.flatnonzero((self.scores.rollout == row) & ~self.scores.terminal)
-        return [int(i) for i in own[np.argsort(self.scores.position[own], kind="stable")][:MOST_TOKENS]]
+    def states_of(self, row: int, wanted: Sequence[int] = ()) -> list[int]:
+        """Give the states of a response that are shown, in order: its first ones, or those around the `wanted`."""
+        every = self._every(row)
+        if not wanted or len(every) <= self.most:
+            return [int(i) for i in every[: self.most]]
+        around = max(1, self.most // len(set(wanted)))
+        kept: set[int] = set()
+        for at in wanted:
+            place = int(np.flatnonzero(every == at)[0])
+            start = min(max(0, place - around // 2), len(every) - around)
+            kept.update(range(start, start + around))
+        return [int(every[place]) for place in sorted(kept)]
 
-    def rollout(self, row: int, why: str) -> ShownRollout:
-        """Give one response."""
-        rollout = self.rollouts[row]
-        every = np.flatnonzero((self.scores.rollout == row) & ~self.scores.terminal)
+    def _every(self, row: int) -> npt.NDArray[np.int64]:
+        own = np.flatnonzero((self.scores.rollout == row) & ~self.scores.terminal)
+        return own[np.argsort(self.scores.position[own], kind="stable")]
+
+    def rollout(self, row: int, why: str, wanted: Sequence[int] = ()) -> ShownRollout:
+        """Give one response, those of its states among them that are `wanted`."""
+        rollout, every, shown = self.rollouts[row], self._every(row), self.states_of(row, wanted)
+        places = [-1, *(int(place) for place in np.flatnonzero(np.isin(every, shown)))]
+        gaps = [after - before - 1 for before, after in pairwise(places)]
         return ShownRollout(
-            anchor=f"tokens-{self.group}-{row}",
+            anchor=response_anchor(self.group, row),
             prompt_id=rollout.prompt_id,
             why=why,
             is_correct=rollout.is_correct,
+            direction=_direction(rollout.response_text),
             mean=number(float(np.nanmean(self.scores.reverse_kl[every])), 3),
-            states=[self.state(at) for at in self.states_of(row)],
-            left_out=max(0, len(every) - MOST_TOKENS),
+            states=[self.state(at, gap) for at, gap in zip(shown, gaps, strict=True)],
+            left_out=len(every) - 1 - places[-1],
         )
 
-    def state(self, at: int) -> ShownState:
-        """Give one token and what both models make of it."""
+    def state(self, at: int, left_out: int = 0) -> ShownState:
+        """Give one token, after some that are left out, and what both models make of it."""
         values = self._values(at)
         token = self._token(int(self.scores.sampled_ids[at]))
         return ShownState(
-            anchor=self._anchor(at),
+            anchor=self.anchor(at),
+            left_out=left_out,
             text=_shown_text(token.text),
             special=token.special,
             breaks=token.text.endswith("\n"),
@@ -90,7 +113,7 @@ class Reader:
         best = [self._candidates(at, who, other)[0] for who, other in (("student", "teacher"), ("teacher", "student"))]
         rollout = self.rollouts[int(self.scores.rollout[at])]
         return Farthest(
-            anchor=self._anchor(at),
+            anchor=self.anchor(at),
             text=_shown_text(token.text),
             value=number(float(self.scores.reverse_kl[at]), 3),
             where=f"{title}, prompt {rollout.prompt_id}, position {int(self.scores.position[at])}",
@@ -98,8 +121,9 @@ class Reader:
             teacher=f"{best[1].text} ({best[1].probability})",
         )
 
-    def _anchor(self, at: int) -> str:
-        return f"tokens-{self.group}-{int(self.scores.rollout[at])}-{int(self.scores.position[at])}"
+    def anchor(self, at: int) -> str:
+        """Give what links to a state."""
+        return f"{response_anchor(self.group, int(self.scores.rollout[at]))}-{int(self.scores.position[at])}"
 
     def _values(self, at: int) -> dict[str, float]:
         ours, theirs = (set(ids[at, : self.k].tolist()) for ids in (
@@ -132,10 +156,28 @@ class Reader:
         return self.tokens.get(token, Token(f"<id {token}>", False))
 
 
+def response_anchor(group: int, row: int) -> str:
+    """Give what links to a response of a group."""
+    return f"tokens-{group}-{row}"
+
+
 def _shown_text(text: str) -> str:
-    """Show a token as it is, line breaks as a sign, and nothing as a sign too; long ones are cut."""
+    """Show a token as it is, line breaks as a sign, and nothing as a sign too; long ones are cut.
+
+    A mark that goes onto the letter before it has a dotted circle here; what is not seen at all has its number.
+    """
     cut = text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
-    return visible(cut).replace("\n", "⏎").replace("\t", "⇥") or "∅"
+    if cut and all(c in JOINERS for c in cut):
+        return "".join(f"\\u{ord(c):04x}" for c in cut)
+    circle = _CIRCLE if cut and unicodedata.category(cut[0]).startswith("M") else ""
+    shown = visible(cut).replace("\n", "⏎").replace("\t", "⇥").replace("\ufffd", "\\ufffd")
+    return circle + shown or "∅"
+
+
+def _direction(text: str) -> str:
+    """Give the direction that most letters of a response have, in which its tokens follow each other."""
+    strong = [unicodedata.bidirectional(c) for c in text[:MOST_LETTERS]]
+    return "rtl" if strong.count("R") + strong.count("AL") > strong.count("L") else "ltr"
 
 
 def _with_unit(value: float, colouring: Colouring) -> str:

@@ -6,24 +6,32 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from opd_diag.plots.quantities import quantity
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 from opd_diag.records.vocabulary import Token
-from opd_diag.report.shown_tokens import Colouring, TokenGroup, TokenView
-from opd_diag.report.token_reader import Reader, advantages
+from opd_diag.report.choosing import Choice, Part, parts_of, shown_parts, worst_prompts
+from opd_diag.report.shown_tokens import Colouring, Lead, TokenGroup, TokenView, WorstPrompt
+from opd_diag.report.token_reader import MOST_TOKENS, Reader, advantages, response_anchor
 from opd_diag.report.wording import STATES_NAMES
+from opd_diag.stats.rounding import number
 
-MOST_ROLLOUTS = 3
-"""Responses shown of one checkpoint on one state set: the worst, the one with the farthest state, a middling one."""
+MOST_SHOWN = 1800
+"""Tokens shown of all responses together; with what both models would have written, each takes a kilobyte of the
+page."""
 
 WORST = 8
-"""States listed, the farthest of those shown."""
+"""States listed, the farthest of those shown; and prompts."""
 
 
 def token_view(
-    scored: Iterable[tuple[Scores, Sequence[Rollout]]], tokens: Mapping[int, Token], *, k: int
+    scored: Iterable[tuple[Scores, Sequence[Rollout]]],
+    tokens: Mapping[int, Token],
+    *,
+    k: int,
+    depth: pd.DataFrame | None = None,
 ) -> TokenView | None:
     """Choose responses of the first and of the last checkpoint, and say of each token what both models make of it.
 
@@ -35,40 +43,76 @@ def token_view(
         What ids look like.
     k
         Tokens compared.
+    depth
+        Depth table of the run, whose peaks are to be read; None: none is.
 
     Returns
     -------
     TokenView or None
         None where nothing was scored on own, the start's or the teacher's states.
     """
-    sets = _shown_sets(list(scored))
-    if not sets:
+    parts = parts_of(scored)
+    if not parts:
         return None
-    colourings = _colourings([scores for _, scores, _ in sets], k)
+    shown = shown_parts(parts, depth)
+    parts, together = [part for part, _ in shown], [_by_row(choices) for _, choices in shown]
+    colourings = _colourings([part.scores for part in parts], k)
+    most = _most_of_each([part.length(row) for part, rows in zip(parts, together, strict=True) for row in rows])
     groups, states = [], []
-    for number_, (title, scores, rollouts) in enumerate(sets):
-        reader = Reader(scores, rollouts, tokens, colourings, min(k, scores.k_kept), number_)
-        shown = [reader.rollout(row, why) for row, why in _chosen(scores)]
-        groups.append(TokenGroup(title, shown))
-        states += [(reader, title, row, at) for row, _ in _chosen(scores) for at in reader.states_of(row)]
-    states.sort(key=lambda of: -_or_zero(float(of[0].scores.reverse_kl[of[3]])))
-    return TokenView(colourings, groups, [reader.farthest(at, title) for reader, title, _, at in states[:WORST]])
+    leads: dict[str, dict[int, Lead]] = {}
+    for number_, ((part, choices), by_row) in enumerate(zip(shown, together, strict=True)):
+        reader = Reader(part.scores, part.rollouts, tokens, colourings, min(k, part.scores.k_kept), number_, most)
+        title = f"{part.label}, {STATES_NAMES[part.states]}"
+        groups.append(TokenGroup(title, [reader.rollout(row, *of) for row, of in by_row.items()]))
+        states += [(reader, title, at) for row, (_, wanted) in by_row.items() for at in reader.states_of(row, wanted)]
+        for choice in choices:
+            if choice.picture and choice.at is not None:
+                leads.setdefault(choice.picture, {})[choice.place] = Lead(choice.text, reader.anchor(choice.at))
+    states.sort(key=lambda of: -_or_zero(float(of[0].scores.reverse_kl[of[2]])))
+    own = next((i for i, part in enumerate(parts) if part.states == "on-policy"), None)
+    return TokenView(
+        colourings,
+        groups,
+        [reader.farthest(at, title) for reader, title, at in states[:WORST]],
+        [] if own is None else _prompts(parts[own], groups[own], own),
+        {picture: [of[place] for place in sorted(of)] for picture, of in leads.items()},
+    )
 
 
-def _shown_sets(scored: list[tuple[Scores, Sequence[Rollout]]]) -> list[tuple[str, Scores, Sequence[Rollout]]]:
-    """Give the last checkpoint on every state set, then the first on its own; what has no states is left out."""
-    by_label: dict[str, dict[str, tuple[Scores, Sequence[Rollout]]]] = {}
-    for scores, rollouts in scored:
-        states = str(scores.provenance["states"])
-        under = scores.provenance.get("checkpoint", scores.provenance["student"])
-        if states in ("on-policy", "start", "teacher") and (~scores.terminal).any():
-            by_label.setdefault(str(under["label"]), {})[states] = scores, rollouts
-    if not by_label:
-        return []
-    first, last = next(iter(by_label)), [*by_label][-1]
-    found = [(f"{last}, {STATES_NAMES[s]}", *of) for s, of in by_label[last].items() if s != "start" or first != last]
-    if first != last and "on-policy" in by_label[first]:
-        found.append((f"{first}, {STATES_NAMES['on-policy']}", *by_label[first]["on-policy"]))
+def _by_row(choices: Sequence[Choice]) -> dict[int, tuple[str, list[int]]]:
+    """Put the choices of one response together: why it is shown, and which states must be among those shown."""
+    found: dict[int, tuple[dict[str, None], list[int]]] = {}
+    for choice in choices:
+        whys, wanted = found.setdefault(choice.row, ({}, []))
+        whys[choice.why] = None
+        if choice.at is not None:
+            wanted.append(choice.at)
+    return {row: (", ".join(whys), wanted) for row, (whys, wanted) in found.items()}
+
+
+def _most_of_each(lengths: Sequence[int]) -> int:
+    """Give how many tokens a response may show; what short ones leave of `MOST_SHOWN` is for the longer."""
+    return next(
+        (most for most in range(MOST_TOKENS, 1, -1) if sum(min(length, most) for length in lengths) <= MOST_SHOWN), 1
+    )
+
+
+def _prompts(part: Part, group: TokenGroup, number_: int) -> list[WorstPrompt]:
+    """List the worst prompts, with a link to a response of each that is shown."""
+    anchors = [shown.anchor for shown in group.rollouts]
+    found = []
+    for prompt in worst_prompts(part)[:WORST]:
+        rollouts = [part.rollouts[row] for row in prompt.rows]
+        graded = [rollout.is_correct for rollout in rollouts if rollout.is_correct is not None]
+        found.append(
+            WorstPrompt(
+                prompt_id=rollouts[0].prompt_id,
+                value=number(prompt.value, 3),
+                n_responses=len(rollouts),
+                correct=f"{sum(graded)} of {len(graded)}" if graded else "",
+                anchor=next((a for row in prompt.rows if (a := response_anchor(number_, row)) in anchors), ""),
+            )
+        )
     return found
 
 
@@ -89,29 +133,6 @@ def _colourings(scores: Sequence[Scores], k: int) -> list[Colouring]:
         Colouring("teacher_entropy", quantity("teacher_entropy").title, "nats", "ht", entropy),
         Colouring("overlap_ratio", f"Overlap ratio at k = {k}", "", "ov", 1.0, falling=True),
     ]
-
-
-def _chosen(scores: Scores) -> list[tuple[int, str]]:
-    """Choose responses: the one with the highest mean reverse KL, the one with the farthest state, the middling one.
-
-    Only undefined states are left out: where reverse KL is infinite, so is the mean of the response.
-    """
-    kept = np.flatnonzero(~scores.terminal & ~np.isnan(scores.reverse_kl))
-    if not len(kept):
-        return []
-    rows, at = np.unique(scores.rollout[kept], return_inverse=True)
-    kl = scores.reverse_kl[kept].astype(np.float64)
-    means = np.bincount(at, kl) / np.bincount(at)
-    order = np.argsort(-means, kind="stable")
-    wanted = [
-        (int(rows[order[0]]), "highest mean reverse KL"),
-        (int(rows[at[int(np.argmax(kl))]]), "the farthest single state"),
-        (int(rows[order[len(order) // 2]]), "middling"),
-    ]
-    found: dict[int, str] = {}
-    for row, why in wanted:
-        found[row] = f"{found[row]}, {why}" if row in found else why
-    return [*found.items()][:MOST_ROLLOUTS]
 
 
 def _or_zero(value: float) -> float:

@@ -43,9 +43,6 @@ SELFTESTS = {
 }
 """What pages call the self-tests; one without a title here goes by its own name."""
 
-STATUS_SYMBOLS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}
-STATUS_WORDS = {"pass": "pass", "warn": "warning", "fail": "fail", "unknown": "unknown"}
-
 
 def count(n: Any, noun: str) -> str:
     """Write a count with its noun.
@@ -94,7 +91,8 @@ def p_text(p: float) -> str:
     return "" if pd.isna(p) else "p < 0.001" if p < 0.001 else f"p {p:.{3 if p < 0.1 else 2}f}"
 
 
-_JOINERS = "\u200c\u200d\u200e\u200f"
+JOINERS = "\u200c\u200d\u200e\u200f"
+"""What stays in a text and is not seen."""
 
 
 def visible(text: str) -> str:
@@ -112,7 +110,7 @@ def visible(text: str) -> str:
 
 def _visible(c: str) -> str:
     point = ord(c)
-    if c in "\n\t" or c in _JOINERS:
+    if c in "\n\t" or c in JOINERS:
         return c
     if point < 0x20 or point == 0x7F:
         return f"\\x{point:02x}"

@@ -72,13 +72,21 @@ def compare(out_dirs: Sequence[str | Path], *, thresholds: Thresholds | Mapping[
         raise InputError("These reports share no state set. Report on all of them with the same --states.")
     asked = _asked(table)
     verdicts = [_verdict(row, limits) for _, row in asked.iterrows()]
+    told = [v.evidence for v in verdicts]
     summaries = {run.name: run.summary for run in runs}
     return Study(
         name="compare",
         question="How do these runs differ?",
-        headline=_headline(asked, limits),
+        headline=_headline(asked, limits, own_teachers=len({run.teacher for run in runs}) > 1),
         headline_status="pass" if any(v.status == "pass" for v in verdicts) else "unknown",
-        facts=[v.evidence for v in verdicts],
+        facts=[
+            *(
+                f"{said.removesuffix('.')}; each distance is to its own."
+                for said in _unlike(runs)
+                if "teachers" in said
+            ),
+            *told,
+        ],
         subject=" and ".join(run.name for run in runs) if len(runs) == 2 else f"{len(runs)} runs",
         verdicts=verdicts,
         tables={
@@ -140,14 +148,15 @@ def _verdict(row: pd.Series, limits: Thresholds) -> Verdict:
     return replace(verdict, name=f"{verdict.name}[{row['metric']}, {row['states']}, {row['second']}]")
 
 
-def _headline(rows: pd.DataFrame, limits: Thresholds) -> str:
+def _headline(rows: pd.DataFrame, limits: Thresholds, *, own_teachers: bool) -> str:
     """Say the first difference that is established, the task before the distances."""
     answers = [(row, *settled(row, limits, float(row["p_adjusted"]))) for _, row in rows.iterrows()]
     for row, status, how in answers:
         if status == "pass" and not how.startswith("no difference"):
             where = "" if row["metric"] == ACCURACY else f" on {WHERE[row['states']]}"
             name = BY_NAME[row["metric"]].title if row["metric"] in BY_NAME else "Accuracy"
-            return f"{name}{where}: {how}"
+            each = ", each held against its own teacher" if own_teachers and row["metric"] != ACCURACY else ""
+            return f"{name}{where}: {how}{each}"
     if answers and all(status == "pass" for _, status, _ in answers):
         return "The runs end alike"
     return "No difference between the runs is established"

@@ -11,6 +11,10 @@ from opd_diag import plots
 from opd_diag.stats.rounding import number, with_interval
 from opd_diag.studies.study import Picture
 from opd_diag.tables.cohort import OWN
+from opd_diag.tables.depth import peak_cell
+
+_MAPPED = {"student_entropy": "Student", "teacher_entropy": "Teacher"}
+"""Entropies drawn as maps, on one scale, and whose they are."""
 
 Mark = tuple[int, int, int] | None
 """A position and its interval, or none."""
@@ -38,11 +42,12 @@ def pictures(tables: Mapping[str, pd.DataFrame], last: str, marks: Mapping[str, 
         rows = excess[(excess["metric"] == metric) & (excess["label"] == last) & (excess["control"] == "teacher")]
         draw = partial(plots.metric_over_control, rows, survivors, mark)
         drawn.append(Picture(name, title, _depth_reading(rows), draw))
-    for metric, whose in (("student_entropy", "Student"), ("teacher_entropy", "Teacher")):
-        of = tables["entropies"]
-        draw = partial(plots.entropy_heat_map, of, metric)
+    entropies = tables["entropies"]
+    limit = plots.heat_limit(entropies[entropies["metric"].isin(_MAPPED)])
+    for metric, whose in _MAPPED.items():
+        draw = partial(plots.metric_heat_map, entropies, metric, states=OWN, limit=limit)
         title = f"{whose} entropy by depth and step"
-        drawn.append(Picture(f"{metric}_map", title, _map_reading(of[of["metric"] == metric]), draw))
+        drawn.append(Picture(f"{metric}_map", title, _map_reading(entropies, metric), draw))
     continued, lost = tables["continuations"], marks["continuation_advantage"]
     draw = partial(plots.continuation_curves, continued, None if lost is None else lost[0])
     reading = _continuation_reading(continued)
@@ -55,20 +60,21 @@ def _depth_reading(rows: pd.DataFrame) -> str:
         return "Too few responses of both to compare."
     at = rows.iloc[int(rows["value"].astype(float).to_numpy().argmax())]
     return (
-        f"Furthest above the control at tokens {at['depth_low']} to {at['depth_high'] - 1}: "
+        f"Furthest above the teacher's own responses at {_tokens(at)}: "
         f"{with_interval(at['value'], at['ci_low'], at['ci_high'], signed=True)} nats, {at['n_prompts']} prompts."
     )
 
 
-def _map_reading(rows: pd.DataFrame) -> str:
-    rows = rows[rows["n_prompts"] >= plots.FEWEST_PROMPTS]
-    if rows.empty:
+def _tokens(at: pd.Series) -> str:
+    first, last = int(at["depth_low"]), int(at["depth_high"]) - 1
+    return f"token {first}" if first == last else f"tokens {first} to {last}"
+
+
+def _map_reading(entropies: pd.DataFrame, metric: str) -> str:
+    at = peak_cell(entropies, metric, OWN)
+    if at is None:
         return "Too few responses to show."
-    at = rows.iloc[int(rows["value"].astype(float).to_numpy().argmax())]
-    return (
-        f"Highest at {at['label']}, tokens {at['depth_low']} to {at['depth_high'] - 1}: "
-        f"{number(float(at['value']), 2)} nats, {at['n_prompts']} prompts."
-    )
+    return f"Highest at {at['label']}, {_tokens(at)}: {number(float(at['value']), 2)} nats, {at['n_prompts']} prompts."
 
 
 def _continuation_reading(table: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from opd_diag.records.notebook import answer_html, columns_of_words, figure_html, table_html
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.verdict import Status, Verdict, alarms_first
 
@@ -26,6 +27,11 @@ class Picture:
     draw: Callable[[], Any]
     """Draws it on a figure of its own, and gives the matplotlib Axes."""
 
+    def _repr_html_(self) -> str:
+        """Show the picture and its sentence in a notebook, on white paper in a dark one too."""
+        shown = figure_html(self.draw().figure, self.title)
+        return f"{shown}<p>{escape(self.title)}: {escape(self.reading)}</p>"
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -38,6 +44,15 @@ class Shown:
     """Headings; the first is that of the rows' names."""
     rows: Sequence[Sequence[str]]
     """Cells by row, as many as there are headings."""
+
+    @property
+    def words(self) -> list[bool]:
+        """Say of each column whether it holds words, and not numbers."""
+        return columns_of_words(self.columns, self.rows)
+
+    def _repr_html_(self) -> str:
+        """Show the table and what to see in it in a notebook."""
+        return f"{table_html(self.columns, self.rows, caption=self.title)}<p>{escape(self.reading)}</p>"
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,7 @@ class Study:
     """Which these are, one sentence."""
 
     facts: Sequence[str] = ()
-    """Lines under the headline; default: what each verdict rests on."""
+    """Lines under the headline; default: what each verdict saw, without what follows its first semicolon."""
     headline_status: Status | None = None
     """Of the headline, where it is not that of the most urgent verdict: one good teacher among several is good news."""
 
@@ -80,19 +95,20 @@ class Study:
 
     def _repr_html_(self) -> str:
         """Show headline, facts, small tables and verdicts in a notebook."""
-        lines = [f"<p><strong>{escape(self.status)}</strong>: {escape(self.headline)}</p>"]
-        facts = self.facts or [verdict.evidence for verdict in self.verdicts]
-        lines.append(f"<ul>{''.join(f'<li>{escape(fact)}</li>' for fact in facts)}</ul>")
-        lines += [_as_html(shown) for shown in self.shown]
-        return "".join(lines)
+        lines = [*self.said, f"What to do: {self.advice}"] if self.advice else self.said
+        return answer_html(self.status, self.headline, lines) + "".join(shown._repr_html_() for shown in self.shown)
+
+    @property
+    def said(self) -> Sequence[str]:
+        """Lines under the headline."""
+        return self.facts or [v.evidence.split("; ")[0].rstrip(".") + "." for v in self.verdicts]
+
+    @property
+    def advice(self) -> str:
+        """What to do, where the headline alarms; else empty."""
+        return self.answer.advice if self.status in ("warn", "fail") else ""
 
     @property
     def answer(self) -> Verdict:
         """The most urgent of the verdicts; of equally urgent ones the first."""
         return alarms_first(self.verdicts)[0]
-
-
-def _as_html(shown: Shown) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in shown.columns)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in shown.rows)
-    return f"<table><caption>{escape(shown.title)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opd_diag.records.selftest import SelfTest
-from opd_diag.records.verdict import Verdict
+from opd_diag.records.verdict import Verdict, VerdictList
 from opd_diag.tables import Tables
 from opd_diag.verdicts import pair, responses, signal, task
 from opd_diag.verdicts.alignment import alignment_at_start, alignment_at_teacher, alignment_on_policy
@@ -61,7 +61,7 @@ def judge(
     step_zero_known: bool,
     thresholds: Thresholds = DEFAULTS,
     selftests: Sequence[SelfTest] = (),
-) -> list[Verdict]:
+) -> VerdictList:
     """Answer every question the tables can answer.
 
     Parameters
@@ -94,4 +94,4 @@ def judge(
         pair.entropy_gap(tables, thresholds),
     ]
     told = [aligned_inputs(selftests), *(believed(verdict, selftests) for verdict in given)]
-    return [healthy(told), *told]
+    return VerdictList([healthy(told), *told])

@@ -99,7 +99,9 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
     moved, held = moved_at_start(tables, limits)
     advice: dict[Status, str] = {
         "pass": "At these states the policy itself came closer to the teacher: read the teacher's states too.",
-        "warn": "Progress on own states, if any, comes mostly from visiting other states: read the rollouts.",
+        "warn": "See whether the teacher has anything new to give."
+        if math.isnan(held)
+        else "The progress on own states comes mostly from visiting other states: read the rollouts.",
         "fail": "What the policy had in common with the teacher at the start's states is lost: read the rollouts.",
         "unknown": "Give more prompts or rollouts.",
     }

@@ -15,7 +15,7 @@ from opd_diag.tables.sft import OTHER_TEXT, OTHER_TOKENS, REASONS
 from opd_diag.verdicts.alignment import PAPER
 from opd_diag.verdicts.established import caution, delta, outcome, told
 from opd_diag.verdicts.evidence import OWN, START, TEACHER, change, is_scored, row_at, said
-from opd_diag.verdicts.pair import MASSES, patterns_compatible, shared_mass
+from opd_diag.verdicts.pair import MASSES, mass_at_step_zero, shared_mass
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.titles import title_of
 from opd_diag.verdicts.unanswered import not_measured, not_scored, too_little
@@ -44,7 +44,7 @@ def cold_start_needed(tables: Tables, limits: Thresholds, *, again: bool = False
     for states in (OWN, TEACHER):
         if not is_scored(tables, states):
             return not_scored(name, question, states)
-    seen = shared_mass(tables, limits) if again else patterns_compatible(tables, limits, step_zero_known=True)
+    seen = shared_mass(tables, limits) if again else mass_at_step_zero(tables, limits)
     if math.isnan(seen.value):
         return replace(seen, name=name, question=question)
     word = {"warn": "Yes", "pass": "No"}.get(seen.status, "Inconclusive")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ class Headline:
     title: str
     facts: tuple[str, ...]
     """What the verdicts behind it saw, without intervals and n: those stand in the verdicts themselves."""
+    advice: str = ""
+    """What to do; empty where nothing alarms."""
 
 
 def headline(verdicts: Sequence[Verdict]) -> Headline:
@@ -31,13 +34,17 @@ def headline(verdicts: Sequence[Verdict]) -> Headline:
     named = {v.name: v for v in verdicts}
     for name, title in OUTWEIGHS.items():
         if named[name].status == "fail":
-            return Headline("fail", title, tuple(_short(named[n].evidence) for n in (name, *BEHIND)))
+            behind = [named[name], *_why(named), *(named[n] for n in BEHIND)]
+            return Headline("fail", title, _facts(behind), named[name].advice)
     status, title = _reading(named)
     if status == "pass" and named["healthy"].status in ("warn", "fail"):
         status, title = "warn", f"{title}, but {_alarms(verdicts)}"
     elif status == "pass" and named["healthy"].status == "unknown":
         status, title = "unknown", f"{title}, as far as could be asked"
-    return Headline(status, title, tuple(_short(named[n].evidence) for n in BEHIND))
+    why = _why(named) if status != "pass" else []
+    alarms = [v for v in why or verdicts if v.status in ("warn", "fail") and v.name != "healthy"]
+    advice = " ".join(v.advice for v in (alarms if why else alarms[:1])) if status != "pass" else ""
+    return Headline(status, title, _facts([*why, *(named[n] for n in BEHIND)]), advice)
 
 
 OUTWEIGHS = {
@@ -51,15 +58,31 @@ OUTWEIGHS = {
 BEHIND = ("alignment_on_policy", "alignment_at_start", "alignment_at_teacher", "accuracy")
 """Verdicts whose evidence stands below the title."""
 
+BEFORE = ("patterns_compatible", "indistinguishable_teacher", "new_capability")
+"""Verdicts on the pair before training; where one of them warns, it may be why a run goes wrong."""
+
 INFINITE = number(math.inf, 0)
 """How evidence writes a mean that is infinite."""
+
+_INTERVAL = re.compile(r" ~?\[[^\[\]]*\]")
 
 Reading = tuple[Status, str]
 
 
+def _facts(behind: Sequence[Verdict]) -> tuple[str, ...]:
+    return tuple(_short(verdict.evidence) for verdict in behind)
+
+
+def _why(named: Mapping[str, Verdict]) -> list[Verdict]:
+    """Give what was wrong with the pair before training; of one with nothing to give also that it is alike."""
+    warned = [named[n] for n in BEFORE if named[n].status in ("warn", "fail")]
+    alike = named["patterns_compatible"]
+    return [alike, *warned] if warned and alike.status == "pass" else warned
+
+
 def _short(evidence: str) -> str:
-    """Keep what happened; differences, intervals and n follow the first semicolon and stand in the table below."""
-    return evidence.split("; ")[0].rstrip(".") + "."
+    """Keep what happened, without intervals; differences and n follow the first semicolon and stand in the table."""
+    return _INTERVAL.sub("", evidence.split("; ")[0]).rstrip(".") + "."
 
 
 def _alarms(verdicts: Sequence[Verdict]) -> str:
@@ -82,7 +105,7 @@ def _reading(named: Mapping[str, Verdict]) -> Reading:
     if own.status == "fail":
         return "fail", "The student moves away from its teacher"
     if own.status == "pass":
-        return _alike(start.status, task.status)
+        return _alike(start.status, task.status, named["patterns_compatible"].status)
     if stands_still(own) or (own.status == "unknown" and stands_still(start)):
         return _stalled(named)
     if own.status == "warn":
@@ -95,7 +118,7 @@ def stands_still(verdict: Verdict) -> bool:
     return verdict.status == "warn" and abs(verdict.value) < abs(verdict.threshold)
 
 
-def _alike(start: Status, task: Status) -> Reading:
+def _alike(start: Status, task: Status, patterns: Status) -> Reading:
     if start == "pass":
         return _progressing(task)
     if start == "unknown":
@@ -104,7 +127,13 @@ def _alike(start: Status, task: Status) -> Reading:
         return "fail", "More alike on own states, less at the start's: the student moved to where agreeing is easy"
     if task == "pass":
         return "warn", "Better at the task, and alike where the student goes now; at equal states in part at most"
-    return "warn", "More alike where the student goes now; at equal states that holds in part at most"
+    if patterns == "warn":
+        return (
+            "warn",
+            "A teacher of another pattern: the student went where agreeing is easier; at equal states it came closer "
+            "in part at most",
+        )
+    return "warn", "More alike where the student goes now, as agreeing is easier there; at equal states in part at most"
 
 
 def _progressing(task: Status) -> Reading:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import number
@@ -17,17 +18,25 @@ from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_measured, not_sco
 
 MASSES = ("student_overlap_mass", "teacher_overlap_mass")
 
+ALIKE_BEFORE = "Do student and teacher think alike before training?"
+
 
 def patterns_compatible(tables: Tables, limits: Thresholds, step_zero_known: bool) -> Verdict:
     """Whether student and teacher think alike before training: both models' mass on shared tokens at step 0."""
-    name, question = "patterns_compatible", "Do student and teacher think alike before training?"
     if not step_zero_known:
-        return unknown(name, question, "Step 0 is unknown.", STEP_ZERO_ADVICE)
+        return unknown("patterns_compatible", ALIKE_BEFORE, "Step 0 is unknown.", STEP_ZERO_ADVICE)
+    seen = mass_at_step_zero(tables, limits)
+    word = {"pass": "Their patterns are alike", "warn": "Their patterns differ"}.get(seen.status, "")
+    return replace(seen, evidence=f"{word}: {seen.evidence[0].lower()}{seen.evidence[1:]}") if word else seen
+
+
+def mass_at_step_zero(tables: Tables, limits: Thresholds) -> Verdict:
+    """Give the verdict on the pair before training, its evidence the numbers alone."""
     return _mass_verdict(
         tables,
         limits,
-        name,
-        question,
+        "patterns_compatible",
+        ALIKE_BEFORE,
         place=0,
         beside=_block_at_start(tables),
         advice={
@@ -188,6 +197,7 @@ def _mass_verdict(
     found = side(lower, limits.shared_mass)
     status: Status = "pass" if found == "above" else "warn" if found == "below" else "unknown"
     needed = f"; {would_tell(prompts_for(lower, limits.shared_mass))}" if status == "unknown" else ""
+    only = "only " if status == "warn" else ""
     return Verdict(
         name=name,
         question=question,
@@ -196,8 +206,8 @@ def _mass_verdict(
         ci_low=float(lower["ci_low"]),
         ci_high=float(lower["ci_high"]),
         threshold=limits.shared_mass,
-        evidence=f"At {student['label']} the tokens shared at k = {int(student['k'])} hold {said(student)} of the "
-        f"student's mass and {said(teacher)} of the teacher's{'; ' + beside if beside else ''} "
+        evidence=f"At {student['label']} the tokens shared at k = {int(student['k'])} hold {only}{said(student)} "
+        f"of the student's mass and {said(teacher)} of the teacher's{'; ' + beside if beside else ''} "
         f"({int(student['n_states'])} own states, {int(student['n_prompts'])} prompts){needed}.",
         advice=advice.get(status, "Give more prompts or rollouts."),
         reference=reference,

@@ -10,7 +10,7 @@ from opd_diag.stats.rounding import with_interval
 from opd_diag.tables import Tables
 from opd_diag.verdicts.alignment import PAPER
 from opd_diag.verdicts.established import caution, delta, outcome, plain, told, would_tell
-from opd_diag.verdicts.evidence import OWN, TEACHER, change, is_scored
+from opd_diag.verdicts.evidence import OWN, TEACHER, change, is_scored, rows_of
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.titles import title_of
 from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_scored, too_little, unknown
@@ -48,8 +48,8 @@ def accuracy(tables: Tables, limits: Thresholds) -> Verdict:
         ci_low=seen.ci_low,
         ci_high=seen.ci_high,
         threshold=delta(seen, limits),
-        evidence=f"At the task: {seen.path} of sampled responses; difference {seen.shift}, {seen.n_prompts} "
-        f"prompts{how}.",
+        evidence=f"At the task: {seen.path} of sampled responses{_theirs(tables)}{_low_between(tables)}; difference "
+        f"{seen.shift}, {seen.n_prompts} prompts{how}.",
         advice={
             "pass": "The teacher brings something the student lacked, and it arrives.",
             "warn": f"The teacher may bring nothing new, or nothing of it arrives: see {title_of('new_capability')}.",
@@ -59,6 +59,23 @@ def accuracy(tables: Tables, limits: Thresholds) -> Verdict:
         reference=f"{PAPER}, sections 3.2 and 4.1 (a teacher must bring new capabilities)",
         caution=caution(seen, "Answers are read off the responses: a format that is not understood counts as wrong."),
     )
+
+
+def _low_between(tables: Tables) -> str:
+    """Say where accuracy was lowest on the way, if that is below both ends, and the intervals lie apart."""
+    rows = rows_of(tables, "accuracy", OWN)
+    between, ends = rows.iloc[1:-1], rows.iloc[[0, -1]]
+    if between.empty or rows["value"].isna().any():
+        return ""
+    low = between.iloc[int(between["value"].to_numpy(float).argmin())]
+    apart = low["ci_high"] < ends["ci_low"].min()
+    return f", but {low['value']:.2f} at {low['label']} on the way" if apart else ""
+
+
+def _theirs(tables: Tables) -> str:
+    """Say the teacher's accuracy, where it is known."""
+    last = change(tables, "accuracy", TEACHER).last
+    return "" if math.isnan(last) else f" (the teacher's {last:.2f})"
 
 
 def lead_found(lead: stats.Estimate, limits: Thresholds) -> tuple[Status, str]:

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from models import random_rollouts, wrapped
 
 from opd_diag.inference import score
 from opd_diag.records.vocabulary import Token
 from opd_diag.report import Report
+from opd_diag.report.figures import Figures
+from opd_diag.report.maps import map_panel
+from opd_diag.report.page import report_page
+from opd_diag.report.tokens import token_view
+from opd_diag.tables import depth_table, measure
 from report.made_up_report import made_up_report
 
 
@@ -50,3 +57,40 @@ def scored():
 @pytest.fixture(scope="session")
 def tokens():
     return {i: Token(SPECIALS.get(i, f"w{i}"), i == 5) for i in range(200)}
+
+
+@pytest.fixture
+def open_page(open_file, report):
+    """Open a page at a width and scheme, by default the report's."""
+
+    def at(width: int, scheme: str = "light", path: Path | None = None):
+        return open_file(path or report.out_dir / "report.html", width, scheme)
+
+    return at
+
+
+HOSTILE_TOKENS = ("<script>alert(1)</script>", "word ", "\n", "<img src=x onerror=alert(1)>", "مرحبا", "\u202eabc")
+
+
+@pytest.fixture(scope="session")
+def page_with_tokens(report, scored, tmp_path_factory) -> Path:
+    """Give a page of the report with token view and without pictures, which take seconds."""
+    texts = HOSTILE_TOKENS
+    vocabulary = {i: Token(texts[i % len(texts)], i % 7 == 0) for i in range(200)}
+    path = tmp_path_factory.mktemp("tokens") / "page.html"
+    page = report_page(replace(report, tokens=token_view(scored, vocabulary, k=8)), Figures({}, {}, {}, []))
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def page_with_a_map(report, scored, tmp_path_factory) -> Path:
+    """Give a page with one map, links from it to tokens, and responses that are written from right to left."""
+    depth = depth_table(pd.concat([measure(*of, k=8) for of in scored], ignore_index=True))
+    vocabulary = {i: Token("مرحبا ", False) for i in range(200)}
+    written = [(scores, [replace(r, response_text="مرحبا") for r in rollouts]) for scores, rollouts in scored]
+    view = token_view(written, vocabulary, k=8, depth=depth)
+    figures = Figures({}, {}, {"own states": [map_panel(depth, "on-policy", {}, None)]}, [])
+    path = tmp_path_factory.mktemp("map") / "page.html"
+    path.write_text(report_page(replace(report, tokens=view), figures), encoding="utf-8")
+    return path

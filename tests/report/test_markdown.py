@@ -17,6 +17,15 @@ def test_starts_with_the_headline(text):
     assert text.startswith("### ✗ The student looks aligned only because it goes where agreeing is easy\n")
 
 
+def test_what_to_do_stands_under_the_facts(report):
+    headline = dataclasses.replace(report.headline, advice="Read <them>.")
+    told = dataclasses.replace(report, headline=headline)
+    written = report_markdown(told)
+    assert written.index("**What to do.** Read &lt;them&gt;.") > written.index(in_markdown(headline.facts[-1]))
+    assert "**What to do.** Read &lt;them&gt;." not in report_markdown(report)
+    assert "<strong>What to do.</strong> Read &lt;them&gt;." in told._repr_html_()
+
+
 def test_the_run_its_students_and_its_teacher_are_named_after_the_headline(report, text):
     assert text.split("\n\n")[1] == (
         'Run: **tiny &lt;i&gt;run&lt;/i&gt; &amp; "co"**. '
@@ -64,6 +73,17 @@ def test_what_depends_on_the_average_is_named(text):
     assert f"{said}+0.40 over rollouts, +0.50 over prompts." in text
 
 
+def test_numbers_are_folded_and_their_table_is_one(text):
+    from markdown_it import MarkdownIt
+
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    folded = html[
+        html.index("<details><summary>Numbers of the first and the last checkpoint") : html.index("</details>")
+    ]
+    assert "<td>Reverse KL (nats)</td>" in folded
+    assert html.count("<table>") == 2
+
+
 def test_rough_intervals_are_marked(tmp_path, text):
     rough = report_markdown(made_up_report(tmp_path, prompts=12))
     assert "| Reverse KL (nats) | own states | 2.10 ~[" in rough
@@ -91,11 +111,50 @@ def test_values_within_twice_their_floor_are_marked_and_the_sign_is_explained(re
     assert "clustered by prompt. Pictures" in text
 
 
-def test_fits_a_comment(report):
-    crowded = dataclasses.replace(report, notes=[HOSTILE] * 500)
-    text = report_markdown(crowded)
-    assert len(text) < 65_000
+def test_notes_are_told_up_to_a_number(report):
+    text = report_markdown(dataclasses.replace(report, notes=["One of them."] * 500))
+    assert text.count("- One of them.") == 20
     assert "and 480 more" in text
+    assert "Shortened" not in text
+
+
+WORST = "@a&<|*\x00\u202e" * 300
+"""Every character grows where it is written."""
+COMMENT, SUMMARY = 65_536, 2**20
+"""What GitHub takes: characters of a comment, bytes of a job summary."""
+
+
+@pytest.mark.parametrize("status", ["fail", "unknown", "pass"])
+@pytest.mark.parametrize("said", [HOSTILE * 20, WORST, "x" * 5000], ids=["hostile", "worst", "long"])
+def test_fits_a_comment_and_a_job_summary_whatever_is_said(report, said, status):
+    verdict = dataclasses.replace(report.verdicts[0], status=status, evidence=said, question=said, name="n" * 200)
+    selftests = [dataclasses.replace(FAILED_SELFTEST, evidence=said, advice=said, model=said) for _ in range(400)]
+    headline = dataclasses.replace(report.headline, title=said, facts=[said] * 6)
+    crowded = dataclasses.replace(
+        report, run=said, headline=headline, verdicts=[verdict] * 200, notes=[said] * 200, selftests=selftests
+    )
+    text = report_markdown(crowded)
+    assert len(text) < COMMENT - 2000
+    assert len(text.encode()) < SUMMARY
+    assert "Shortened to fit a comment: all of it is in report.html.</sub>" in text
+    assert "more, in report.html" in text
+
+
+def test_forty_alarms_are_all_told_though_shorter(report):
+    alarm = dataclasses.replace(report.verdicts[0], status="fail", evidence="Of the change, policy −4.07. " * 100)
+    notes = [f"Note {i}: {'long ' * 80}" for i in range(200)]
+    crowded = dataclasses.replace(report, verdicts=[alarm] * 40, notes=notes)
+    text = report_markdown(crowded)
+    assert len(text) < COMMENT - 2000
+    assert text.count("| ✗ fail |") == 40
+    assert "Of the change, policy −4.07. Of the change" in text
+    assert "Shortened to fit a comment" in text
+    assert "Notes**\n\n- Note 0: " in text
+
+
+def test_what_fits_is_not_shortened(text):
+    assert "Shortened" not in text
+    assert len(text) < 20_000
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,8 @@ def test_gradient_does_not_call_a_small_share_none(run):
 @pytest.mark.parametrize(
     ("metric", "value", "low", "high", "said"),
     [
-        ("fitted_temperature", 1.3, 1.2, 1.4, "too sharp for its teacher"),
-        ("fitted_temperature", 0.8, 0.7, 0.9, "too flat for its teacher"),
+        ("fitted_temperature", 1.3, 1.2, 1.4, "The student is sharper than its teacher there."),
+        ("fitted_temperature", 0.8, 0.7, 0.9, "The student is flatter than its teacher there."),
         ("fitted_temperature", 1.05, 0.9, 1.2, "No temperature would bring the student clearly nearer"),
         ("fitted_temperature", 1.05, float("nan"), float("nan"), "No interval: whether that is more than chance"),
         ("gradient_coherence", 0.2, 0.1, 0.3, "push the output matrix the same way"),

@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 
 from opd_diag.errors import StoreError
-from opd_diag.plots.style import new_axes
-from opd_diag.records.rollout import Provenance, Rollout
-from opd_diag.records.verdict import Verdict
 from opd_diag.report.study import write_study
-from opd_diag.studies import Picture, Shown, Study
+from opd_diag.studies import Shown
 
+from .made_up_study import made_up_study, response
 from .strict_html import StrictReader
-
-NAN = math.nan
-
-
-def verdict(name, status):
-    return Verdict(
-        name, f"Is {name} so?", status, 0.5, 0.4, NAN, 0.1, f"{name} <b>is</b>.", "Do it.", "arXiv 2604.13016"
-    )
 
 
 @pytest.fixture
 def study():
-    return Study(
-        name="outcome",
-        question="What came of it?",
-        headline="Something & <more>",
-        subject="<run>",
-        verdicts=[verdict("first", "pass"), verdict("second", "warn")],
-        tables={"rows": pd.DataFrame({"a": [1, 2], "b": [0.5, NAN]})},
-        pictures=[Picture("one", "One", "It is <one>.", new_axes)],
-        measured=["Twice <measured>."],
-        cannot_tell=["Nothing <else>."],
-    )
+    return made_up_study()
 
 
 def test_its_files(study, tmp_path):
@@ -77,6 +55,11 @@ def test_tables_to_read(study, tmp_path):
     assert "<caption>Side &lt;by&gt; side</caption>" in text
 
 
+def test_a_column_without_a_name_has_no_heading(study, tmp_path):
+    text = write_study(replace(study, shown=[Shown("It", "So.", ["", "v"], [["a", "1"]])]), tmp_path).read_text("utf-8")
+    assert '<tr><td></td><th scope="col" class="n">v</th></tr>' in text
+
+
 def test_a_study_without_tables_and_pictures(study, tmp_path):
     text = write_study(replace(study, tables={}, pictures=[]), tmp_path).read_text(encoding="utf-8")
     StrictReader(text)
@@ -85,23 +68,6 @@ def test_a_study_without_tables_and_pictures(study, tmp_path):
 
 
 def test_responses_to_read(study, tmp_path):
-    def response(label, text, right):
-        source = Provenance("sampled", label, "", 0, 1.0, 1.0, 0)
-        return Rollout(
-            0,
-            0,
-            "<id>",
-            None,
-            (1,),
-            (1,),
-            (2,),
-            "stop",
-            source,
-            is_correct=right,
-            prompt_text="2<3",
-            response_text=text,
-        )
-
     before, after = response("step 0", "<yes>", True), response("step <9>", "<no>", False)
     read = replace(study, excerpts=[{"step 0": before, "step <9>": after}], excerpts_intro="<These> fell.")
     text = write_study(read, tmp_path).read_text(encoding="utf-8")

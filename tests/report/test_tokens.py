@@ -6,16 +6,19 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from models import random_rollouts, wrapped
+from models import byte_tokenizer, random_rollouts, wrapped
 
 from opd_diag.inference import score
 from opd_diag.records.vocabulary import Token
 from opd_diag.report.figures import Figures
+from opd_diag.report.maps import map_panel
 from opd_diag.report.page import report_page
 from opd_diag.report.shown_tokens import Colouring
-from opd_diag.report.token_reader import BEST, MOST_CHARACTERS, MOST_TOKENS
-from opd_diag.report.tokens import MOST_ROLLOUTS, WORST, token_view
+from opd_diag.report.token_reader import BEST, MOST_CHARACTERS, MOST_TOKENS, _shown_text
+from opd_diag.report.tokens import MOST_SHOWN, WORST, _most_of_each, token_view
+from opd_diag.tables import depth_table, measure
 
 from .made_up_report import HOSTILE
 from .strict_html import StrictReader
@@ -44,7 +47,6 @@ def test_the_worst_the_farthest_and_a_middling_response(view, scored):
     assert "highest mean reverse KL" in shown[f"tokens-0-{int(np.argmax(means))}"].why
     assert "the farthest single state" in shown[f"tokens-0-{farthest}"].why
     assert "middling" in shown[f"tokens-0-{sorted(range(5), key=lambda i: -means[i])[2]}"].why
-    assert len(shown) <= MOST_ROLLOUTS
     for anchor, rollout in shown.items():
         row = int(anchor.rsplit("-", 1)[1])
         assert len(rollout.states) == len(rollouts[row].response_ids)
@@ -146,6 +148,52 @@ def test_tokens_that_would_not_be_seen(scored):
     assert shown == {"⏎", "∅", "⇥", "a\\u202eb", "x" * (MOST_CHARACTERS - 1) + "…", "\\ud800"}
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<0xF0><0x9F>", "<0xF0><0x9F>"),  # half a character, as the tokenizer's reader gives it
+        ("\ufffd", "\\ufffd"),  # a token that is this very sign
+        ("\u0301", "◌\u0301"),  # an accent alone
+        ("\u0940", "◌\u0940"),  # a vowel sign of Devanagari
+        ("\u200d\u200f", "\\u200d\\u200f"),
+        ("م\u200dر", "م\u200dر"),
+        ("\x00\x1b[31m\x7f", "\\x00\\x1b[31m\\x7f"),
+        ("\r\n", "\\x0d⏎"),
+        ("\ud83d", "\\ud83d"),
+        (" ", " "),
+        ("\ud800" * 99, "\\ud800" * (MOST_CHARACTERS - 1) + "…"),
+    ],
+)
+def test_every_token_is_seen(text, shown):
+    assert _shown_text(text) == shown
+
+
+def test_parts_of_a_character_are_shown_as_their_bytes(scored):
+    """From the tokenizer to the page: a byte-level one that has no token for the whole character."""
+    tokenizer = byte_tokenizer()
+    ids = tokenizer.ids("🎉")
+    read = {i: tokenizer.token(ids[i % 4]) for i in range(200)}
+    shown = {s.text for g in token_view(scored, read, k=8).groups for r in g.rollouts for s in r.states}
+    assert shown == {"<0xF0>", "<0x9F>", "<0x8E>", "<0x89>"}
+
+
+@pytest.mark.parametrize(
+    ("text", "direction"),
+    [
+        ("مرحبا بالعالم", "rtl"),
+        ("<think> שלום עולם, שלום עולם", "rtl"),
+        ("the word مرحبا", "ltr"),
+        ("12 + 30", "ltr"),
+        ("", "ltr"),
+    ],
+)
+def test_tokens_follow_each_other_as_the_response_is_written(scored, tokens, text, direction):
+    scores, rollouts = scored[2]
+    written = [replace(rollout, response_text=text) for rollout in rollouts]
+    view = token_view([(scores, written)], tokens, k=8)
+    assert {r.direction for r in view.groups[0].rollouts} == {direction}
+
+
 def test_unknown_ids_are_named(scored):
     assert all(s.text.startswith("<id ") for g in token_view(scored, {}, k=8).groups for s in g.rollouts[0].states)
 
@@ -164,8 +212,110 @@ def test_long_responses_are_cut_and_say_so(tokens):
         position=np.arange(3 * len(scores)),
     )
     (rollout,) = token_view([(wide, [long])], tokens, k=4).groups[0].rollouts
-    assert len(rollout.states) == MOST_TOKENS
-    assert rollout.left_out == int((~wide.terminal).sum()) - MOST_TOKENS
+    assert len(rollout.states) <= MOST_TOKENS
+    left_out = rollout.left_out + sum(state.left_out for state in rollout.states)
+    assert left_out == int((~wide.terminal).sum()) - len(rollout.states)
+
+
+def as_long(scores, factor):
+    """The scores again and again, at later and later positions."""
+    wide = {
+        name: np.concatenate([getattr(scores, name)] * factor)
+        for name in scores.__dataclass_fields__
+        if name not in ("grid", "provenance", "position")
+    }
+    longest = int(scores.position.max()) + 1
+    position = np.concatenate([scores.position + i * longest for i in range(factor)])
+    return replace(scores, **wide, position=position)
+
+
+def test_of_long_responses_what_is_linked_is_among_what_is_shown(scored, tokens):
+    """The farthest state is the last but one of thousands; before it and after it some are left out, and counted."""
+    scores, rollouts = scored[2]
+    wide = as_long(scores, 500)
+    kl = np.zeros(len(wide), dtype=np.float32)
+    far = int(np.flatnonzero((wide.rollout == 3) & ~wide.terminal)[-2])
+    kl[far] = 50.0
+    view = token_view([(replace(wide, reverse_kl=kl), rollouts)], tokens, k=8)
+    assert view.farthest[0].value == "50.000"
+    shown = {s.anchor for g in view.groups for r in g.rollouts for s in r.states}
+    assert view.farthest[0].anchor == f"tokens-0-3-{wide.position[far]}"
+    assert view.farthest[0].anchor in shown
+    (of,) = [r for r in view.groups[0].rollouts if r.anchor == "tokens-0-3"]
+    total = int(np.count_nonzero((wide.rollout == 3) & ~wide.terminal))
+    assert of.states[0].left_out + of.left_out + len(of.states) == total
+    assert [state.left_out for state in of.states[1:]] == [0] * (len(of.states) - 1)
+    assert (of.states[0].left_out, of.left_out) == (total - len(of.states), 0)
+
+
+def test_all_responses_together_are_bounded(scored, tokens):
+    """Eight times four long ones would be ten thousand tokens."""
+    longer = [(as_long(scores, 90), rollouts) for scores, rollouts in scored]
+    view = token_view(longer, tokens, k=8)
+    counts = [len(r.states) for g in view.groups for r in g.rollouts]
+    assert MOST_SHOWN // 2 < sum(counts) <= MOST_SHOWN
+    assert max(counts) <= MOST_TOKENS
+
+
+def test_short_responses_leave_their_part_to_long_ones():
+    assert _most_of_each([10, 10]) == MOST_TOKENS
+    assert _most_of_each([MOST_SHOWN - 50, 40, 10]) == MOST_TOKENS
+    assert _most_of_each([1000] * 18) == MOST_SHOWN // 18
+    assert _most_of_each([1000] * 16 + [10] * 20) == (MOST_SHOWN - 200) // 16
+
+
+@pytest.fixture(scope="module")
+def depth(scored):
+    return depth_table(pd.concat([measure(*of, k=8) for of in scored], ignore_index=True))
+
+
+@pytest.fixture(scope="module")
+def led(scored, tokens, depth):
+    """The view with links from maps."""
+    return token_view(scored, tokens, k=8, depth=depth)
+
+
+class TestLeads:
+    """Links from pictures to tokens."""
+
+    def test_every_link_leads_to_a_token_that_is_shown(self, led):
+        anchors = {s.anchor for g in led.groups for r in g.rollouts for s in r.states}
+        assert {lead.anchor for leads in led.leads.values() for lead in leads} <= anchors
+        assert sorted(led.leads) == [
+            *(f"depth-reverse_kl-{states}" for states in ("on-policy", "start", "teacher")),
+            *(f"tails-{states}" for states in ("on-policy", "start", "teacher")),
+        ]
+
+    def test_the_peak_is_that_of_the_table(self, led, scored, depth):
+        """Its first link names the highest cell, and its token is the farthest there of the response farthest there."""
+        rows = depth[(depth["metric"] == "reverse_kl") & (depth["states"] == "teacher") & (depth["n_prompts"] >= 5)]
+        cell = rows.loc[rows["value"].idxmax()]
+        lead = led.leads["depth-reverse_kl-teacher"][0]
+        assert lead.text == f"highest, step 9, positions {cell['depth_low']}–{cell['depth_high'] - 1}"
+        scores, rollouts = scored[4]
+        inside = (scores.position >= cell["depth_low"]) & (scores.position < cell["depth_high"]) & ~scores.terminal
+        means = [scores.reverse_kl[inside & (scores.rollout == i)].mean() for i in range(len(rollouts))]
+        of_row = inside & (scores.rollout == int(np.argmax(means)))
+        at = int(np.argmax(np.where(of_row, scores.reverse_kl, -1)))
+        assert lead.anchor == f"tokens-2-{scores.rollout[at]}-{scores.position[at]}"
+
+    def test_the_worst_prompts_are_listed_with_their_responses(self, led, scored):
+        scores, rollouts = scored[2]
+        kl = scores.reverse_kl.astype(float)
+        means = {i: kl[(scores.rollout == i) & ~scores.terminal].mean() for i in range(len(rollouts))}
+        order = sorted(means, key=means.get, reverse=True)
+        assert [p.value for p in led.prompts] == [f"{means[i]:.3f}" for i in order]
+        assert [p.prompt_id for p in led.prompts] == [rollouts[i].prompt_id for i in order]
+        shown = {r.anchor for r in led.groups[0].rollouts}
+        assert [p.anchor for p in led.prompts] == [f"tokens-0-{i}" if f"tokens-0-{i}" in shown else "" for i in order]
+        assert all(p.anchor for p in led.prompts[:3])
+
+    def test_how_many_responses_are_right_is_counted_of_those_that_were_graded(self, scored, tokens):
+        scores, rollouts = scored[2]
+        marks = (True, False, None, True, None)
+        graded = [replace(r, prompt_index=i // 2, is_correct=marks[i]) for i, r in enumerate(rollouts)]
+        prompts = token_view([(scores, graded)], tokens, k=8).prompts
+        assert {(p.n_responses, p.correct) for p in prompts} == {(2, "1 of 2"), (2, "1 of 1"), (1, "")}
 
 
 def test_nothing_scored_is_no_view(tokens, scored):
@@ -183,6 +333,18 @@ class TestPage:
         assert "<b>2</b>" not in page
         assert 'id="tokens-0-' in page
         assert '<a href="#tokens">Token by token</a>' in page
+
+    def test_every_link_within_the_page_has_its_target(self, report, led, depth):
+        """Those under a map too, and in the list of prompts."""
+        picture = map_panel(depth, "on-policy", {}, None)
+        figures = Figures({}, {}, {"own states": [picture]}, [])
+        page = StrictReader(report_page(replace(report, tokens=led), figures))
+        inner = {href[1:] for href in page.attributes("href") if href.startswith("#")}
+        assert inner <= {*page.ids}
+        linked = [*led.leads[picture.name], *led.farthest, *(p for p in led.prompts if p.anchor)]
+        assert {of.anchor for of in linked} <= inner
+        assert "Read the tokens: highest, step" in page.text
+        assert page.text.count("read a response") == sum(bool(p.anchor) for p in led.prompts)
 
     def test_without_scores_there_is_no_section(self, report):
         page = report_page(report, Figures({}, {}, {}, []))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import tiny_run as tiny
+from chromium import IN_A_BROWSER, WIDTHS, figures_out_of_sight, sideways, unfold
 
 from opd_diag.errors import InputError, StoreError
+from opd_diag.report.study import write_study
 from opd_diag.studies import compare
 
 pytestmark = pytest.mark.usefixtures("module_without_pages")
@@ -65,6 +68,9 @@ def test_another_teacher_is_another_distance(reports):
     assert verdict.status == "pass"
     assert verdict.evidence.endswith("one is ahead.")
     assert any(line.startswith("They have other teachers: ") for line in study.measured)
+    assert study.facts[0].startswith("They have other teachers: ")
+    assert study.facts[0].endswith("; each distance is to its own.")
+    assert study.headline.endswith(", each held against its own teacher")
 
 
 def test_other_prompts_are_not_paired(reports):
@@ -101,3 +107,28 @@ class TestRefusals:
     def test_no_report(self, reports, tmp_path):
         with pytest.raises(StoreError, match="holds no finished report"):
             compare([reports["one"], tmp_path])
+
+
+@pytest.fixture(scope="module")
+def page(reports, tmp_path_factory):
+    """Give the page of three runs, the folder of one of which is called what wants to break a page."""
+    root = tmp_path_factory.mktemp("page")
+    odd = shutil.copytree(reports["again"], root / ("<script>alert(1)< \"quoted\" 'and' \u202etxet " + "w" * 90))
+    return write_study(compare([reports["one"], odd, reports["stranger"]]), root)
+
+
+class TestThePageInABrowser:
+    """Nothing of it is out of reach or out of sight."""
+
+    pytestmark = IN_A_BROWSER
+
+    def test_nothing_is_out_of_reach(self, page, problems_of):
+        assert problems_of(page) == []
+
+    @pytest.mark.parametrize("width", [*WIDTHS, 2560])
+    def test_nothing_is_out_of_sight(self, page, open_file, width):
+        shown = open_file(page, width)
+        unfold(shown)
+        assert sideways(shown) <= 0
+        assert figures_out_of_sight(shown) == []
+        assert shown.locator("figure svg").count() > 5

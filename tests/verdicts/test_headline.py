@@ -79,6 +79,15 @@ def test_why_nothing_is_learned(others, said):
     assert headline(verdicts("warn", "warn", "unknown", **others)).title.startswith(said)
 
 
+def test_a_teacher_of_another_pattern_is_named_where_progress_does_not_hold_at_equal_states():
+    found = headline(verdicts("pass", "warn", "unknown", patterns_compatible="warn"))
+    assert (found.status, found.title) == (
+        "warn",
+        "A teacher of another pattern: the student went where agreeing is easier; at equal states it came closer in "
+        "part at most",
+    )
+
+
 def test_success_needs_all_three():
     for combination in itertools.product(STATUSES, repeat=3):
         found = headline(verdicts(*combination))
@@ -120,6 +129,39 @@ def test_what_failed_is_never_green_or_unknown_to_the_reader():
 def test_facts_are_the_evidence_behind_it_without_intervals():
     made = [replace(v, evidence=f"evidence of {v.name}; difference +1.0 [0.9, 1.1], 32 prompts.") for v in verdicts()]
     assert headline(made).facts == tuple(f"evidence of {n}." for n in BEHIND)
+
+
+def test_what_was_wrong_before_training_comes_first_with_what_to_do():
+    for name, status in (("patterns_compatible", "warn"), ("indistinguishable_teacher", "warn")):
+        made = [replace(v, advice=f"advice of {v.name}") for v in verdicts("warn", "warn", "unknown", **{name: status})]
+        alike = [] if name == "patterns_compatible" else ["patterns_compatible"]
+        found = headline(made)
+        assert found.facts == tuple(f"evidence of {n}." for n in (*alike, name, *BEHIND))
+        assert found.advice == f"advice of {name}"
+
+
+def test_nothing_is_to_be_done_where_all_passes():
+    assert headline(verdicts()).advice == ""
+    warned = [replace(v, status="pass") if v.name == "healthy" else v for v in verdicts(patterns_compatible="warn")]
+    found = headline(warned)
+    assert (found.status, found.advice, len(found.facts)) == ("pass", "", len(BEHIND))
+
+
+def test_without_a_reason_before_training_the_first_alarm_says_what_to_do():
+    made = [replace(v, advice=f"advice of {v.name}") for v in verdicts("pass", "warn", "unknown", shared_mass="warn")]
+    found = headline(made)
+    assert found.facts == tuple(f"evidence of {n}." for n in BEHIND)
+    assert found.advice == "advice of alignment_at_start"
+
+
+def test_a_false_success_says_what_was_wrong_before_training_and_what_to_do():
+    made = [
+        replace(v, advice=f"advice of {v.name}")
+        for v in verdicts("pass", "fail", "unknown", false_success="fail", patterns_compatible="warn")
+    ]
+    found = headline(made)
+    assert found.facts == tuple(f"evidence of {n}." for n in ("false_success", "patterns_compatible", *BEHIND))
+    assert found.advice == "advice of false_success"
 
 
 def test_misaligned_inputs_outweigh_a_false_success_and_that_a_degeneration():

@@ -37,7 +37,10 @@ def test_masses_are_judged_by_the_lower(student, teacher, status, value):
     for found, label in ((before, "step 0"), (after, "step 20")):
         assert (found.status, found.value) == (status, value)
         assert found.threshold == DEFAULTS.shared_mass
-        assert f"At {label} " in found.evidence
+        word = {"pass": "Their patterns are alike: at", "warn": "Their patterns differ: at"}.get(status, "At")
+        asked = word if found is before else "At"
+        only = "only " if status == "warn" else ""
+        assert found.evidence.startswith(f"{asked} {label} the tokens shared at k = 16 hold {only}{student:.2f} [")
         shown = [student, student - 0.01, student + 0.01, teacher, teacher - 0.01, teacher + 0.01]
         assert numbers_in(found.evidence)[:6] == pytest.approx(shown, abs=0.0051)
         assert "640 own states, 32 prompts" in found.evidence

@@ -38,6 +38,22 @@ def test_accuracy(values, status):
     assert ("would tell" in found.evidence) is (status == "unknown")
 
 
+@pytest.mark.parametrize(
+    ("values", "error", "said"),
+    [
+        ((0.66, 0.01, 0.29, 0.74), 0.01, " (the teacher's {}), but 0.01 at step 10 on the way; difference"),
+        ((0.66, 0.29, 0.01, 0.74), 0.01, " (the teacher's {}), but 0.01 at step 20 on the way; difference"),
+        ((0.66, 0.70, 0.72, 0.74), 0.01, " of sampled responses (the teacher's {}); difference"),
+        ((0.66, 0.60, 0.40, 0.30), 0.01, " of sampled responses (the teacher's {}); difference"),
+        ((0.66, 0.01, 0.29, 0.74), 0.7, " of sampled responses (the teacher's {}); difference"),
+    ],
+)
+def test_answers_lost_on_the_way_are_told(values, error, said):
+    found = verdict("accuracy", run({"accuracy": values}, error={"accuracy": error}, checkpoints=4))
+    assert said.format(f"{values[-1]:.2f}") in found.evidence  # here the teacher's responses are as good
+    assert ("on the way" in found.evidence) is ("on the way" in said)
+
+
 def test_accuracy_does_not_ask_for_an_order():
     assert verdict("accuracy", run({"accuracy": (0.3, 0.9, 0.8, 0.7, 0.4)}, checkpoints=5)).status == "pass"
 
