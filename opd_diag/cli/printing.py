@@ -1,4 +1,4 @@
-"""What the terminal says of a report: its plan, its cost, its verdicts."""
+"""What the terminal says of a report: its plan, its cost, its verdicts; on a screen laid out, elsewhere a line each."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
-from opd_diag.cli import terminal
+from opd_diag.cli import screen, terminal
+from opd_diag.cli.screen import COLOURS
+from opd_diag.cli.terminal import plain
 from opd_diag.errors import CheckpointError, ModelError
 from opd_diag.records.verdict import alarms_first
 
@@ -22,22 +22,20 @@ if TYPE_CHECKING:
     from opd_diag.report import Report
     from opd_diag.studies import Study
 
-COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "bright_black"}
-
 
 def print_plan(plan: ReplayPlan) -> Prediction | None:
     """Print what a report will do and cost; give the prediction, if there is one."""
     from opd_diag.replay.cost import predicted
 
     for line in plan.description():
-        terminal.err.print(escape(line))
+        terminal.err.print(plain(line))
     try:
         prediction = predicted(plan)
     except (CheckpointError, ModelError) as error:  # the report may do without this model: it says so itself
-        terminal.err.print(escape(f"cost         unknown: {error}"))
+        terminal.err.print(plain(f"cost         unknown: {error}"))
         return None
     for line in prediction.lines():
-        terminal.err.print(escape(line))
+        terminal.err.print(plain(line))
     return prediction
 
 
@@ -46,13 +44,20 @@ def print_cost(finished: Report) -> None:
     from opd_diag.replay.cost import cost_lines
 
     for line in cost_lines(finished.provenance["cost"]):
-        terminal.err.print(escape(line))
+        terminal.err.print(plain(line))
 
 
 def print_headline(finished: Report) -> None:
     """Print the whole in one line."""
     head = finished.headline
-    terminal.out.print(f"[bold]{escape(finished.run)}[/bold]: [{COLOURS[head.status]}]{escape(head.title)}[/]")
+    if screen.is_screen(terminal.out):
+        screen.show_headline(finished.run, head.status, head.title, head.facts, head.advice)
+    else:
+        _print_head(finished.run, head.status, head.title)
+
+
+def _print_head(subject: str, status: str, title: str) -> None:
+    terminal.out.print(f"[bold]{plain(subject)}[/bold]: [{COLOURS[status]}]{plain(title)}[/]")
 
 
 def print_report(finished: Report) -> None:
@@ -63,34 +68,43 @@ def print_report(finished: Report) -> None:
     for checkpoint in finished.checkpoints:
         if not checkpoint.loadable:
             terminal.err.print(
-                f"[yellow]left out:[/yellow] {escape(checkpoint.label)}: {escape(checkpoint.blocker or '')}"
+                f"[yellow]left out:[/yellow] {plain(checkpoint.label)}: {plain(checkpoint.blocker or '')}"
             )
-    terminal.out.print(f"page: {escape(str(finished.out_dir / 'report.html'))}")
+    terminal.out.print(f"page: {plain(str(finished.out_dir / 'report.html'))}")
 
 
 def print_study(study: Study, page: Path) -> None:
     """Print the answer, the verdicts it rests on, and where the page is."""
-    terminal.out.print(f"[bold]{escape(study.subject)}[/bold]: [{COLOURS[study.status]}]{escape(study.headline)}[/]")
+    if screen.is_screen(terminal.out):
+        screen.show_headline(study.subject, study.status, study.headline, study.facts)
+    else:
+        _print_head(study.subject, study.status, study.headline)
     print_verdicts(study.verdicts)
-    terminal.out.print(f"page: {escape(str(page))}")
+    terminal.out.print(f"page: {plain(str(page))}")
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
-    """Print verdicts, one a line, alarms first; of those that pass only what was seen, without the details."""
+    """Print verdicts, alarms first; of those that pass only what was seen, without the details."""
+    if screen.is_screen(terminal.out):
+        screen.show_verdicts(verdicts)
+        return
     width = max((len(v.name) for v in verdicts), default=0)
     for verdict in alarms_first(verdicts):
         seen = verdict.evidence.split("; ")[0] if verdict.status == "pass" else verdict.evidence
         status = f"[{COLOURS[verdict.status]}]{verdict.status:<7}[/]"
-        terminal.out.print(f"{status}  {escape(f'{verdict.name:<{width}}')}  {escape(seen)}")
+        terminal.out.print(f"{status}  {plain(f'{verdict.name:<{width}}')}  {plain(seen)}")
 
 
 def print_selftests(selftests: Sequence[SelfTest]) -> None:
     """Print the self-tests that failed or warned, each with what to do, and how many were asked."""
+    if screen.is_screen(terminal.out):
+        screen.show_selftests(selftests)
+        return
     for status, word in (("fail", "failed"), ("warn", "warned")):
         for test in selftests:
             if test.status == status:
                 said = f"{test.name} ({test.model}): {test.evidence} {test.advice}"
-                terminal.out.print(f"[{COLOURS[status]}]self-test {word}:[/] {escape(said)}")
+                terminal.out.print(f"[{COLOURS[status]}]self-test {word}:[/] {plain(said)}")
     if selftests:
         counts = Counter(test.status for test in selftests)
         warned = f", {counts['warn']} warn" if counts["warn"] else ""
@@ -99,9 +113,12 @@ def print_selftests(selftests: Sequence[SelfTest]) -> None:
 
 
 def print_every_selftest(selftests: Sequence[SelfTest]) -> None:
-    """Print all self-tests, one a line, with what to do where one did not pass."""
+    """Print all self-tests, with what to do where one did not pass."""
+    if screen.is_screen(terminal.out):
+        screen.show_every_selftest(selftests)
+        return
     width = max((len(test.name) for test in selftests), default=0)
     for test in selftests:
         status = f"[{COLOURS[test.status]}]{test.status:<7}[/]"
         advice = "" if test.status == "pass" else f" {test.advice}"
-        terminal.out.print(f"{status}  {test.name:<{width}}  {escape(test.evidence + advice)}")
+        terminal.out.print(f"{status}  {test.name:<{width}}  {plain(test.evidence + advice)}")

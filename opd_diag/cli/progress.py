@@ -1,4 +1,4 @@
-"""Long work, drawn while it goes on: a bar on a terminal, one line a task elsewhere."""
+"""Long work, drawn while it goes on: a bar on a screen; elsewhere a line a task, and one a minute of a long one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opd_diag.cli import terminal
+from opd_diag.cli.screen import is_screen
 
 if TYPE_CHECKING:
     from opd_diag.replay.replay import Progress
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def drawn_progress(quiet: bool) -> Iterator[Progress | None]:
-    """Draw a bar with rate and time left on a terminal, one line a task elsewhere."""
+    """Draw a bar with rate and time left on a screen; elsewhere a line when a task is done, and one a minute before."""
     if quiet:
         yield None
-    elif terminal.err.is_terminal:
+    elif is_screen(terminal.err):
         with _bars() as progress:
             yield progress
     else:
@@ -51,17 +52,28 @@ def _bars() -> Iterator[Progress]:
         yield draw
 
 
+EVERY = 60.0
+"""Seconds between the lines of one task in a log."""
+
+
 def _lines() -> Progress:
     import time
 
     started: dict[str, float] = {}
-    told: set[str] = set()
+    told_at: dict[str, float] = {}
+    finished: set[str] = set()
 
     def draw(what: str, done: int, total: int) -> None:
-        begin = started.setdefault(what, time.monotonic())
-        if done == total and what not in told:
-            told.add(what)
-            seconds = time.monotonic() - begin
-            terminal.err.print(f"{what}: {total:,} in {seconds:.1f} s", markup=False)
+        now = time.monotonic()
+        begin = started.setdefault(what, now)
+        if what in finished:
+            return
+        if done == total:
+            finished.add(what)
+            terminal.err.print(f"{what}: {total:,} in {now - begin:.1f} s", markup=False)
+        elif now - told_at.setdefault(what, begin) >= EVERY:
+            told_at[what] = now
+            left = "" if done == 0 else f", some {(now - begin) * (total - done) / done / 60:.0f} min left"
+            terminal.err.print(f"{what}: {done:,} of {total:,} after {(now - begin) / 60:.0f} min{left}", markup=False)
 
     return draw

@@ -34,7 +34,18 @@ def plain(text: str) -> str:
     >>> print(plain("a\x1bb\nдва [red]"))
     a\x1bb\nдва \[red]
     """
-    return escape("".join(_escaped(c) if _is_control(c) else c for c in text))
+    return escape(visible(text))
+
+
+def visible(text: str) -> str:
+    r"""Give text without control characters, on one line; each stands there as its escape.
+
+    Examples
+    --------
+    >>> visible("a\x1bb\n[red]") == r"a\x1bb\n[red]"
+    True
+    """
+    return "".join(_escaped(c) if _is_control(c) else c for c in text)
 
 
 def _is_control(character: str) -> bool:

@@ -195,6 +195,7 @@ def test_progress_off_a_terminal_is_plain_lines(tiny_run, out, without_pages):
 
 def test_progress_on_a_terminal_is_drawn_and_taken_away(tiny_run, out, without_pages, monkeypatch):
     screen = io.StringIO()
+    monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr(terminal, "err", Console(file=screen, force_terminal=True, width=120, emoji=False))
     reported(tiny_run.run_dir, "--out", out, "--checkpoints", "30")
     drawn = screen.getvalue()
