@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -50,15 +51,92 @@ def steps(workflow: dict) -> list[dict]:
 
 
 def commands(workflow: dict) -> list[list[str]]:
-    lines = [line for step in steps(workflow) for line in step.get("run", "").splitlines()]
+    lines = [line for step in steps(workflow) for line in step.get("run", "").splitlines() if "gh" not in step["run"]]
     return [shlex.split(line, comments=True) for line in lines]
 
 
 def test_the_workflow_has_the_shape_of_one(workflow):
-    assert {True, "jobs", "name", "env"} == set(workflow)  # a bare `on` is true in YAML 1.1
+    top = {"concurrency", "env", "jobs", "name", "permissions", True}  # a bare `on` is true in YAML 1.1
+    assert set(workflow) == top
     assert workflow["jobs"]["check"]["needs"] == "train"
     assert all({"run", "uses"} & set(step) for step in steps(workflow))
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps(workflow) if "uses" in step)
+
+
+def test_strangers_get_neither_a_runner_nor_a_token_that_writes(workflow):
+    assert set(workflow[True]) == {"workflow_dispatch", "pull_request"}
+    assert workflow["permissions"] == {"contents": "read"}
+    jobs = workflow["jobs"]
+    own_branch = "github.event.pull_request.head.repo.full_name == github.repository"
+    assert jobs["train"]["if"] == f"github.event_name != 'pull_request' || {own_branch}"
+    assert {name: job["permissions"] for name, job in jobs.items() if "permissions" in job} == {
+        "comment": {"pull-requests": "write"}
+    }
+    assert jobs["comment"]["needs"] == ["train", "check"]
+    assert "needs.train.result == 'success'" in jobs["comment"]["if"]
+    assert [step["uses"] for step in jobs["comment"]["steps"] if "uses" in step] == ["actions/download-artifact@v4"]
+
+
+def test_what_others_write_is_put_into_no_script(workflow):
+    """Titles, branches and the like reach scripts through the environment, where the shell does not read them."""
+    assert not [step["run"] for step in steps(workflow) if "${{" in step.get("run", "")]
+
+
+GH = """#!{python}
+import json, os, sys
+from pathlib import Path
+
+state = Path({state!r})
+calls = json.loads(state.read_text()) if state.exists() else {{"comments": [], "calls": []}}
+words = sys.argv[1:]
+calls["calls"].append(words)
+if words[:2] == ["pr", "comment"]:
+    assert words[3] == "--body-file"
+    body = Path(words[4]).read_text()
+    made = {{"id": 70 + len(calls["comments"]), "user": {{"login": "github-actions[bot]"}}, "body": body}}
+    calls["comments"].append(made)
+elif "PATCH" in words:
+    name, _, file = words[-1].partition("=@")
+    assert name == "body"
+    url = next(word for word in words if word.startswith("repos/"))
+    found = next(c for c in calls["comments"] if url == f"repos/{{os.environ['GH_REPO']}}/issues/comments/{{c['id']}}")
+    found["body"] = Path(file).read_text()
+else:
+    assert f"repos/{{os.environ['GH_REPO']}}/issues/{{os.environ['PR']}}/comments" in words
+    assert words[words.index("--jq") + 1] == (
+        '.[] | select(.user.login == "github-actions[bot]" and (.body | startswith(env.MARK))) | .id'
+    )
+    for c in calls["comments"]:
+        if c["user"]["login"] == "github-actions[bot]" and c["body"].startswith(os.environ["MARK"]):
+            print(c["id"])
+state.write_text(json.dumps(calls))
+"""
+"""Stands in for GitHub's program: comments in a file. What ``--jq`` selects is written out again in Python."""
+
+
+def test_the_report_is_one_comment_that_is_updated(workflow, tmp_path):
+    step = next(s for s in workflow["jobs"]["comment"]["steps"] if "gh" in s.get("run", ""))
+    assert set(step["env"]) == {"GH_TOKEN", "GH_REPO", "PR"}
+    state, report = tmp_path / "state.json", tmp_path / "opd-diag" / "my-run" / "report.md"
+    report.parent.mkdir(parents=True)
+    others = [
+        {"id": 7, "user": {"login": "github-actions[bot]"}, "body": "Coverage went up."},
+        {"id": 8, "user": {"login": "someone"}, "body": "<!-- opd-diag my-run -->\nlooks like ours"},
+    ]
+    state.write_text(json.dumps({"comments": others, "calls": []}))
+    program = tmp_path / "bin" / "gh"
+    program.parent.mkdir()
+    program.write_text(GH.format(python=sys.executable, state=str(state)))
+    program.chmod(0o755)
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "RUN": workflow["env"]["RUN"]}
+    environment |= {"GH_TOKEN": "x", "GH_REPO": "me/mine", "PR": "12"}
+    for text in ("### ✓ It works\n", "### ✗ It does not; `$(touch hacked)` $PR\n"):
+        report.write_text(text, encoding="utf-8")
+        subprocess.run(["bash", "-e", "-o", "pipefail", "-c", step["run"]], check=True, cwd=tmp_path, env=environment)
+        comments = json.loads(state.read_text())["comments"]
+        assert comments[:2] == others
+        assert [c["body"] for c in comments[2:]] == [f"<!-- opd-diag my-run -->\n{text}"]
+    assert not (tmp_path / "hacked").exists()
 
 
 def test_commands_and_options_exist(workflow):
@@ -73,7 +151,9 @@ def test_commands_and_options_exist(workflow):
 
 def test_what_is_uploaded_is_what_check_reads(workflow):
     upload = next(s["with"] for s in steps(workflow) if "upload" in s.get("uses", "") and s["with"]["name"] != "junit")
-    download = next(s["with"] for s in steps(workflow) if "download" in s.get("uses", ""))
+    first, *others = [s["with"] for s in steps(workflow) if "download" in s.get("uses", "")]
+    assert others == [first]
+    download = first
     assert upload["include-hidden-files"]
     assert download["name"] == upload["name"]
     assert upload["path"].splitlines() == [download["path"], f"!{download['path']}/scores"]
