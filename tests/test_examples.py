@@ -50,9 +50,21 @@ def steps(workflow: dict) -> list[dict]:
     return [step for job in workflow["jobs"].values() for step in job["steps"]]
 
 
+def calls_github(step: dict) -> bool:
+    """Whether a step runs GitHub's program: its script is more than one command a line."""
+    return bool(re.search(r"\bgh ", step.get("run", "")))
+
+
 def commands(workflow: dict) -> list[list[str]]:
-    lines = [line for step in steps(workflow) for line in step.get("run", "").splitlines() if "gh" not in step["run"]]
+    """Words of every command, by line, of steps that do not run GitHub's program."""
+    lines = [line for s in steps(workflow) if not calls_github(s) for line in s.get("run", "").splitlines()]
     return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_only_steps_of_githubs_program_are_left_out_of_the_commands(workflow):
+    words = {"jobs": {"a": {"steps": [{"run": "./train.sh --weights high"}, {"run": "id=$(gh api x)"}, {"uses": "a"}]}}}
+    assert commands(words) == [["./train.sh", "--weights", "high"]]
+    assert [job for job, of in workflow["jobs"].items() if any(map(calls_github, of["steps"]))] == ["comment"]
 
 
 def test_the_workflow_has_the_shape_of_one(workflow):
@@ -115,7 +127,7 @@ state.write_text(json.dumps(calls))
 
 
 def test_the_report_is_one_comment_that_is_updated(workflow, tmp_path):
-    step = next(s for s in workflow["jobs"]["comment"]["steps"] if "gh" in s.get("run", ""))
+    step = next(s for s in workflow["jobs"]["comment"]["steps"] if calls_github(s))
     assert set(step["env"]) == {"GH_TOKEN", "GH_REPO", "PR"}
     state, report = tmp_path / "state.json", tmp_path / "opd-diag" / "my-run" / "report.md"
     report.parent.mkdir(parents=True)

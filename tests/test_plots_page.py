@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from opd_diag import plots, studies
+from opd_diag.plots.quantities import QUANTITIES
+from opd_diag.tables.assembled import Tables
 from pictures.gallery import Block, blocks, drawn, save, thumbnails
 
 ROOT = Path(__file__).parents[1]
@@ -60,14 +63,32 @@ def test_pictures_are_there_and_small():
 
 @pytest.mark.parametrize("block", blocks(PAGE), ids=lambda of: Path(of.picture or "no-picture").stem)
 def test_code_names_what_exists(block):
-    """Attributes of our modules, arguments of our functions, and columns by their place in the code."""
+    """Functions of our modules, their arguments, the metrics they are given, and tables of a report."""
     for node in ast.walk(ast.parse(block.code)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("tables"):
+            assert node.attr in {field.name for field in fields(Tables)}, ast.unparse(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             module = {"plots": plots, "studies": studies}.get(getattr(node.func.value, "id", ""))
             if module is not None:
-                known = inspect.signature(getattr(module, node.func.attr)).parameters
-                takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-                assert takes_all or {k.arg for k in node.keywords} <= set(known), ast.unparse(node)
+                called = inspect.signature(getattr(module, node.func.attr))
+                given = called.bind(*node.args, **{str(k.arg): k.value for k in node.keywords if k.arg})
+                metric = given.arguments.get("metric")
+                assert metric is None or ast.literal_eval(metric) in QUANTITIES, ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "plots.gone(tables.summary)",
+        "plots.alignment_grid(tables.gone)",
+        "plots.alignment_grid(runs['new'].tables.gone)",
+        "plots.alignment_grid(tables.summary, gone=2)",
+        "plots.metric_by_step(tables.summary, 'gone')",
+    ],
+)
+def test_code_that_names_what_is_gone_is_found(line):
+    with pytest.raises((AssertionError, AttributeError, TypeError), match="gone"):
+        test_code_names_what_exists(Block(line, None, None))
 
 
 def test_the_program_draws_what_the_last_line_gives_or_what_is_called_figure(tmp_path):

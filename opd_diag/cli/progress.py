@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from opd_diag.cli import terminal
 from opd_diag.cli.screen import is_screen
+from opd_diag.cli.terminal import inert
 
 if TYPE_CHECKING:
     from opd_diag.replay.replay import Progress
@@ -42,6 +43,7 @@ def _bars() -> Iterator[Progress]:
         tasks: dict[str, Any] = {}
 
         def draw(what: str, done: int, total: int) -> None:
+            what = inert(what)
             if what not in tasks:
                 for task in tasks.values():
                     bars.update(task, visible=False)
@@ -64,7 +66,7 @@ def _lines() -> Progress:
     finished: set[str] = set()
 
     def draw(what: str, done: int, total: int) -> None:
-        now = time.monotonic()
+        what, now = inert(what), time.monotonic()
         begin = started.setdefault(what, now)
         if what in finished:
             return

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from opd_diag.cli import terminal
-from opd_diag.records.notebook import STATUS_SYMBOLS as SYMBOLS
+from opd_diag.cli.terminal import inert
 from opd_diag.records.verdict import BY_URGENCY, alarms_first
+from opd_diag.text import STATUS_SYMBOLS as SYMBOLS
 
 if TYPE_CHECKING:
     from opd_diag.records.selftest import SelfTest
@@ -43,14 +44,14 @@ def show(what: RenderableType) -> None:
 
 def show_headline(subject: str, status: str, title: str, facts: Iterable[str] = (), advice: str = "") -> None:
     """Print the whole in one line, what it rests on, and what to do."""
-    answer = f"{SYMBOLS[status]} {_inert(title)}", f"bold {COLOURS[status]}"
-    head = Text.assemble((f"{_inert(subject)}: ", "bold"), answer)
+    answer = f"{SYMBOLS[status]} {inert(title)}", f"bold {COLOURS[status]}"
+    head = Text.assemble((f"{inert(subject)}: ", "bold"), answer)
     show(head)
     table = _grid(2)
     for fact in facts:
-        table.add_row(" •", Text(_inert(fact)))
+        table.add_row(" •", Text(inert(fact)))
     if advice:
-        table.add_row(" →", Text(_inert(advice), ADVICE))
+        table.add_row(" →", Text(inert(advice), ADVICE))
     show(table)
     show(Text())
 
@@ -64,11 +65,11 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
             _show_answer(verdict.status, verdict.question, verdict.name, value, verdict.evidence, verdict.advice)
     passed = [verdict for verdict in ordered if verdict.status == "pass"]
     if passed:
-        table = _grid(len(_status("pass")), min(_WIDEST_NAME, max(len(_inert(v.name)) for v in passed)))
+        table = _grid(len(_status("pass")), min(_WIDEST_NAME, max(len(inert(v.name)) for v in passed)))
         table.columns[-1].no_wrap, table.columns[-1].overflow = True, "ellipsis"
         for verdict in passed:
-            seen = Text(_inert(verdict.evidence.split("; ")[0]), FAINT)
-            table.add_row(_status(verdict.status), Text(_inert(verdict.name)), seen)
+            seen = Text(inert(verdict.evidence.split("; ")[0]), FAINT)
+            table.add_row(_status(verdict.status), Text(inert(verdict.name)), seen)
         show(table)
         show(Text())
     show(_counted(verdicts))
@@ -86,22 +87,22 @@ def show_selftests(selftests: Sequence[SelfTest]) -> None:
 
 def show_every_selftest(selftests: Sequence[SelfTest]) -> None:
     """Print all self-tests, those that did not pass first and with what to do."""
-    table = _grid(len(_status("unknown")), max((len(_inert(test.name)) for test in selftests), default=0))
+    table = _grid(len(_status("unknown")), max((len(inert(test.name)) for test in selftests), default=0))
     for test in alarms_first(selftests):
-        said = Text(_inert(test.evidence), FAINT if test.status == "pass" else "")
+        said = Text(inert(test.evidence), FAINT if test.status == "pass" else "")
         if test.status != "pass" and test.advice:
-            said.append(f"\n→ {_inert(test.advice)}", ADVICE)
-        table.add_row(_status(test.status), Text(_inert(test.name)), said)
+            said.append(f"\n→ {inert(test.advice)}", ADVICE)
+        table.add_row(_status(test.status), Text(inert(test.name)), said)
     show(table)
     show(Text())
     show(_counted(selftests, {"unknown": "could not be asked"}))
 
 
 def _show_answer(status: str, question: str, name: str, value: str, evidence: str, advice: str) -> None:
-    lines = [Text.assemble((_inert(question), "bold"), "  ", (_inert(name), FAINT))]
-    lines.append(Text.assemble((f"{value}   " if value else "", f"bold {COLOURS[status]}"), _inert(evidence)))
+    lines = [Text.assemble((inert(question), "bold"), "  ", (inert(name), FAINT))]
+    lines.append(Text.assemble((f"{value}   " if value else "", f"bold {COLOURS[status]}"), inert(evidence)))
     if advice:
-        lines.append(Text(f"→ {_inert(advice)}", ADVICE))
+        lines.append(Text(f"→ {inert(advice)}", ADVICE))
     table = _grid(len(_status(status)))
     table.add_row(_status(status), Group(*lines))
     show(table)
@@ -132,8 +133,3 @@ def _counted(answers: Iterable[Verdict | SelfTest], words: dict[str, str] | None
     counts = Counter(answer.status for answer in answers)
     said = [(f"{counts[s]} {(words or {}).get(s, s)}", f"bold {COLOURS[s]}") for s in BY_URGENCY if counts[s]]
     return Text(" · ", FAINT).join(Text(*one) for one in said)
-
-
-def _inert(text: str) -> str:
-    """Give text of a file or a user without control characters; a ``Text`` knows no markup."""
-    return terminal.visible(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from opd_diag.errors import OpdDiagError
+from opd_diag.text import visible
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,29 +34,18 @@ def plain(text: str) -> str:
     >>> print(plain("a\x1bb\nдва [red]"))
     a\x1bb\nдва \[red]
     """
-    return escape(visible(text))
+    return escape(inert(text))
 
 
-def visible(text: str) -> str:
-    r"""Give text without control characters, on one line; each stands there as its escape.
+def inert(text: str) -> str:
+    r"""Give text without control characters, on one line, for where markup is not read.
 
     Examples
     --------
-    >>> visible("a\x1bb\n[red]") == r"a\x1bb\n[red]"
-    True
+    >>> print(inert("a\x1bb\n[red]"))
+    a\x1bb\n[red]
     """
-    return "".join(_escaped(c) if _is_control(c) else c for c in text)
-
-
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNS
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
-
-
-_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    return visible(text, keep="")
 
 
 def shows_errors(command: Callable[P, R]) -> Callable[P, R]:

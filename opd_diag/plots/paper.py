@@ -14,7 +14,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from opd_diag.errors import InputError
-from opd_diag.records.notebook import figure_html
+from opd_diag.notebook import figure_html
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,4 +1,4 @@
-"""Our own records and file formats; they need numpy at most, and no other room.
+"""Our own records and file formats; they need numpy at most.
 
 =================  =====================================================================
 `checkpoint.py`    ``Checkpoint``: one set of weights of a run, loadable or blocked
@@ -8,7 +8,6 @@
 `scores.py`        ``Scores``: all that metrics need about N states, one safetensors file
 `fits.py`          ``Fits``: what a second pass leaves at some states, one safetensors file
 `verdict.py`       ``Verdict``: one answer with its evidence; a list of them
-`notebook.py`      what objects show of themselves in a notebook
 `sampling.py`      ``Sampling``: how responses are sampled
 `answer.py`        whether a response gives the reference answer
 `prompt_files.py`   prompts in the files that trainers read

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from opd_diag.records.notebook import answer_html, status_text, table_html
+from opd_diag.notebook import answer_html, table_html
+from opd_diag.text import status_text
 
 Status = Literal["pass", "warn", "fail", "unknown"]
 

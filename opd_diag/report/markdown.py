@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from opd_diag.plots.quantities import quantity
 from opd_diag.plots.steps import MAIN_METRICS
-from opd_diag.records.notebook import STATUS_SYMBOLS, status_text
 from opd_diag.records.verdict import Verdict
 from opd_diag.report.belief import Belief, averages_that_disagree, belief, titled
 from opd_diag.report.reconciled import Reconciled, reconciled
@@ -24,6 +23,7 @@ from opd_diag.report.sections import (
 )
 from opd_diag.report.wording import NEAR_LEGEND, ROUGH, ROUGH_LEGEND, one_line
 from opd_diag.stats.rounding import NEAR
+from opd_diag.text import STATUS_SYMBOLS, status_text
 from opd_diag.verdicts.titles import title_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ _ROOMS = (_Room(), _Room(1000, 300, 60, 10), _Room(400, 200, 60, 8), _Room(160, 
 """The first that fits is taken; the last fits whatever is said."""
 
 _SPECIAL = re.compile(r"[\\`*_|~$]|\](?=[(\[:])|^[#+-]")
-_LINKING = re.compile(r"[@#](?=\w)")
+_LINKING = re.compile(r"@(?=[\w\\-])|#(?=\w)|://|www(?=\.)|(?<![a-z\d])gh-(?=\d)", re.IGNORECASE)
+"""After what GitHub makes mentions, references and links of by itself: ``@me``, ``#12``, ``GH-12``, addresses."""
 
 
 def report_markdown(report: Report) -> str:
@@ -94,12 +95,14 @@ def _written(report: Report, room: _Room, shortened: str) -> str:
 
 
 def in_markdown(text: str, most: int = 500) -> str:
-    r"""Write a user's text so that Markdown shows it as it is, on one line and mentioning nobody.
+    r"""Write a user's text so that Markdown shows it as it is: on one line, mentioning nobody and linking nothing.
 
     Examples
     --------
     >>> print(in_markdown("a|b `c` <script> @me"))
     a\|b \`c\` &lt;script&gt; @<!-- -->me
+    >>> print(in_markdown("https://example.org/issues/1"))
+    https://<!-- -->example.org/issues/1
     """
     flat = _SPECIAL.sub(r"\\\g<0>", one_line(text, most))
     inert = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

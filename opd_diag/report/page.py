@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from opd_diag import plots
+from opd_diag.notebook import EDGES
 from opd_diag.plots.quantities import FIT_QUANTITIES, quantity
-from opd_diag.records.notebook import EDGES, STATUS_SYMBOLS, STATUS_WORDS
 from opd_diag.report import responses, sections
 from opd_diag.report.belief import averages_that_disagree, belief, titled
 from opd_diag.report.figures import INTRODUCTIONS, Figures
@@ -23,15 +23,9 @@ from opd_diag.report.markdown import SHOWN_METRICS
 from opd_diag.report.measured import limitations, measured, models_of, settings_of
 from opd_diag.report.readings import FEWEST_ROLLOUTS, fit_reading
 from opd_diag.report.reconciled import reconciled
-from opd_diag.report.wording import (
-    NEAR_LEGEND,
-    ROUGH,
-    ROUGH_LEGEND,
-    STATES_NAMES,
-    one_line,
-    visible,
-)
+from opd_diag.report.wording import NEAR_LEGEND, ROUGH, ROUGH_LEGEND, STATES_NAMES, one_line
 from opd_diag.stats.rounding import NEAR
+from opd_diag.text import STATUS_SYMBOLS, STATUS_WORDS, visible
 from opd_diag.verdicts.titles import title_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.verdict import Verdict
-from opd_diag.report.wording import count, visible
+from opd_diag.report.wording import count
+from opd_diag.text import visible
 
 if TYPE_CHECKING:
     from opd_diag.report.content import Report

@@ -1,14 +1,14 @@
-"""What pages call things, and a user's text made visible."""
+"""What pages call things, and a user's text made to fit a line."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from opd_diag.stats.rounding import NEAR, with_interval
+from opd_diag.text import visible
 
 STATES_NAMES = {
     "on-policy": "own states",
@@ -66,7 +66,8 @@ def told(row: Mapping[Any, Any] | pd.Series, of: str = "", *, signed: bool = Fal
     """
     names = (of or "value", *(f"{of}_{end}" if of else end for end in ("ci_low", "ci_high")))
     text = with_interval(*(row[name] for name in names), signed=signed, near=near)
-    return text.replace(" [", f" {ROUGH}[") if is_set(row.get("approximate")) else text
+    rough = is_set(row.get(f"{of}_approximate" if of else "approximate"))
+    return text.replace(" [", f" {ROUGH}[") if rough else text
 
 
 def is_set(flag: Any) -> bool:
@@ -89,35 +90,6 @@ def p_text(p: float) -> str:
     ('p 0.012', 'p < 0.001', '')
     """
     return "" if pd.isna(p) else "p < 0.001" if p < 0.001 else f"p {p:.{3 if p < 0.1 else 2}f}"
-
-
-JOINERS = "\u200c\u200d\u200e\u200f"
-"""What stays in a text and is not seen."""
-
-
-def visible(text: str) -> str:
-    r"""Show what a browser would hide or choke on: control characters, bidi overrides, surrogates, noncharacters.
-
-    Line feeds and tabs stay, and so do the joiners that scripts and emoji need.
-
-    Examples
-    --------
-    >>> visible("a\x00b\ud83d\u202e")
-    'a\\x00b\\ud83d\\u202e'
-    """
-    return "".join(map(_visible, text)) if not text.isascii() or not text.isprintable() else text
-
-
-def _visible(c: str) -> str:
-    point = ord(c)
-    if c in "\n\t" or c in JOINERS:
-        return c
-    if point < 0x20 or point == 0x7F:
-        return f"\\x{point:02x}"
-    nonsense = (point & 0xFFFE) == 0xFFFE or 0xFDD0 <= point <= 0xFDEF
-    if nonsense or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return f"\\u{point:04x}" if point <= 0xFFFF else f"\\U{point:08x}"
-    return c
 
 
 def one_line(text: Any, most: int = 300) -> str:

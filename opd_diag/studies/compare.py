@@ -72,19 +72,17 @@ def compare(out_dirs: Sequence[str | Path], *, thresholds: Thresholds | Mapping[
         raise InputError("These reports share no state set. Report on all of them with the same --states.")
     asked = _asked(table)
     verdicts = [_verdict(row, limits) for _, row in asked.iterrows()]
+    teachers = list(dict.fromkeys(run.teacher for run in runs))
     told = [v.evidence for v in verdicts]
     summaries = {run.name: run.summary for run in runs}
     return Study(
         name="compare",
         question="How do these runs differ?",
-        headline=_headline(asked, limits, own_teachers=len({run.teacher for run in runs}) > 1),
+        headline=_headline(asked, limits, own_teachers=len(teachers) > 1),
+        compares=True,
         headline_status="pass" if any(v.status == "pass" for v in verdicts) else "unknown",
         facts=[
-            *(
-                f"{said.removesuffix('.')}; each distance is to its own."
-                for said in _unlike(runs)
-                if "teachers" in said
-            ),
+            *([f"{_other('teachers', teachers)}; each distance is to its own."] if len(teachers) > 1 else []),
             *told,
         ],
         subject=" and ".join(run.name for run in runs) if len(runs) == 2 else f"{len(runs)} runs",
@@ -225,5 +223,9 @@ def _unlike(runs: Sequence[_Run]) -> list[str]:
     told = []
     for what, values in (("teachers", [r.teacher for r in runs]), ("k", [str(r.k) for r in runs])):
         if len(set(values)) > 1:
-            told.append(f"They have other {what}: {', '.join(dict.fromkeys(values))}.")
+            told.append(f"{_other(what, values)}.")
     return told
+
+
+def _other(what: str, values: Sequence[str]) -> str:
+    return f"They have other {what}: {', '.join(dict.fromkeys(values))}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from opd_diag.records.notebook import answer_html, columns_of_words, figure_html, table_html
+from opd_diag.notebook import answer_html, columns_of_words, escaped, figure_html, table_html
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.verdict import Status, Verdict, alarms_first
 
@@ -30,7 +29,7 @@ class Picture:
     def _repr_html_(self) -> str:
         """Show the picture and its sentence in a notebook, on white paper in a dark one too."""
         shown = figure_html(self.draw().figure, self.title)
-        return f"{shown}<p>{escape(self.title)}: {escape(self.reading)}</p>"
+        return f"{shown}<p>{escaped(self.title)}: {escaped(self.reading)}</p>"
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Shown:
 
     def _repr_html_(self) -> str:
         """Show the table and what to see in it in a notebook."""
-        return f"{table_html(self.columns, self.rows, caption=self.title)}<p>{escape(self.reading)}</p>"
+        return f"{table_html(self.columns, self.rows, caption=self.title)}<p>{escaped(self.reading)}</p>"
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,9 @@ class Study:
     """Lines under the headline; default: what each verdict saw, without what follows its first semicolon."""
     headline_status: Status | None = None
     """Of the headline, where it is not that of the most urgent verdict: one good teacher among several is good news."""
+
+    compares: bool = False
+    """Whether it sets things side by side: a pass is then an answer, and neither good nor bad news."""
 
     @property
     def status(self) -> Status:

@@ -59,6 +59,31 @@ def test_a_long_task_says_once_a_minute_how_far_it_is(screen, monkeypatch):
     ]
 
 
+PWN = "step\x1b[31m\x1b]0;pwn\x07\u202e"
+PWN_SHOWN = r"step\x1b[31m\x1b]0;pwn\x07\u202e"
+"""A folder that would colour the terminal, rename its window, ring and turn its line."""
+
+
+def test_bars_show_control_characters_of_a_name(screen):
+    stream = screen(force_terminal=True)
+    with drawn_progress(quiet=False) as progress:
+        progress(PWN, 1, 2)
+    assert PWN_SHOWN in stream.getvalue()
+    assert not re.search(r"\x1b\]|\x07|\u202e", stream.getvalue())
+
+
+def test_lines_show_control_characters_of_a_name(screen, monkeypatch):
+    stream, clock = screen(force_terminal=False), [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with drawn_progress(quiet=False) as progress:
+        for clock[0], done in ((0, 0), (61, 150), (200, 600)):
+            progress(PWN, done, 600)
+    assert stream.getvalue().splitlines() == [
+        f"{PWN_SHOWN}: 150 of 600 after 1 min, some 3 min left",
+        f"{PWN_SHOWN}: 600 in 200.0 s",
+    ]
+
+
 def test_in_the_log_of_a_ci_job_there_are_no_bars(screen, monkeypatch):
     stream = screen(force_terminal=True)
     monkeypatch.setenv("CI", "true")

@@ -121,17 +121,19 @@ def test_the_headline_has_its_facts_under_it(looked_at):
 
 
 def hostile() -> Verdict:
-    return dataclasses.replace(VERDICTS[2], name="a\x1b[31mb", evidence="one\ntwo\u202e [red]three[/red]\x07")
+    return dataclasses.replace(
+        VERDICTS[2], name="a\x1b[31mb", evidence="one\ntwo\u202e [red]three[/red]\x07\u200b\u2060\U000e0041"
+    )
 
 
-@pytest.mark.parametrize("columns", [80, None])
+@pytest.mark.parametrize("columns", [screen.WIDEST, None])
 def test_what_users_named_prints_as_it_is(looked_at, columns):
     stream = looked_at(columns, force_terminal=columns is not None)
     print_verdicts([hostile()])
     text = "\n".join(shown(stream))
     assert r"a\x1b[31mb" in text
-    assert r"one\ntwo\u202e [red]three[/red]\x07" in text
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", text)
+    assert r"one\ntwo\u202e [red]three[/red]\x07\u200b\u2060\U000e0041" in text
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e\u200b\u2060\U000e0041]", text)
 
 
 def test_in_a_pipe_there_is_one_plain_line_each(looked_at):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -34,8 +35,6 @@ def test_the_run_its_students_and_its_teacher_are_named_after_the_headline(repor
 
 
 def test_tables_have_as_many_cells_in_every_row(text):
-    import re
-
     for block in text.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) <= 1
@@ -162,7 +161,13 @@ def test_what_fits_is_not_shortened(text):
     [
         ("a|b", r"a\|b"),
         ("<img src=x>", "&lt;img src=x&gt;"),
-        ("[x](http://evil)", r"[x\](http://evil)"),
+        ("[x](http://evil)", r"[x\](http://<!-- -->evil)"),
+        ("https://github.com/me/x/issues/1", "https://<!-- -->github.com/me/x/issues/1"),
+        ("HTTP://e.org ftp://e.org s3://b", "HTTP://<!-- -->e.org ftp://<!-- -->e.org s3://<!-- -->b"),
+        ("www.e.org _WWW.e.org", r"www<!-- -->.e.org \_WWW<!-- -->.e.org"),
+        ("me@e.org me@-e.org me@_e.org", r"me@<!-- -->e.org me@<!-- -->-e.org me@<!-- -->\_e.org"),
+        ("GH-12 gh-1, high-12", "GH-<!-- -->12 gh-<!-- -->1, high-12"),
+        ("www wwwhat @ # a://", "www wwwhat @ # a://<!-- -->"),
         ("![x](y)", r"![x\](y)"),
         ("`code`", r"\`code\`"),
         ("line\n# break", "line # break"),
@@ -176,6 +181,28 @@ def test_what_fits_is_not_shortened(text):
 )
 def test_users_text_shows_as_it_is(given, written):
     assert in_markdown(given) == written
+
+
+LINKED = re.compile(r"(https?|ftp)://\w|www\.\w|\w@[\w-]|(^|\W)@\w|#\d|\bgh-\d", re.IGNORECASE)
+"""What GitHub makes links of without being asked: GFM's extended autolinks, mentions, issues."""
+
+
+def test_no_name_becomes_a_link_wherever_it_stands(report):
+    said = "https://github.com/me/x/issues/1 www.e.org me@e.org @me me/x#1 GH-1"
+    assert len(LINKED.findall(said)) == 6
+    texts = {"question": said, "evidence": said, "advice": said}
+    shown = report_markdown(
+        dataclasses.replace(
+            report,
+            run=said,
+            headline=dataclasses.replace(report.headline, title=said, facts=[said], advice=said),
+            verdicts=[dataclasses.replace(v, **texts) for v in report.verdicts],
+            selftests=[dataclasses.replace(FAILED_SELFTEST, evidence=said, advice=said, model=said)],
+            notes=[said],
+        )
+    )
+    assert shown.count("https://<!-- -->github.com") >= 10
+    assert not LINKED.search(shown)
 
 
 def test_markdown_reader_makes_no_link_or_tag_of_it(report):

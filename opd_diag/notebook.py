@@ -8,8 +8,8 @@ from html import escape
 from io import BytesIO
 from typing import Any
 
-STATUS_SYMBOLS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}
-STATUS_WORDS = {"pass": "pass", "warn": "warning", "fail": "fail", "unknown": "unknown"}
+from opd_diag.text import status_text, visible
+
 EDGES = {"pass": "#2e8b57", "warn": "#b7791f", "fail": "#d64545", "unknown": "#7b8794"}
 """Colour of the bar beside an answer. It alone is coloured, and is seen on white and on near black."""
 
@@ -17,6 +17,17 @@ _REM_PER_INCH = 8
 """Letters of a picture, 9 points, become as large as those of a notebook."""
 
 _LEFT = ' style="text-align:left;vertical-align:top"'
+
+
+def escaped(text: str) -> str:
+    r"""Give text as HTML that shows it as it is, and what would not be seen as its escape.
+
+    Examples
+    --------
+    >>> print(escaped("<a>\x1b\u202e"))
+    &lt;a&gt;\x1b\u202e
+    """
+    return escape(visible(text))
 
 
 def answer_html(status: str, said: str, lines: Iterable[str] = ()) -> str:
@@ -36,20 +47,9 @@ def answer_html(status: str, said: str, lines: Iterable[str] = ()) -> str:
     >>> answer_html("warn", "a < b", ["32 prompts."])[-57:]
     '<strong>! warning: a &lt; b</strong><br>32 prompts.</div>'
     """
-    text = "".join(f"<br>{escape(line)}" for line in lines)
+    text = "".join(f"<br>{escaped(line)}" for line in lines)
     edge = f"border-left:6px solid {EDGES[status]};padding:.3em .8em;margin:.5em 0;max-width:60rem"
-    return f'<div style="{edge}"><strong>{status_text(status)}: {escape(said)}</strong>{text}</div>'
-
-
-def status_text(status: str) -> str:
-    """Write a status with its sign, so that no colour is needed to tell it.
-
-    Examples
-    --------
-    >>> status_text("warn")
-    '! warning'
-    """
-    return f"{STATUS_SYMBOLS[status]} {STATUS_WORDS[status]}"
+    return f'<div style="{edge}"><strong>{status_text(status)}: {escaped(said)}</strong>{text}</div>'
 
 
 def table_html(columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> str:
@@ -62,12 +62,12 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption
     """
     lines = [list(row) for row in rows]
     looks = [_LEFT if words else "" for words in columns_of_words(columns, lines)]
-    head = "".join(f"<th{look}>{escape(column)}</th>" for look, column in zip(looks, columns, strict=True))
+    head = "".join(f"<th{look}>{escaped(column)}</th>" for look, column in zip(looks, columns, strict=True))
     body = "".join(
-        f"<tr>{''.join(f'<td{look}>{escape(cell)}</td>' for look, cell in zip(looks, line, strict=True))}</tr>"
+        f"<tr>{''.join(f'<td{look}>{escaped(cell)}</td>' for look, cell in zip(looks, line, strict=True))}</tr>"
         for line in lines
     )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{escaped(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -88,4 +88,4 @@ def figure_html(figure: Any, title: str = "") -> str:
     figure.savefig(drawn, format="svg")
     source = f"data:image/svg+xml;base64,{b64encode(drawn.getvalue()).decode()}"
     look = f"width:{_REM_PER_INCH * figure.get_figwidth():g}rem;max-width:100%;background:#fff"
-    return f'<img src="{source}" alt="{escape(title)}" style="{look}">'
+    return f'<img src="{source}" alt="{escaped(title)}" style="{look}">'

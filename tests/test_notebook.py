@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from opd_diag.records.notebook import EDGES, answer_html, figure_html, table_html
+from opd_diag.notebook import EDGES, answer_html, figure_html, table_html
 from opd_diag.records.verdict import BY_URGENCY, Verdict, VerdictList
 
 GROUNDS = {"white": "#ffffff", "JupyterLab, dark": "#111111", "Visual Studio Code, dark": "#1e1e1e"}
@@ -73,6 +73,26 @@ def test_columns_of_words_are_aligned_to_the_left_and_those_of_numbers_are_not()
     assert [(bool(look), cell) for look, cell in looks] == [
         (True, "a"), (False, "1"), (True, "8 of 32"), (True, "b"), (False, "−2"), (True, "left out"),
     ]  # fmt: skip
+
+
+HIDDEN = "a\x1b[31m\x00\u202e\u200b\U000e0041<b>"
+HIDDEN_SHOWN = r"a\x1b[31m\x00\u202e\u200b\U000e0041&lt;b&gt;"
+
+
+def test_what_would_not_be_seen_is_shown_wherever_a_name_may_stand():
+    from opd_diag.plots.style import new_axes
+
+    for shown in (
+        answer_html("fail", HIDDEN, [HIDDEN]),
+        table_html([HIDDEN, "n"], [[HIDDEN, "1"]], caption=HIDDEN),
+        figure_html(new_axes().figure, HIDDEN),
+        verdict("warn", question=HIDDEN, evidence=HIDDEN, advice=HIDDEN, caution=HIDDEN)._repr_html_(),
+        VerdictList([verdict("fail", question=HIDDEN), verdict("pass", question=HIDDEN)])._repr_html_(),
+    ):
+        assert not set(shown) & set("\x1b\x00\u202e\u200b\U000e0041")
+        assert HIDDEN_SHOWN in shown
+    assert answer_html("fail", HIDDEN, [HIDDEN]).count(HIDDEN_SHOWN) == 2
+    assert table_html([HIDDEN, "n"], [[HIDDEN, "1"]], caption=HIDDEN).count(HIDDEN_SHOWN) == 3
 
 
 def test_a_figure_is_an_image_without_a_display():
