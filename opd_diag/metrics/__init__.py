@@ -13,7 +13,8 @@ Two kinds of input:
   (:mod:`~opd_diag.metrics.divergence`, :mod:`~opd_diag.metrics.entropies`, :mod:`~opd_diag.metrics.gradient`,
   :mod:`~opd_diag.metrics.coherence`, :mod:`~opd_diag.metrics.temperature`, :mod:`~opd_diag.metrics.stopping`).
 
-Results have the leading shape. Undefined is NaN, never 0. Divergences and entropies are in nats.
+Results have the leading shape. Undefined is NaN, never 0. Divergences and entropies are in nats. They measure, and are
+no losses: many work in place, through which torch refuses to go back.
 
 Examples
 --------

@@ -19,7 +19,7 @@ from opd_diag.plots.style import (
     step_legend,
     styled,
 )
-from opd_diag.tables.tails import PERCENTS, percentile_place
+from opd_diag.tables.tails import FEWEST, PERCENTS, percentile_place
 
 MOST_POINTS = 160
 """Points of one curve; of more states it is drawn through some, the farthest all."""
@@ -40,7 +40,7 @@ def tail_curves(
 
     Both axes are logarithmic. A curve that ends in a steep fall has no tail; one that slopes away to the right has a
     few states far out, which hold most of the mean. p50, p90 and p99 are marked: half, a tenth and a hundredth of the
-    states lie there or beyond.
+    states lie there or beyond; p90 from 10 states on, p99 from 100.
 
     Parameters
     ----------
@@ -107,10 +107,16 @@ def _curve(ax: Axes, rising: Floats, span: tuple[float, float], colour: str) -> 
     end = np.isinf(rising).sum() / n or np.nan  # what is infinite lies beyond every value
     share = np.append(_at_or_above(rising, x), end)
     ax.plot(np.append(x, span[1]), share, color=colour, drawstyle="steps-pre" if few else "default")
-    for percent, marker in _MARKERS.items():
+    for percent in _marked(n):
         at = rising[percentile_place(rising, percent)]
         if span[0] <= at <= span[1]:
-            ax.plot(at, _at_or_above(rising, at), marker, color=colour, markersize=6, markeredgecolor="white")
+            ax.plot(
+                at, _at_or_above(rising, at), _MARKERS[percent], color=colour, markersize=6, markeredgecolor="white"
+            )
+
+
+def _marked(n: int) -> list[int]:
+    return [percent for percent in PERCENTS if n >= FEWEST[percent]]
 
 
 def _at_or_above(rising: Floats, x: npt.ArrayLike) -> Floats:
@@ -119,12 +125,12 @@ def _at_or_above(rising: Floats, x: npt.ArrayLike) -> Floats:
 
 def _set_up(ax: Axes, span: tuple[float, float], most: int) -> None:
     """Set up both axes for at most so many states a curve, and name the heights of the percentiles."""
-    ax.set(xscale="log", yscale="log", xlim=span, ylim=(min(0.007, 0.7 / most), 1.25))
+    ax.set(xscale="log", yscale="log", xlim=span, ylim=(0.7 / most, 1.25))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_locator(NullLocator())
-    for percent in PERCENTS:
+    for percent in _marked(most):
         height = (100 - percent) / 100
         ax.axhline(height, color=MUTED, linewidth=0.7, linestyle=(0, (1, 3)))
         ax.annotate(

@@ -14,6 +14,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 _RIGHT = 0.7
 """Shared mass from which a name stands to the left of its mark."""
 
+_PATCH: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
+"""Under words that a dashed line would cross."""
+
 _LEAST = 1e-4
 """Of KL, in nats: what is less is drawn as this."""
 
@@ -55,7 +58,7 @@ def teaching_conditions(placed: pd.DataFrame, *, mass: float, lead: float, ax: A
         right = row["mass"] > _RIGHT
         ax.annotate(
             drawable(str(row["teacher"])), (row["mass"], y), xytext=(-8 if right else 8, 6),
-            textcoords="offset points", color=INK, fontsize=points(9), ha="right" if right else "left",
+            textcoords="offset points", color=INK, fontsize=points(9), ha="right" if right else "left", bbox=_PATCH,
         )  # fmt: skip
     ax.axvline(mass, color=MUTED, linestyle="--", linewidth=1.0)
     ax.set_xlim(0.0, 1.03)
@@ -63,7 +66,7 @@ def teaching_conditions(placed: pd.DataFrame, *, mass: float, lead: float, ax: A
         ax.axhline(lead, color=MUTED, linestyle="--", linewidth=1.0)
         low = min(0.0, float(np.nanmin(placed["lead_ci_low"].astype(float).fillna(placed["lead"]))))
         ax.set_ylim(low - 0.08, max(1.0, float(placed["lead"].max()) + 0.1))
-        look: dict[str, Any] = {"transform": ax.transAxes, "color": MUTED, "fontsize": points(8)}
+        look: dict[str, Any] = {"transform": ax.transAxes, "color": MUTED, "fontsize": points(8), "bbox": _PATCH}
         ax.text(0.02, 0.98, "leads, other pattern", va="top", **look)
         ax.text(0.98, 0.98, "fits and leads", va="top", ha="right", **look)
         ax.text(0.98, 0.02, "fits, nothing new", ha="right", **look)

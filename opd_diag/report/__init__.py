@@ -23,7 +23,7 @@
 `provenance.py`   what was measured and how, for ``report.json`` and the page
 `measured.py`     what the page says of that, and what it cannot show
 `readings.py`     one sentence a picture, computed from the tables
-`wording.py`      what pages call things; a user's text made visible
+`wording.py`      what pages call things; a user's text made to fit a line
 `templates/`      the page and its style sheet
 ================  ==========================================================================
 """

@@ -11,7 +11,8 @@ from opd_diag import plots
 from opd_diag.plots.quantities import quantity
 from opd_diag.report.panel import Panel
 from opd_diag.report.readings import called, depth_reading
-from opd_diag.report.wording import count, told
+from opd_diag.report.wording import count
+from opd_diag.stats.rounding import with_interval
 from opd_diag.tables.depth import peak_cell
 from opd_diag.tables.floors import is_near
 
@@ -59,7 +60,8 @@ def map_reading(depth: pd.DataFrame, states: str, floors: Mapping[str, float]) -
     peak = peak_cell(depth, MAPPED, states)
     if peak is None:
         return beginning
-    value = told(peak, near=is_near(peak["value"], 0.0, floors.get(MAPPED, math.nan)))
+    near = is_near(peak["value"], 0.0, floors.get(MAPPED, math.nan))
+    value = with_interval(peak["value"], math.nan, math.nan, near=near)  # of the highest of many an interval is wrong
     where = f"{called(peak['label'], peak['step'])}, positions {positions(peak)}"
     return f"Highest at {where}: {value} nats ({count(peak['n_prompts'], 'prompt')}). {beginning}"
 

@@ -41,9 +41,7 @@ def metric_reading(summary: pd.DataFrame, differences: pd.DataFrame, metric: str
     parts = [part for s in STATES_NAMES if (part := _change(summary, differences, metric, s))]
     if not parts:
         return f"{quantity(metric).title} is undefined here: {quantity(metric).undefined}."
-    rows = summary[(summary["metric"] == metric) & summary["value"].notna()]
-    own = rows[rows["states"] == "on-policy"]
-    last = (own if len(own) else rows).iloc[-1]
+    last = _row_counted(summary, metric)
     n = [count(last["n_prompts"], "prompt")]
     n.append(count(last["n_rollouts"], "response") if metric in RESPONSE_QUANTITIES else states_text(last))
     return "; ".join(parts) + f" ({', '.join(n)} at {called(last['label'], last['step'])})."
@@ -55,9 +53,16 @@ def metric_values(summary: pd.DataFrame, metric: str) -> str:
     parts = [part for s in STATES_NAMES if (part := _change(summary, nothing, metric, s))]
     if not parts:
         return f"Undefined: {quantity(metric).undefined}."
-    last = summary[(summary["metric"] == metric) & summary["value"].notna()].iloc[-1]
+    last = _row_counted(summary, metric)
     unit = "" if quantity(metric).unit in ("ratio", "probability") else f"{quantity(metric).unit}, "
     return f"{'; '.join(parts)} ({unit}{count(last['n_prompts'], 'prompt')})."
+
+
+def _row_counted(summary: pd.DataFrame, metric: str) -> pd.Series:
+    """Give the row whose counts a sentence on `metric` names: the last one on own states, or else on any."""
+    rows = summary[(summary["metric"] == metric) & summary["value"].notna()]
+    own = rows[rows["states"] == "on-policy"]
+    return (own if len(own) else rows).iloc[-1]
 
 
 def states_text(row: pd.Series) -> str:

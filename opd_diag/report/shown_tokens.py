@@ -6,6 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from markupsafe import escape
+
+MARKUP = 1400
+"""Bytes that one token takes on a page without the texts of tokens, at most."""
+
 
 @dataclass(frozen=True)
 class Colouring:
@@ -64,6 +69,12 @@ class ShownState:
     """(title, value with unit) of every colouring."""
     student: Sequence[Candidate]
     teacher: Sequence[Candidate]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that it takes on a page, at most."""
+        texts = [self.text, self.text, *(c.text for c in (*self.student, *self.teacher))]
+        return MARKUP + sum(len(escape(text).encode()) for text in texts)
 
 
 @dataclass(frozen=True)

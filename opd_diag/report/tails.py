@@ -12,9 +12,12 @@ from opd_diag.report.panel import Panel
 from opd_diag.report.readings import called, ends_of
 from opd_diag.report.wording import count, told
 from opd_diag.stats.rounding import decimals_for, number
-from opd_diag.tables.tails import tail_table
+from opd_diag.tables.tails import FEWEST, tail_table
 
 METRIC = "reverse_kl"
+
+_PARTS = {50: "half of the states lie", 90: "a tenth", 99: "a hundredth"}
+"""What a sentence calls the states at a percentile or beyond."""
 
 
 def tail_name(states: str) -> str:
@@ -37,18 +40,19 @@ def tail_panels(states: pd.DataFrame, sets: tuple[str, ...]) -> list[Panel]:
     shown = states[states["states"].isin(sets)]
     if shown.empty:
         return []
-    table = tail_table(shown[shown["label"].isin(ends_of(shown))], METRIC)
-    return [
-        Panel.of(
-            tail_name(of),
-            f"{quantity(METRIC).title} of the farthest states",
-            "farthest",
-            tail_reading(table[table["states"] == of]),
-            plots.tail_curves(shown, METRIC, states=of),
-        )
-        for of in sets
-        if (shown["states"] == of).any()
-    ]
+    return [_panel(shown, of) for of in sets if (shown["states"] == of).any()]
+
+
+def _panel(shown: pd.DataFrame, of: str) -> Panel:
+    """Draw one state set; the first and the last checkpoint are those that have it."""
+    rows = shown[shown["states"] == of]
+    return Panel.of(
+        tail_name(of),
+        f"{quantity(METRIC).title} of the farthest states",
+        "farthest",
+        tail_reading(tail_table(rows[rows["label"].isin(ends_of(rows))], METRIC)),
+        plots.tail_curves(shown, METRIC, states=of),
+    )
 
 
 def tail_reading(table: pd.DataFrame) -> str:
@@ -59,9 +63,13 @@ def tail_reading(table: pd.DataFrame) -> str:
         return f"Undefined: {quantity(METRIC).undefined}."
     n = f"{count(last['n_states'], 'state')}, {count(last['n_prompts'], 'prompt')}"
     if last["p99"] == 0.0:
-        return f"At {where} it is 0 at 99 % of the states ({n})."
-    half, tenth, hundredth = (_nats(last[name]) for name in ("p50", "p90", "p99"))
-    text = f"At {where} half of the states lie at {half} nats or above, a tenth at {tenth}, a hundredth at {hundredth}"
+        most = "99 % of the states" if last["n_states"] >= FEWEST[99] else "every state"
+        return f"At {where} it is 0 at {most} ({n})."
+    half, *others = (
+        f"{part} at {_nats(last[f'p{percent}'])}" for percent, part in _PARTS.items()
+        if last["n_states"] >= FEWEST[percent]
+    )  # fmt: skip
+    text = ", ".join([f"At {where} {half} nats or above", *others])
     if last["n_infinite"]:
         return f"{text}; it is infinite at {int(last['n_infinite']):,} ({n})."
     held = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 from opd_diag.records.vocabulary import Token
 from opd_diag.report.shown_tokens import Candidate, Colouring, Farthest, ShownRollout, ShownState
-from opd_diag.report.wording import JOINERS, visible
 from opd_diag.stats.rounding import number
+from opd_diag.text import JOINERS, visible
 
 MOST_TOKENS = 160
 """Tokens shown of one response."""
@@ -24,12 +24,15 @@ BEST = 5
 """Tokens of either model that are named at each state."""
 
 MOST_CHARACTERS = 48
-"""Characters shown of one token."""
+"""Characters shown of one token, escapes written out."""
+
+MOST_OF_CANDIDATES = 22
+"""Characters shown of a token that a model would write: of one escaped at either end the longest escape fits."""
 
 MOST_LETTERS = 4000
 """Letters of a response that decide its direction."""
 
-_CIRCLE = "◌"
+_CIRCLE, _SIGNS = "◌", {"\n": "⏎", "\t": "⇥", "\ufffd": "\\ufffd"}
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,10 +54,10 @@ class Reader:
         colourings: Sequence[Colouring],
         k: int,
         group: int,
-        most: int = MOST_TOKENS,
     ) -> None:
         self.scores, self.rollouts, self.tokens = scores, rollouts, tokens
-        self.colourings, self.k, self.group, self.most = colourings, k, group, most
+        self.colourings, self.k, self.group = colourings, k, group
+        self.most = MOST_TOKENS  # shown of one response
         self.advantages = advantages(scores)
 
     def states_of(self, row: int, wanted: Sequence[int] = ()) -> list[int]:
@@ -144,7 +147,7 @@ class Reader:
         shared = set(getattr(self.scores, f"{other}_topk_ids")[at, : self.k].tolist())
         return [
             Candidate(
-                text=_shown_text(self._token(int(i)).text),
+                text=_shown_text(self._token(int(i)).text, MOST_OF_CANDIDATES),
                 probability=_probability(float(p)),
                 shared=int(i) in shared,
                 other=_probability(float(q)),
@@ -161,17 +164,34 @@ def response_anchor(group: int, row: int) -> str:
     return f"tokens-{group}-{row}"
 
 
-def _shown_text(text: str) -> str:
-    """Show a token as it is, line breaks as a sign, and nothing as a sign too; long ones are cut.
+def _shown_text(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Show a token as it is, line breaks as a sign, and nothing as a sign too; of long ones both ends.
 
     A mark that goes onto the letter before it has a dotted circle here; what is not seen at all has its number.
     """
-    cut = text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
-    if cut and all(c in JOINERS for c in cut):
-        return "".join(f"\\u{ord(c):04x}" for c in cut)
-    circle = _CIRCLE if cut and unicodedata.category(cut[0]).startswith("M") else ""
-    shown = visible(cut).replace("\n", "⏎").replace("\t", "⇥").replace("\ufffd", "\\ufffd")
-    return circle + shown or "∅"
+    unseen = all(c in JOINERS for c in text)
+    ends = text if len(text) <= 2 * most else text[:most] + text[-most:]  # every character takes one or more
+    pieces = [f"\\u{ord(c):04x}" if unseen else _SIGNS.get(c) or visible(c) for c in ends]
+    if ends and unicodedata.category(ends[0]).startswith("M"):
+        pieces[0] = _CIRCLE + pieces[0]
+    return _cut(pieces, most) or "∅"
+
+
+def _cut(pieces: Sequence[str], most: int) -> str:
+    """Join pieces to at most so many characters, whole pieces of both ends; what is left out is an ellipsis.
+
+    Examples
+    --------
+    >>> _cut(["a", "b", "c"], 3), _cut(["ab", "cd", "ef", "gh"], 7), _cut(["abc", "d", "efg"], 6)
+    ('abc', 'ab…gh', 'abc…')
+    """
+    if sum(map(len, pieces)) <= most:
+        return "".join(pieces)
+    head, tail = (
+        [piece for piece, end in zip(of, accumulate(map(len, of)), strict=True) if end <= room]
+        for of, room in ((pieces, most // 2), (pieces[::-1], (most - 1) // 2))
+    )
+    return "".join((*head, "…", *reversed(tail)))
 
 
 def _direction(text: str) -> str:

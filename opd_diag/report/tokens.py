@@ -19,8 +19,11 @@ from opd_diag.report.wording import STATES_NAMES
 from opd_diag.stats.rounding import number
 
 MOST_SHOWN = 1800
-"""Tokens shown of all responses together; with what both models would have written, each takes a kilobyte of the
-page."""
+"""Tokens shown of all responses together."""
+
+MOST_BYTES = 3_000_000
+"""Bytes of the page that they take at most. With what both models would have written a token takes 1.3 kB; where
+tokens are long or made of letters of several bytes, up to 3 kB, and fewer are shown."""
 
 WORST = 8
 """States listed, the farthest of those shown; and prompts."""
@@ -57,14 +60,17 @@ def token_view(
     shown = shown_parts(parts, depth)
     parts, together = [part for part, _ in shown], [_by_row(choices) for _, choices in shown]
     colourings = _colourings([part.scores for part in parts], k)
-    most = _most_of_each([part.length(row) for part, rows in zip(parts, together, strict=True) for row in rows])
-    groups, states = [], []
+    readers = [
+        Reader(part.scores, part.rollouts, tokens, colourings, min(k, part.scores.k_kept), number_)
+        for number_, part in enumerate(parts)
+    ]
+    groups = _read_within(readers, parts, together)
+    states = []
     leads: dict[str, dict[int, Lead]] = {}
-    for number_, ((part, choices), by_row) in enumerate(zip(shown, together, strict=True)):
-        reader = Reader(part.scores, part.rollouts, tokens, colourings, min(k, part.scores.k_kept), number_, most)
-        title = f"{part.label}, {STATES_NAMES[part.states]}"
-        groups.append(TokenGroup(title, [reader.rollout(row, *of) for row, of in by_row.items()]))
-        states += [(reader, title, at) for row, (_, wanted) in by_row.items() for at in reader.states_of(row, wanted)]
+    for reader, group, (_, choices), by_row in zip(readers, groups, shown, together, strict=True):
+        states += [
+            (reader, group.title, at) for row, (_, wanted) in by_row.items() for at in reader.states_of(row, wanted)
+        ]
         for choice in choices:
             if choice.picture and choice.at is not None:
                 leads.setdefault(choice.picture, {})[choice.place] = Lead(choice.text, reader.anchor(choice.at))
@@ -90,10 +96,32 @@ def _by_row(choices: Sequence[Choice]) -> dict[int, tuple[str, list[int]]]:
     return {row: (", ".join(whys), wanted) for row, (whys, wanted) in found.items()}
 
 
-def _most_of_each(lengths: Sequence[int]) -> int:
-    """Give how many tokens a response may show; what short ones leave of `MOST_SHOWN` is for the longer."""
+def _read_within(
+    readers: Sequence[Reader], parts: Sequence[Part], together: Sequence[Mapping[int, tuple[str, list[int]]]]
+) -> list[TokenGroup]:
+    """Read the responses of every part; the readers show as much of each as `MOST_SHOWN` and `MOST_BYTES` allow."""
+    lengths = [part.length(row) for part, rows in zip(parts, together, strict=True) for row in rows]
+    shown = MOST_SHOWN
+    while True:
+        for reader in readers:
+            reader.most = _most_of_each(lengths, shown)
+        groups = [
+            TokenGroup(
+                f"{part.label}, {STATES_NAMES[part.states]}",
+                [reader.rollout(row, *of) for row, of in by_row.items()],
+            )
+            for reader, part, by_row in zip(readers, parts, together, strict=True)
+        ]
+        sizes = [state.n_bytes for group in groups for rollout in group.rollouts for state in rollout.states]
+        if sum(sizes) <= MOST_BYTES or readers[0].most == 1:
+            return groups
+        shown = min(shown - 1, int(len(sizes) * MOST_BYTES / sum(sizes)))
+
+
+def _most_of_each(lengths: Sequence[int], shown: int = MOST_SHOWN) -> int:
+    """Give how many tokens a response may show; what short ones leave of `shown` is for the longer."""
     return next(
-        (most for most in range(MOST_TOKENS, 1, -1) if sum(min(length, most) for length in lengths) <= MOST_SHOWN), 1
+        (most for most in range(MOST_TOKENS, 1, -1) if sum(min(length, most) for length in lengths) <= shown), 1
     )
 
 

@@ -200,8 +200,8 @@ forward KL at the teacher's states, `part` one of ``whole``, ``opening``, ``end`
 **Tails** (:func:`~opd_diag.tables.tails.tail_table`), one row a (checkpoint, state set) of a metric: percentiles over
 states, and which share of the metric's sum the farthest 1 % and 10 % of the states hold, each with its interval::
 
-    step label teacher states metric p50 p90 p99 held_by_1 held_by_1_ci_low held_by_1_ci_high
-    held_by_10 held_by_10_ci_low held_by_10_ci_high n_states n_prompts n_undefined n_infinite
+    step label teacher states metric p50 p90 p99 held_by_1 held_by_1_ci_low held_by_1_ci_high held_by_1_approximate
+    held_by_10 held_by_10_ci_low held_by_10_ci_high held_by_10_approximate n_states n_prompts n_undefined n_infinite
 
 **Responses to be taught** (:func:`~opd_diag.tables.sft.sft_table`), one row a response of the teacher::
 

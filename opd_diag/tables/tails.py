@@ -10,18 +10,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from opd_diag import stats
+from opd_diag.tables.ranges import within_range
 from opd_diag.tables.rows import groups_of
 from opd_diag.tables.states import IDENTITY
 
 PERCENTS = (50, 90, 99)
 """Percentiles that are told."""
 
+FEWEST = {50: 1, 90: 10, 99: 100}
+"""Values from which a sentence or a picture tells each: a tenth of fewer than 10 is less than one of them."""
+
 TOPS = {"held_by_1": 0.01, "held_by_10": 0.1}
 """Columns of what the largest values hold, and their share of the states."""
 
 TAIL_COLUMNS = [
     *IDENTITY, "metric", *(f"p{percent}" for percent in PERCENTS),
-    *(f"{name}{end}" for name in TOPS for end in ("", "_ci_low", "_ci_high")),
+    *(f"{name}{end}" for name in TOPS for end in ("", "_ci_low", "_ci_high", "_approximate")),
     "n_states", "n_prompts", "n_undefined", "n_infinite",
 ]  # fmt: skip
 
@@ -42,7 +46,8 @@ def tail_table(states: pd.DataFrame, metric: str = "reverse_kl") -> pd.DataFrame
     -------
     DataFrame
         One row a (checkpoint, state set), `TAIL_COLUMNS`. ``p99`` is as in :func:`percentile_place`; ``held_by_1`` and
-        ``held_by_10`` as in :func:`top_share`, with 95 % intervals by the jackknife over prompts. States where the
+        ``held_by_10`` as in :func:`top_share`, with 95 % intervals by the jackknife over prompts, cut to what a share
+        can be, and whether they are approximate (:attr:`opd_diag.stats.Estimate.is_approximate`). States where the
         metric is undefined are left out and counted; where it is infinite, it is infinite in the percentiles, and what
         the largest hold is undefined.
     """
@@ -56,10 +61,16 @@ def tail_table(states: pd.DataFrame, metric: str = "reverse_kl") -> pd.DataFrame
         for name, top in TOPS.items():
             held = stats.clustered_jackknife(*top_share(values, prompts, top), n=len(values))
             row |= {name: held.value, f"{name}_ci_low": held.ci_low, f"{name}_ci_high": held.ci_high}
+            row[f"{name}_approximate"] = held.is_approximate
         counts = {"n_states": len(values), "n_prompts": len(np.unique(prompts))}
         missing = {"n_undefined": len(group) - len(values), "n_infinite": int(np.isinf(values).sum())}
         rows.append(row | counts | missing)
-    return pd.DataFrame(rows, columns=TAIL_COLUMNS).astype({"step": "Int64"})
+    table = pd.DataFrame(rows, columns=TAIL_COLUMNS)
+    for name in TOPS:
+        ends = {"value": name, "ci_low": f"{name}_ci_low", "ci_high": f"{name}_ci_high"}
+        cut = within_range(pd.DataFrame({end: table[column] for end, column in ends.items()}).assign(metric=name))
+        table = table.assign(**{column: cut[end] for end, column in ends.items()})
+    return table.astype({"step": "Int64", **dict.fromkeys((f"{name}_approximate" for name in TOPS), bool)})
 
 
 def percentile_place(values: npt.ArrayLike, percent: int) -> int:

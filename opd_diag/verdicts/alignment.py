@@ -99,9 +99,7 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
     moved, held = moved_at_start(tables, limits)
     advice: dict[Status, str] = {
         "pass": "At these states the policy itself came closer to the teacher: read the teacher's states too.",
-        "warn": "See whether the teacher has anything new to give."
-        if math.isnan(held)
-        else "The progress on own states comes mostly from visiting other states: read the rollouts.",
+        "warn": _hardly_at_start(held, limits),
         "fail": "What the policy had in common with the teacher at the start's states is lost: read the rollouts.",
         "unknown": "Give more prompts or rollouts.",
     }
@@ -109,6 +107,17 @@ def alignment_at_start(tables: Tables, limits: Thresholds, step_zero_known: bool
     warning = "A student that loses its certainty comes closer at its old states too."
     still = _still(tables, moved.kl, START, limits)
     return _verdict(name, question, moved, limits, advice, warning, share, _said_split(tables), still)
+
+
+def _hardly_at_start(held: float, limits: Thresholds) -> str:
+    """Say what to do where the start's states do not show clear progress; `held` is what the policy change explains."""
+    if math.isnan(held):
+        return "See whether the teacher has anything new to give."
+    if held < limits.held_share:
+        return "The progress on own states comes mostly from visiting other states: read the rollouts."
+    return (
+        "Reverse KL and overlap ratio disagree there: see in the concentration curves whether shared tokens lost mass."
+    )
 
 
 def alignment_at_teacher(tables: Tables, limits: Thresholds) -> Verdict:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from opd_diag.records.verdict import Status, Verdict
+from opd_diag.records.verdict import Status, Verdict, alarms_first
 from opd_diag.stats.rounding import number
 from opd_diag.verdicts.titles import title_of
 
@@ -41,10 +41,10 @@ def headline(verdicts: Sequence[Verdict]) -> Headline:
         status, title = "warn", f"{title}, but {_alarms(verdicts)}"
     elif status == "pass" and named["healthy"].status == "unknown":
         status, title = "unknown", f"{title}, as far as could be asked"
-    why = _why(named) if status != "pass" else []
-    alarms = [v for v in why or verdicts if v.status in ("warn", "fail") and v.name != "healthy"]
-    advice = " ".join(v.advice for v in (alarms if why else alarms[:1])) if status != "pass" else ""
-    return Headline(status, title, _facts([*why, *(named[n] for n in BEHIND)]), advice)
+    if status == "pass":
+        return Headline(status, title, _facts([named[n] for n in BEHIND]))
+    why = _why(named)
+    return Headline(status, title, _facts([*why, *(named[n] for n in BEHIND)]), _advice(verdicts, why))
 
 
 OUTWEIGHS = {
@@ -61,10 +61,13 @@ BEHIND = ("alignment_on_policy", "alignment_at_start", "alignment_at_teacher", "
 BEFORE = ("patterns_compatible", "indistinguishable_teacher", "new_capability")
 """Verdicts on the pair before training; where one of them warns, it may be why a run goes wrong."""
 
+MOST_FAILS = 2
+"""Verdicts that fail of which the advice stands under the title."""
+
 INFINITE = number(math.inf, 0)
 """How evidence writes a mean that is infinite."""
 
-_INTERVAL = re.compile(r" ~?\[[^\[\]]*\]")
+_INTERVAL = re.compile(r" ~?\[[-+−\d.,e∞]+, [-+−\d.,e∞]+\]")
 
 Reading = tuple[Status, str]
 
@@ -78,6 +81,14 @@ def _why(named: Mapping[str, Verdict]) -> list[Verdict]:
     warned = [named[n] for n in BEFORE if named[n].status in ("warn", "fail")]
     alike = named["patterns_compatible"]
     return [alike, *warned] if warned and alike.status == "pass" else warned
+
+
+def _advice(verdicts: Sequence[Verdict], why: Sequence[Verdict]) -> str:
+    """Say what to do about what fails, and about the pair; where neither is so, about the first warning."""
+    alarms = [v for v in alarms_first(verdicts) if v.status in ("fail", "warn") and v.name != "healthy"]
+    first = [v for v in alarms if v.status == "fail"][:MOST_FAILS]
+    told = [*first, *(v for v in why if v in alarms)] or alarms[:1]
+    return " ".join(dict.fromkeys(v.advice for v in told))
 
 
 def _short(evidence: str) -> str:
@@ -105,7 +116,7 @@ def _reading(named: Mapping[str, Verdict]) -> Reading:
     if own.status == "fail":
         return "fail", "The student moves away from its teacher"
     if own.status == "pass":
-        return _alike(start.status, task.status, named["patterns_compatible"].status)
+        return _alike(named)
     if stands_still(own) or (own.status == "unknown" and stands_still(start)):
         return _stalled(named)
     if own.status == "warn":
@@ -118,7 +129,8 @@ def stands_still(verdict: Verdict) -> bool:
     return verdict.status == "warn" and abs(verdict.value) < abs(verdict.threshold)
 
 
-def _alike(start: Status, task: Status, patterns: Status) -> Reading:
+def _alike(named: Mapping[str, Verdict]) -> Reading:
+    start, task = named["alignment_at_start"].status, named["accuracy"].status
     if start == "pass":
         return _progressing(task)
     if start == "unknown":
@@ -127,7 +139,9 @@ def _alike(start: Status, task: Status, patterns: Status) -> Reading:
         return "fail", "More alike on own states, less at the start's: the student moved to where agreeing is easy"
     if task == "pass":
         return "warn", "Better at the task, and alike where the student goes now; at equal states in part at most"
-    if patterns == "warn":
+    if not named["false_success"].ci_high < 0:  # the state change: that agreeing became easier is not established
+        return "warn", "More alike on own states; at equal states no clear progress"
+    if named["patterns_compatible"].status == "warn":
         return (
             "warn",
             "A teacher of another pattern: the student went where agreeing is easier; at equal states it came closer "

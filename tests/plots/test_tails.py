@@ -52,6 +52,22 @@ def test_percentiles_are_marked_on_the_curve():
     assert [text.get_text() for text in tail_curves(states(values)).texts] == ["p50", "p90", "p99"]
 
 
+@pytest.mark.parametrize(("n", "names"), [(9, ["p50"]), (10, ["p50", "p90"]), (99, ["p50", "p90"])])
+def test_of_few_states_no_hundredth_and_no_tenth_is_marked(n, names):
+    """Nor do the axes reach where none of them is."""
+    ax = tail_curves(states(np.arange(1.0, n + 1)))
+    assert [text.get_text() for text in ax.texts] == names
+    assert [marker for marker, _, _ in marks_of(ax)] == ["o", "s"][: len(names)]
+    assert ax.get_ylim()[0] == pytest.approx(0.7 / n)
+    ax.figure.draw_without_rendering()
+
+
+def test_each_curve_is_marked_as_its_own_number_of_states_allows():
+    ax = tail_curves(states(np.arange(1.0, 201.0), np.arange(1.0, 51.0)))
+    assert [marker for marker, _, _ in marks_of(ax)] == ["o", "s", "^", "o", "s"]
+    assert [text.get_text() for text in ax.texts] == ["p50", "p90", "p99"]
+
+
 def test_first_and_last_checkpoint_alone_are_drawn():
     ax = tail_curves(states([1.0, 2.0], [5.0, 6.0], [3.0, 4.0]))
     assert [line.get_xdata()[1:-1].tolist() for line in curves_of(ax)] == [[1.0, 2.0], [3.0, 4.0]]
@@ -79,10 +95,10 @@ def test_of_many_states_the_curve_goes_through_some_the_farthest_all():
 
 def test_what_lies_far_below_is_beyond_the_left_end():
     """Zeros too: the curve begins at the share of the states that are on the axis."""
-    ax = tail_curves(states([0.0] * 6 + [1e-12, 1.0, 2.0, 4.0]))
+    ax = tail_curves(states([0.0] * 60 + [1e-12] * 10 + [1.0] * 10 + [2.0] * 10 + [4.0] * 10))
     assert ax.get_xlim()[0] == pytest.approx(4.0 / 10**DECADES / 1.5)
     (line,) = curves_of(ax)
-    assert line.get_xdata()[1:-1].tolist() == [1.0, 2.0, 4.0]
+    assert sorted(set(line.get_xdata()[1:-1])) == [1.0, 2.0, 4.0]
     assert line.get_ydata()[0] == pytest.approx(0.3)
     assert [marker for marker, _, _ in marks_of(ax)] == ["s", "^"]  # p50 is 0
 
@@ -105,7 +121,7 @@ def test_a_single_state_is_a_line_that_ends_at_it():
     ax = tail_curves(states([3.0]))
     (line,) = curves_of(ax)
     assert line.get_xdata()[1:-1].tolist() == [3.0]
-    assert marks_of(ax) == [(marker, 3.0, 1.0) for marker in "os^"]
+    assert marks_of(ax) == [("o", 3.0, 1.0)]
     ax.figure.draw_without_rendering()
 
 

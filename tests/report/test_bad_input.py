@@ -15,6 +15,9 @@ from opd_diag.inference import score
 from opd_diag.records.verdict import Verdict
 from opd_diag.records.vocabulary import Token
 from opd_diag.report import Report
+from opd_diag.report.figures import Figures
+from opd_diag.report.page import report_page
+from opd_diag.report.tokens import MOST_BYTES as MOST_OF_TOKENS
 from opd_diag.report.tokens import token_view
 
 from .made_up_report import HOSTILE, excerpts_of, made_up_report, rollout
@@ -64,7 +67,12 @@ def long_scored():
 
 
 @pytest.fixture(scope="module")
-def page_of(scored, tmp_path_factory) -> Callable[[str], Path]:
+def long_run():
+    return list(long_scored())
+
+
+@pytest.fixture(scope="module")
+def page_of(scored, long_run, tmp_path_factory) -> Callable[[str], Path]:
     """Write the page of a case, once."""
     hostile_tokens = {i: Token((HOSTILE, "x" * 100_000, UNSEEN, "", "\u202e")[i % 5], i % 3 == 0) for i in range(200)}
     wide_tokens = {i: Token(f" {'<&>'[i % 3] * 3}word{i}", i % 9 == 0) for i in range(200)}
@@ -75,7 +83,7 @@ def page_of(scored, tmp_path_factory) -> Callable[[str], Path]:
         "nothing defined": undefined,
         "hostile texts": lambda out: hostile(out, token_view(scored, hostile_tokens, k=8)),
         "20 checkpoints": lambda out: replace(
-            made_up_report(out, steps=range(0, 2000, 100)), tokens=token_view(long_scored(), wide_tokens, k=8)
+            made_up_report(out, steps=range(0, 2000, 100)), tokens=token_view(long_run, wide_tokens, k=8)
         ),
         "200 checkpoints": lambda out: made_up_report(out, steps=range(0, 4000, 20)),
     }
@@ -148,7 +156,28 @@ class TestHostileTexts:
         assert accessibility_problems(page) == []
 
 
+class TestLongTokens:
+    """Whatever a vocabulary holds, its tokens take a bounded part of the page."""
+
+    @pytest.mark.parametrize("text", ["\u202e" * 48, "'" * 99, "🎉" * 99, "\U000e0001" * 99, "'\u202e\U000e0001" * 30])
+    def test_they_take_no_more_of_the_page_than_they_may(self, long_run, tmp_path, text):
+        view = token_view(long_run, {i: Token(f"{text}{i}", True) for i in range(200)}, k=8)
+        states = [state for group in view.groups for of in group.rollouts for state in of.states]
+        page = report_page(replace(made_up_report(tmp_path, steps=[40]), tokens=view), Figures({}, {}, {}, []))
+        taken = len(page[page.index('<div class="tokens">') :].encode())
+        assert taken < sum(state.n_bytes for state in states) + 20_000 < MOST_OF_TOKENS + 20_000
+        assert len(states) > 900
+        anchors = {state.anchor for state in states}
+        assert {far.anchor for far in view.farthest} <= anchors
+
+
 class TestTwentyCheckpointsWithTokens:
     def test_the_view_is_as_long_as_it_gets(self, page_of):
         page = StrictReader(page_of("20 checkpoints").read_text(encoding="utf-8"))
         assert [attrs.get("class", "").split()[0:1] for _, attrs in page.tags].count(["t"]) > 1500
+
+    def test_beside_the_longest_view_there_can_be_there_is_room_for_all_else(self, page_of):
+        html = page_of("20 checkpoints").read_text(encoding="utf-8")
+        start = html.index('<div class="tokens">')
+        view = html[start : html.index("</section>", start)]
+        assert len(html.encode()) - len(view.encode()) + MOST_OF_TOKENS < MOST_BYTES

@@ -14,7 +14,7 @@ def test_writes_all_files(report):
     names = {p.relative_to(report.out_dir).as_posix() for p in report.out_dir.rglob("*") if p.is_file()}
     assert {"report.html", "report.json", "report.md", "summary.csv", "summary.parquet"} <= names
     figures = [n for n in names if n.startswith("figures/")]
-    assert len(figures) == 9 + 19 + 3 + 9 + 4
+    assert len(figures) == 9 + 19 + 3 + 9 + 4 + 3
     assert not [n for n in names if n.endswith(".part")]
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 import jsonschema
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -75,7 +76,7 @@ def test_what_came_later_is_there_and_may_be_missing(record, report, validator):
     assert {row["by"] for row in record["strata"]} == {"is_correct", "group"}
     assert {v["caution"] for v in record["verdicts"]} == {""}
     old = copy.deepcopy(record)
-    for name in ("selftests", "differences", "averages", "baselines", "strata", "logged"):
+    for name in ("selftests", "differences", "averages", "baselines", "strata", "logged", "tails"):
         del old[name]
     for row in old["summary"]:
         for name in ("n_effective", "approximate", "band_low", "band_high"):
@@ -112,6 +113,37 @@ def test_of_the_trainers_log_what_has_a_name_of_ours_and_not_too_much_of_it(repo
     assert len(found["logged"]) == 400
     assert (found["logged"][0]["step"], found["logged"][-1]["step"]) == (0, 4999)
     assert found["logged"][-1]["value"] is None
+
+
+def test_tails_are_those_of_every_checkpoint_on_every_state_set(record, report):
+    states = report.tables.states
+    assert len(record["tails"]) == len(states[["label", "states"]].drop_duplicates())
+    for row in record["tails"]:
+        values = states.loc[(states["label"] == row["label"]) & (states["states"] == row["states"]), "reverse_kl"]
+        assert row["n_states"] == len(values)
+        assert row["p90"] == np.quantile(values, 0.9, method="inverted_cdf")
+        assert 0.1 <= row["held_by_10_ci_low"] <= row["held_by_10"] <= row["held_by_10_ci_high"] <= 1
+
+
+def test_tails_that_are_infinite_or_undefined_are_null_and_valid(report, validator):
+    made = report.tables.states.copy()
+    made.loc[made["label"] == made["label"].iloc[0], "reverse_kl"] = float("inf")
+    made.loc[made["label"] == made["label"].iloc[-1], "reverse_kl"] = float("nan")
+    found = json.loads(json.dumps(report_record(replaced(report, states=made))))
+    assert list(validator.iter_errors(found)) == []
+    first, last = found["tails"][0], found["tails"][-1]
+    assert [first[name] for name in ("p50", "p99", "held_by_1", "held_by_1_ci_low")] == [None] * 4
+    assert first["n_infinite"] == first["n_states"] > 0
+    assert last["p99"] is None
+    assert last["n_undefined"] > last["n_states"] == 0
+
+
+def test_without_the_metric_there_are_no_tails(report):
+    assert report_record(replaced(report, states=report.tables.states[["label", "states"]]))["tails"] == []
+
+
+def replaced(report, **tables):
+    return dataclasses.replace(report, tables=dataclasses.replace(report.tables, **tables))
 
 
 def test_older_rows_without_bands_and_marks_are_valid(record, validator):
@@ -167,6 +199,9 @@ def test_undefined_is_null(record, report):
         (("averages", 0, "average"), "word"),
         (("strata", 0, "by"), "length"),
         (("differences", 0, "p_value"), 1.5),
+        (("tails", 0, "held_by_10"), 0.05),
+        (("tails", 0, "p99"), -1.0),
+        (("tails", 0, "held_by_1_approximate"), None),
         (("headline", "title"), None),
         (("created",), "yesterday"),
         (("schema_version",), 2),

@@ -18,8 +18,9 @@ def depth():
 
 
 def test_where_it_is_highest_and_how_beginning_and_depth_differ(depth):
+    """The highest of many has no interval: that of its cell would not be one of a chosen cell."""
     assert map_reading(depth, "start", {}) == (
-        "Highest at step 0, positions 8–15: 3.00 [2.90, 3.10] nats (9 prompts). At step 9: 0.50 [0.40, 0.60] at "
+        "Highest at step 0, positions 8–15: 3.00 nats (9 prompts). At step 9: 0.50 [0.40, 0.60] at "
         "positions 0–7 (20 rollouts), 1.00 [0.90, 1.10] at positions 8–15 (20 rollouts)."
     )
 

@@ -11,6 +11,7 @@ from opd_diag.report.readings import (
     fit_reading,
     gradient_reading,
     metric_reading,
+    metric_values,
 )
 
 
@@ -42,6 +43,16 @@ def test_one_checkpoint_has_a_value_and_no_change():
         "2.10 [2.01, 2.19] on own states; 2.10 [2.01, 2.19] at the start's states (32 prompts, 2,560 states, worth 288 "
         "independent ones at step 40)."
     )
+
+
+def test_values_are_counted_on_own_states_wherever_those_stand_in_the_table(run):
+    """What was recorded near own states comes last and is of few prompts."""
+    rows = run.summary[(run.summary["metric"] == "overlap_ratio") & (run.summary["states"] != "start")]
+    few = rows.tail(1).assign(states="near-on-policy", n_prompts=7, value=0.5, ci_low=0.4, ci_high=0.6)
+    assert metric_values(pd.concat([rows, few]), "overlap_ratio") == (
+        "0.34 → 0.74 on own states; 0.50 [0.40, 0.60] at recorded, near own states (32 prompts)."
+    )
+    assert metric_values(few, "overlap_ratio").endswith(" at recorded, near own states (7 prompts).")
 
 
 def test_undefined_metric_says_why(run):

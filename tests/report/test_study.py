@@ -45,6 +45,16 @@ def test_the_page(study, tmp_path):
     assert "<script" not in text
 
 
+def test_a_comparison_that_could_be_made_is_no_good_news(study, tmp_path):
+    told = replace(study, headline_status="pass", compares=True)
+    text = write_study(told, tmp_path).read_text(encoding="utf-8")
+    block = text[text.index('<div class="headline') : text.index("</div>", text.index('<div class="headline'))]
+    assert block.startswith('<div class="headline unknown">')
+    assert "pass" not in block
+    assert "<title>outcome of " in text
+    assert 'class="headline warn"' in write_study(replace(told, headline_status="warn"), tmp_path).read_text("utf-8")
+
+
 def test_tables_to_read(study, tmp_path):
     shown = Shown("Side <by> side", "See <it>.", ["model", "value"], [["a<b", "0.5"], ["c", "–"]])
     text = write_study(replace(study, shown=[shown]), tmp_path).read_text(encoding="utf-8")

@@ -14,9 +14,16 @@ NAN = math.nan
 
 
 def row(
-    label="step 9", step=9, p=(0.0064, 0.186, 5.4), held=(0.21, 0.2, 0.23, 0.919, 0.913, 0.925), n=4140, infinite=0
+    label="step 9",
+    step=9,
+    p=(0.0064, 0.186, 5.4),
+    held=(0.21, 0.2, 0.23, 0.919, 0.913, 0.925),
+    rough=(False, False),
+    n=4140,
+    infinite=0,
 ):
-    return (step, label, "big", "on-policy", "reverse_kl", *p, *held, n, 64, 0, infinite)
+    shares = (*held[:3], rough[0], *held[3:], rough[1])
+    return (step, label, "big", "on-policy", "reverse_kl", *p, *shares, n, 64, 0, infinite)
 
 
 def reading(*rows):
@@ -38,10 +45,26 @@ def test_of_one_checkpoint_nothing_is_compared():
     assert reading(row()).endswith("[0.913, 0.925] of all reverse KL (4,140 states, 64 prompts).")
 
 
-def test_of_few_states_no_hundredth_is_told():
-    few = row(held=(NAN, NAN, NAN, 0.5, NAN, NAN), n=50)
-    assert "; the farthest 10 % hold 0.50 of all reverse KL (50 states" in reading(few)
-    assert reading(row(held=(NAN,) * 6, n=1)).endswith("a hundredth at 5.40 (1 state, 64 prompts).")
+@pytest.mark.parametrize(("rough", "marks"), [((True, False), ("~", "")), ((False, True), ("", "~"))])
+def test_an_approximate_interval_is_marked_each_for_itself(rough, marks):
+    first, second = marks
+    held = f"hold 0.21 {first}[0.20, 0.23], the farthest 10 % hold 0.919 {second}[0.913, 0.925] of"
+    assert held in reading(row(rough=rough))
+
+
+def test_of_few_states_no_hundredth_and_no_tenth_is_told():
+    """A hundredth of 99 states is no state."""
+    tenth = (NAN, NAN, NAN, 0.5, NAN, NAN)
+    begin = "At step 9 half of the states lie at 0.0064 nats or above"
+    assert reading(row(held=tenth, n=100)).startswith(f"{begin}, a tenth at 0.19, a hundredth at 5.40; the farthest")
+    assert reading(row(held=tenth, n=99)) == (
+        f"{begin}, a tenth at 0.19; the farthest 10 % hold 0.50 of all reverse KL (99 states, 64 prompts)."
+    )
+    assert reading(row(held=tenth, n=10)).startswith(f"{begin}, a tenth at 0.19; the farthest")
+    assert reading(row(held=(NAN,) * 6, n=9)) == f"{begin} (9 states, 64 prompts)."
+    assert reading(row(p=(0.0,) * 3, held=(NAN,) * 6, n=99)) == (
+        "At step 9 it is 0 at every state (99 states, 64 prompts)."
+    )
 
 
 def test_zero_infinite_and_undefined_are_said():
@@ -54,6 +77,21 @@ def test_zero_infinite_and_undefined_are_said():
         "90 (4,140 states, 64 prompts)."
     )
     assert reading(row(p=(NAN,) * 3, held=nothing, n=0)) == "Undefined: no state defines it."
+
+
+def test_a_set_of_checkpoints_in_between_is_told_of_those():
+    """Neither the first nor the last checkpoint of the run has it."""
+
+    def rows(step, of):
+        values = {"step": step, "label": f"step {step}", "teacher": "big", "states": of}
+        return pd.DataFrame({**values, "prompt_index": range(4), "reverse_kl": [1.0 + step, 2.0, 3.0, 4.0]})
+
+    run = [rows(0, "on-policy"), rows(5, "start"), rows(7, "start"), rows(9, "on-policy")]
+    panels = tail_panels(pd.concat(run).astype({"step": "Int64"}), ("on-policy", "start", "teacher"))
+    assert [(panel.name, panel.reading) for panel in panels] == [
+        ("tails-on-policy", "At step 9 half of the states lie at 3.00 nats or above (4 states, 4 prompts)."),
+        ("tails-start", "At step 7 half of the states lie at 3.00 nats or above (4 states, 4 prompts)."),
+    ]
 
 
 @pytest.mark.parametrize("columns", [["states", "label"], ["states", "label", "reverse_kl"]])

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from models import byte_tokenizer, random_rollouts, wrapped
 
 from opd_diag.inference import score
@@ -16,7 +18,7 @@ from opd_diag.report.figures import Figures
 from opd_diag.report.maps import map_panel
 from opd_diag.report.page import report_page
 from opd_diag.report.shown_tokens import Colouring
-from opd_diag.report.token_reader import BEST, MOST_CHARACTERS, MOST_TOKENS, _shown_text
+from opd_diag.report.token_reader import BEST, MOST_CHARACTERS, MOST_OF_CANDIDATES, MOST_TOKENS, _shown_text
 from opd_diag.report.tokens import MOST_SHOWN, WORST, _most_of_each, token_view
 from opd_diag.tables import depth_table, measure
 
@@ -145,7 +147,7 @@ def test_an_undefined_reverse_kl_counts_as_nothing(scored, tokens):
 def test_tokens_that_would_not_be_seen(scored):
     odd = {i: Token(("\n", "", "\t", "a\u202eb", "x" * 100_000, "\ud800")[i % 6], False) for i in range(200)}
     shown = {s.text for g in token_view(scored, odd, k=8).groups for r in g.rollouts for s in r.states}
-    assert shown == {"⏎", "∅", "⇥", "a\\u202eb", "x" * (MOST_CHARACTERS - 1) + "…", "\\ud800"}
+    assert shown == {"⏎", "∅", "⇥", "a\\u202eb", "x" * 24 + "…" + "x" * 23, "\\ud800"}
 
 
 @pytest.mark.parametrize(
@@ -161,11 +163,32 @@ def test_tokens_that_would_not_be_seen(scored):
         ("\r\n", "\\x0d⏎"),
         ("\ud83d", "\\ud83d"),
         (" ", " "),
-        ("\ud800" * 99, "\\ud800" * (MOST_CHARACTERS - 1) + "…"),
+        ("\ud800" * 8, "\\ud800" * 8),  # as many characters as are shown
+        ("\ud800" * 99, "\\ud800" * 4 + "…" + "\\ud800" * 3),  # no escape is cut
+        ("\u200d" * 99, "\\u200d" * 4 + "…" + "\\u200d" * 3),
+        ("a" + "\u202e" * 99 + "b", "a" + "\\u202e" * 3 + "…" + "\\u202e" * 3 + "b"),
+        ("a" * 60 + "b" * 60, "a" * 24 + "…" + "b" * 23),
     ],
 )
 def test_every_token_is_seen(text, shown):
     assert _shown_text(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x" * 22, "x" * 22),
+        ("getElementsByTagNameAndClass", "getElements…meAndClass"),
+        ("\U000e0001" * 30, "\\U000e0001…\\U000e0001"),  # the longest escape
+    ],
+)
+def test_of_a_long_candidate_both_ends_are_shown(text, shown):
+    assert _shown_text(text, MOST_OF_CANDIDATES) == shown
+
+
+@given(st.text(max_size=200), st.sampled_from([MOST_CHARACTERS, MOST_OF_CANDIDATES]))
+def test_no_token_is_shown_longer_than_its_limit(text, most):
+    assert 1 <= len(_shown_text(text, most)) <= most
 
 
 def test_parts_of_a_character_are_shown_as_their_bytes(scored):
@@ -262,6 +285,11 @@ def test_short_responses_leave_their_part_to_long_ones():
     assert _most_of_each([MOST_SHOWN - 50, 40, 10]) == MOST_TOKENS
     assert _most_of_each([1000] * 18) == MOST_SHOWN // 18
     assert _most_of_each([1000] * 16 + [10] * 20) == (MOST_SHOWN - 200) // 16
+
+
+def test_what_short_ones_leave_is_shared_under_a_smaller_bound_too():
+    assert _most_of_each([1000] * 18, 900) == 50
+    assert _most_of_each([1000] * 18, 0) == 1
 
 
 @pytest.fixture(scope="module")

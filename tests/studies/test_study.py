@@ -52,3 +52,11 @@ def test_a_picture_and_a_table_show_what_is_to_be_seen_in_them():
     assert shown.startswith('<img src="data:image/svg+xml;base64,')
     assert "<p>&lt;title&gt;: It &lt;rises&gt;.</p>" in shown
     assert "<p>Look &lt;here&gt;.</p>" in Shown("t", "Look <here>.", ["a"], [["b"]])._repr_html_()
+
+
+def test_what_would_not_be_seen_is_shown_in_a_notebook():
+    from opd_diag.plots.style import new_axes
+
+    picture = Picture("p", "a\u202e", "b\x1b", new_axes)._repr_html_()
+    assert r"<p>a\u202e: b\x1b</p>" in picture
+    assert r"<p>c\u200b</p>" in Shown("t", "c\u200b", ["a"], [["b"]])._repr_html_()

@@ -78,7 +78,32 @@ class TestTable:
         left_out = [naive_share(values[np.arange(400) % 8 != prompt]) for prompt in range(8)]
         expected = stats.clustered_jackknife(naive_share(values), left_out, n=400)
         found = [row["held_by_1"], row["held_by_1_ci_low"], row["held_by_1_ci_high"]]
+        assert 0.01 < expected.ci_low < expected.ci_high < 1
         assert found == pytest.approx([expected.value, expected.ci_low, expected.ci_high])
+        assert expected.is_approximate
+        assert row["held_by_1_approximate"] is True
+
+    def test_an_interval_of_many_like_prompts_is_not_approximate(self):
+        """One far state a prompt: what the farthest hundredth holds is the same without each."""
+        (row,) = tail_table(states(np.repeat([100.0, 1.0], [40, 3960]), prompts=40)).to_dict("records")
+        assert row["held_by_1"] == pytest.approx(4000 / 7960)
+        assert (row["held_by_1_approximate"], row["held_by_10_approximate"]) == (False, False)
+
+    def test_an_interval_stays_where_a_share_can_be(self):
+        """All of the distance is one state of one prompt: without it each share is as of equal states."""
+        values = np.array([1e6] + [1.0] * 1599)
+        (row,) = tail_table(states(values)).to_dict("records")
+        for name, top in (("held_by_1", 0.01), ("held_by_10", 0.1)):
+            left_out = [top] + [row[name]] * 7  # near enough: the seven others hold the same
+            uncut = stats.clustered_jackknife(row[name], left_out, n=1600)
+            assert uncut.ci_low < top < 1 < uncut.ci_high
+            assert (row[f"{name}_ci_low"], row[f"{name}_ci_high"]) == (top, 1.0)
+            assert row[f"{name}_approximate"] is True
+
+    def test_without_an_interval_nothing_is_approximate(self):
+        (row,) = tail_table(states([2.0] + [1.0] * 199, prompts=4)).to_dict("records")
+        assert math.isnan(row["held_by_1_ci_low"])
+        assert row["held_by_1_approximate"] is False
 
     def test_a_row_a_checkpoint_and_set(self):
         parts = [states([1.0], "a"), states([2.0], "a", states="start"), states([3.0], "b")]

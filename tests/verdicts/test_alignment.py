@@ -273,3 +273,18 @@ def test_three_checkpoints_are_too_few_to_stand_still():
     assert (
         "stands still" not in verdict("alignment_on_policy", states_with(tables, "reverse_kl", (1, 0.3, 0.3))).evidence
     )
+
+
+@pytest.mark.parametrize(
+    ("kl", "overlap", "said"),
+    [
+        ((1.0, 0.9, 0.85), (0.4,), "The progress on own states comes mostly from visiting other states"),
+        ((1.0, 0.6, 0.4), (0.6, 0.5, 0.4), "Reverse KL and overlap ratio disagree there"),
+    ],
+    ids=["the state change", "mixed"],
+)
+def test_advice_at_the_starts_states_says_what_the_evidence_does(kl, overlap, said):
+    own = {"reverse_kl": (1.0, 0.6, 0.4), "overlap_ratio": (0.4, 0.5, 0.6)}
+    found = verdict("alignment_at_start", run(own, {"reverse_kl": kl, "overlap_ratio": overlap}))
+    assert found.status == "warn"
+    assert found.advice.startswith(said)

@@ -18,6 +18,8 @@ from .synthetic import run
 STATUSES = ("pass", "warn", "fail", "unknown")
 NAMES = [v.name for v in judge(run(), step_zero_known=True)]
 PASSES = "The student grows like its teacher, and better at the task"
+READ = ("alignment_on_policy", "alignment_at_start", "accuracy")
+"""Verdicts that make the title; an alarm of any other stands behind it."""
 
 
 def verdicts(own="pass", start="pass", task="pass", **others):
@@ -88,6 +90,14 @@ def test_a_teacher_of_another_pattern_is_named_where_progress_does_not_hold_at_e
     )
 
 
+@pytest.mark.parametrize("patterns", ["pass", "warn"])
+@pytest.mark.parametrize("high", [0.1, math.nan])
+def test_that_agreeing_became_easier_is_said_only_where_the_state_change_is_established(patterns, high):
+    made = verdicts("pass", "warn", "unknown", patterns_compatible=patterns)
+    found = headline([replace(v, ci_high=high) if v.name == "false_success" else v for v in made])
+    assert (found.status, found.title) == ("warn", "More alike on own states; at equal states no clear progress")
+
+
 def test_success_needs_all_three():
     for combination in itertools.product(STATUSES, repeat=3):
         found = headline(verdicts(*combination))
@@ -96,13 +106,12 @@ def test_success_needs_all_three():
         assert (found.status == "pass") is (combination == ("pass", "pass", "pass")), combination
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("healthy", *OUTWEIGHS)])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("healthy", *READ, *OUTWEIGHS)])
 @pytest.mark.parametrize("status", ["warn", "fail"])
 def test_success_with_an_alarm_is_not_green(name, status):
-    found = headline(verdicts(**{name: status})) if name not in BEHIND else None
-    if found is not None:
-        assert found.status == "warn"
-        assert found.title == f"{PASSES}, but see {TITLES[name]}"
+    found = headline(verdicts(**{name: status}))
+    assert found.status == "warn"
+    assert found.title == f"{PASSES}, but see {TITLES[name]}"
 
 
 def test_several_alarms_are_named_by_their_titles():
@@ -152,6 +161,22 @@ def test_without_a_reason_before_training_the_first_alarm_says_what_to_do():
     found = headline(made)
     assert found.facts == tuple(f"evidence of {n}." for n in BEHIND)
     assert found.advice == "advice of alignment_at_start"
+
+
+def test_what_fails_says_what_to_do_before_the_pair_does():
+    made = [
+        replace(v, advice=f"advice of {v.name}.")
+        for v in verdicts("pass", "warn", "fail", patterns_compatible="warn", false_success="warn")
+    ]
+    assert headline(made).advice == "advice of accuracy. advice of patterns_compatible."
+    alone = [replace(v, status="pass") if v.name == "patterns_compatible" else v for v in made]
+    assert headline(alone).advice == "advice of accuracy."
+
+
+def test_only_intervals_are_left_out_of_facts():
+    said = "At a [v1] it is 0.28 ~[0.24, 0.31], then −0.5 [−∞, +1.5e-08]; and more."
+    made = [replace(v, evidence=said) if v.name == "accuracy" else v for v in verdicts()]
+    assert headline(made).facts[-1] == "At a [v1] it is 0.28, then −0.5."
 
 
 def test_a_false_success_says_what_was_wrong_before_training_and_what_to_do():
