@@ -210,11 +210,15 @@ def test_baselines_strata_fits_and_ends_of_responses_are_on_the_page(page):
 
 
 def test_rough_intervals_are_marked_and_the_sign_is_explained(tmp_path, page):
-    rough = StrictReader(report_page(made_up_report(tmp_path, prompts=12), NO_FIGURES))
+    rough, sound = (
+        StrictReader(report_page(made_up_report(tmp_path, prompts=prompts), NO_FIGURES)) for prompts in (12, 32)
+    )
     assert "~[" in rough.text
     assert "~ before an interval: too few prompts" in rough.text
-    assert "~[" not in page.text
-    assert "before an interval: too few" not in page.text
+    assert "~[" not in sound.text
+    assert "before an interval: too few" not in sound.text
+    assert "~[" in page.text, "what the farthest hold, by a jackknife over uneven prompts"
+    assert "~ before an interval: too few prompts" in page.text
 
 
 def test_tables_of_older_reports_make_a_page_too(tmp_path):
