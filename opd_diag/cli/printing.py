@@ -76,7 +76,7 @@ def print_report(finished: Report) -> None:
 def print_study(study: Study, page: Path) -> None:
     """Print the answer, the verdicts it rests on, and where the page is."""
     if screen.is_screen(terminal.out):
-        screen.show_headline(study.subject, study.status, study.headline, study.facts)
+        screen.show_headline(study.subject, study.status, study.headline, study.said, study.advice)
     else:
         _print_head(study.subject, study.status, study.headline)
     print_verdicts(study.verdicts)

@@ -20,6 +20,7 @@ from opd_diag.plots.style import (
     new_axes,
     say,
     spread,
+    states_name,
     step_colours,
     step_legend,
     styled,
@@ -68,7 +69,7 @@ def concentration_curves(
     column = f"{which}_overlap_mass"
     rows = table[table["states"] == states]
     banded = _curves(ax, rows, column, low)
-    ax.set_title(f"{which.capitalize()} overlap mass, {_name(states)}")
+    ax.set_title(f"{which.capitalize()} overlap mass, {states_name(states)}")
     ax.set_ylabel("probability")
     if rows[column].notna().any() and (rows["k"] == PAPER_K).any():
         _paper_range(ax)
@@ -99,7 +100,7 @@ def overlap_ratio_curves(
     ax = new_axes() if ax is None else ax
     rows = table[table["states"] == states]
     banded = _curves(ax, rows, "overlap_ratio", low)
-    ax.set_title(f"Overlap ratio, {_name(states)}")
+    ax.set_title(f"Overlap ratio, {states_name(states)}")
     ax.set_ylabel("share of tokens")
     _legend(ax, rows, banded=banded)
     return ax
@@ -146,10 +147,6 @@ def concentration_by_states(table: pd.DataFrame, *, which: Which = "student", ax
         _paper_range(ax)
     legend_below(ax, ax.lines, [str(line.get_label()) for line in ax.lines])
     return ax
-
-
-def _name(states: str) -> str:
-    return STATE_STYLES[states].name if states in STATE_STYLES else states
 
 
 def _curves(ax: Axes, rows: pd.DataFrame, column: str, low: float | None) -> bool:

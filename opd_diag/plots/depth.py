@@ -12,12 +12,12 @@ from opd_diag.plots.quantities import quantity
 from opd_diag.plots.style import (
     MOST_LINES,
     MUTED,
-    STATE_STYLES,
     checkpoints_of,
     new_axes,
     points,
     say,
     spread,
+    states_name,
     step_colours,
     step_legend,
     styled,
@@ -50,8 +50,7 @@ def metric_by_depth(depth: pd.DataFrame, metric: str, *, states: str = "on-polic
     what = quantity(metric)
     ax = new_axes() if ax is None else ax
     rows = depth[(depth["metric"] == metric) & (depth["states"] == states)]
-    name = STATE_STYLES[states].name if states in STATE_STYLES else states
-    ax.set_title(f"{what.title}, {name}", pad=STRIP_GAP + STRIP_HEIGHT + 7)
+    ax.set_title(f"{what.title}, {states_name(states)}", pad=STRIP_GAP + STRIP_HEIGHT + 7)
     ax.set_xlabel("position in the response (tokens)")
     ax.set_ylabel(what.axis_label)
     if not np.isfinite(rows["value"].astype(float)).any():
@@ -89,7 +88,7 @@ def strip_above(ax: Axes) -> Axes:
         return place.transformed(figure.transFigure.inverted())  # type: ignore[union-attr]
 
     strip.set_axes_locator(above)
-    strip.tick_params(labelbottom=False, bottom=False, labelsize=7.0)
+    strip.tick_params(labelbottom=False, bottom=False, labelsize=points(7.0))
     strip.grid(False)
     strip.spines["bottom"].set_visible(False)
     strip.set_ylabel("rollouts", fontsize=points(7.0), color=MUTED, rotation=0, ha="right", va="center")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
-from opd_diag.plots.style import MUTED, STATE_STYLES, drawable, new_axes, say, styled
+from opd_diag.plots.style import MUTED, drawable, new_axes, say, states_name, styled
 
 _CELLS = 26
 _DIAGONAL = "#d55e00"
@@ -45,8 +45,7 @@ def student_against_teacher_entropy(
     ax = new_axes() if ax is None else ax
     rows = states_table.loc[states_table["states"] == states, ["teacher_entropy", "student_entropy"]].astype(float)
     rows = rows.dropna()
-    name = STATE_STYLES[states].name if states in STATE_STYLES else states
-    ax.set_title(name if title is None else drawable(title, 60))
+    ax.set_title(states_name(states) if title is None else drawable(title, 60))
     ax.set_xlabel("teacher entropy $H(q)$  (nats)")
     ax.set_ylabel("student entropy $H(p)$  (nats)")
     if rows.empty:

@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap, Normalize, PowerNorm
 from matplotlib.patches import Patch, Rectangle
 
 from opd_diag.plots.quantities import Quantity, quantity
-from opd_diag.plots.style import STATE_STYLES, checkpoints_of, drawable, legend_below, new_axes, say, spread, styled
+from opd_diag.plots.style import checkpoints_of, drawable, legend_below, new_axes, say, spread, states_name, styled
 from opd_diag.tables.depth import FEWEST_PROMPTS, peak_cell
 
 MOST_ROWS_NAMED = 8
@@ -61,8 +61,7 @@ def metric_heat_map(
     ax = new_axes() if ax is None else ax
     what = quantity(metric)
     rows = depth[(depth["metric"] == metric) & (depth["states"] == states)]
-    name = STATE_STYLES[states].name if states in STATE_STYLES else states
-    ax.set_title(f"{what.title}, {name}")
+    ax.set_title(f"{what.title}, {states_name(states)}")
     ax.set_xlabel("position in the response (tokens)")
     limit = heat_limit(rows) if limit is None else limit
     peak = peak_cell(rows, metric, states)

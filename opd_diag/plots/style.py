@@ -63,6 +63,11 @@ RESPONSE_STYLES = {
 """The same lines where a picture tells of the responses: the teacher's line is then no matter of the student."""
 
 
+def states_name(states: str) -> str:
+    """Give what pictures call a state set; one that has no style goes by its own name."""
+    return STATE_STYLES[states].name if states in STATE_STYLES else states
+
+
 def new_axes() -> Axes:
     """Make the axes of one panel on a figure of its own, off screen."""
     return StyledFigure(figsize=panel_size(), layout="constrained").add_subplot()

@@ -11,10 +11,11 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from opd_diag.plots.quantities import quantity
 from opd_diag.plots.style import (
     MUTED,
-    STATE_STYLES,
     checkpoints_of,
     new_axes,
+    points,
     say,
+    states_name,
     step_colours,
     step_legend,
     styled,
@@ -56,8 +57,7 @@ def tail_curves(
     """
     ax = new_axes() if ax is None else ax
     what = quantity(metric)
-    name = STATE_STYLES[states].name if states in STATE_STYLES else states
-    ax.set_title(f"{what.title}, {name}")
+    ax.set_title(f"{what.title}, {states_name(states)}")
     ax.set_xlabel(f"{what.axis_label}, logarithmic")
     ax.set_ylabel("share of states at or above")
     rows = states_table[states_table["states"] == states]
@@ -135,5 +135,5 @@ def _set_up(ax: Axes, span: tuple[float, float], most: int) -> None:
         ax.axhline(height, color=MUTED, linewidth=0.7, linestyle=(0, (1, 3)))
         ax.annotate(
             f"p{percent}", (1.0, height), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-            color=MUTED, fontsize=7.5, va="center",
+            color=MUTED, fontsize=points(7.5), va="center",
         )  # fmt: skip

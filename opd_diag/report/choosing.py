@@ -11,10 +11,10 @@ import pandas as pd
 
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
-from opd_diag.report.maps import MAPPED, map_name, positions
+from opd_diag.report.maps import MAPPED, map_name
 from opd_diag.report.readings import called
 from opd_diag.report.tails import tail_name
-from opd_diag.tables.depth import peak_cell
+from opd_diag.tables.depth import peak_cell, positions
 from opd_diag.tables.tails import percentile_place
 
 READ = ("on-policy", "start", "teacher")
@@ -144,7 +144,7 @@ def _highest_in(part: Part, cell: pd.Series, states: str, place: int) -> Choice 
     row = int(rows[int(np.argmax(means))])
     of_row = inside[part.scores.rollout[inside] == row]
     at = int(of_row[int(np.argmax(part.scores.reverse_kl[of_row]))])
-    where, at_positions = called(part.label, part.step), f"positions {positions(cell)}"
+    where, at_positions = called(part.label, part.step), positions(cell)
     text = f"highest of {where}, {at_positions}" if place else f"highest, {where}, {at_positions}"
     return Choice(row, f"farthest at {at_positions}", at, map_name(states), text, place)
 

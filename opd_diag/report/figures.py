@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -107,9 +106,8 @@ class Figures:
     def save(self, folder: Path) -> None:
         """Write every picture but those of the glance to `folder`, each whole or not at all."""
         for panel in self.panels():
-            if panel in self.glance:
-                continue
-            write_text(folder / f"{panel.name}.svg", panel.svg)
+            if panel not in self.glance:
+                write_text(folder / f"{panel.name}.svg", panel.svg)
 
 
 def draw_figures(tables: Tables, *, k: int) -> Figures:
@@ -132,12 +130,8 @@ def draw_figures(tables: Tables, *, k: int) -> Figures:
         depth={STATES_NAMES[s]: list(_depth(tables.depth, s, floors)) for s in sets},
         entropies=list(_entropies(tables.states, floors)),
         glance=glance(tables, k=k),
-        tails=tail_panels(tables.states, SETS_IN_FULL),
+        tails=tail_panels(tables, SETS_IN_FULL),
     )
-
-
-def _panel(name: str, title: str, term: str, reading: str, draw: Callable[[], Axes]) -> Panel:
-    return Panel.of(name, title, term, reading, draw())
 
 
 def _concentration(table: pd.DataFrame, states: str, k: int, floors: Floors) -> Iterator[Panel]:
@@ -147,19 +141,19 @@ def _concentration(table: pd.DataFrame, states: str, k: int, floors: Floors) -> 
     which: Which
     for which in ("student", "teacher"):
         column = f"{which}_overlap_mass"
-        yield _panel(
+        yield Panel.of(
             f"concentration-{which}-{states}",
             f"{which.capitalize()} overlap mass against k",
             column,
             concentration_reading(table, states, column, k, floors),
-            partial(plots.concentration_curves, table, states=states, which=which, low=low),
+            plots.concentration_curves(table, states=states, which=which, low=low),
         )
-    yield _panel(
+    yield Panel.of(
         f"concentration-ratio-{states}",
         "Overlap ratio against k",
         "overlap_ratio",
         concentration_reading(table, states, "overlap_ratio", k, floors),
-        partial(plots.overlap_ratio_curves, table, states=states),
+        plots.overlap_ratio_curves(table, states=states),
     )
 
 
@@ -167,22 +161,22 @@ def _alignment(tables: Tables, names: tuple[str, ...]) -> Iterator[Panel]:
     for name in names:
         if not (tables.summary["metric"] == name).any():
             continue
-        yield _panel(
+        yield Panel.of(
             f"alignment-{name}",
             plots.quantity(name).title,
             name,
             metric_reading(tables.summary, tables.differences, name),
-            partial(_curve, tables, name),
+            _curve(tables, name),
         )
 
 
 def _gradient(summary: pd.DataFrame, states: str) -> Panel:
-    return _panel(
+    return Panel.of(
         f"gradient-{states}",
         f"Tokens the gradient pushes, {STATES_NAMES[states]}",
         "shared_gradient_ratio",
         gradient_reading(summary, states),
-        partial(plots.gradient_by_step, summary, states=states),
+        plots.gradient_by_step(summary, states=states),
     )
 
 
@@ -202,12 +196,12 @@ def _depth(table: pd.DataFrame, states: str, floors: Floors) -> Iterator[Panel]:
         if name == MAPPED and has_map(table, states):
             yield map_panel(table, states, floors, plots.heat_limit(of_maps))
             continue
-        yield _panel(
+        yield Panel.of(
             f"depth-{name}-{states}",
             f"{plots.quantity(name).title} against position",
             name,
             depth_reading(table, name, states, floors),
-            partial(plots.metric_by_depth, drawn, name, states=states),
+            plots.metric_by_depth(drawn, name, states=states),
         )
 
 
@@ -225,15 +219,9 @@ def _entropies(table: pd.DataFrame, floors: Floors) -> Iterator[Panel]:
             continue
         row = row_of(rows)
         title = f"{called(label, row['step'] if row is not None else None)}, {STATES_NAMES[states]}"
-        draw = partial(
-            plots.student_against_teacher_entropy,
-            rows,
-            states=states,
-            title=title,
-            limit=limit,
-        )
+        drawn = plots.student_against_teacher_entropy(rows, states=states, title=title, limit=limit)
         reading = entropy_reading(rows, floors)
-        yield _panel(f"entropies-{i}-{states}", f"Entropies at {title}", "entropy_gap", reading, draw)
+        yield Panel.of(f"entropies-{i}-{states}", f"Entropies at {title}", "entropy_gap", reading, drawn)
 
 
 def _limit(rows: pd.DataFrame) -> float | None:

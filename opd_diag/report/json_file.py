@@ -19,7 +19,6 @@ from opd_diag.tables.concentration import CONCENTRATION_COLUMNS
 from opd_diag.tables.logged import OURS, spread_rows
 from opd_diag.tables.split import SPLIT_COLUMNS
 from opd_diag.tables.summary import SUMMARY_COLUMNS
-from opd_diag.tables.tails import tail_table
 
 if TYPE_CHECKING:
     from opd_diag.report.content import Report
@@ -68,7 +67,7 @@ def _further(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
         yield name, table[~table["metric"].isin(left_out)] if short else table
     yield "logged", _short_log(tables.logged)
     yield "reconciliation", tables.reconciliation
-    yield "tails", tail_table(tables.states) if "reverse_kl" in tables.states else pd.DataFrame()
+    yield "tails", tables.tails
 
 
 def _short_log(logged: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from opd_diag.report.panel import Panel
 from opd_diag.report.readings import called, depth_reading
 from opd_diag.report.wording import count
 from opd_diag.stats.rounding import with_interval
-from opd_diag.tables.depth import peak_cell
+from opd_diag.tables.depth import peak_cell, positions
 from opd_diag.tables.floors import is_near
 
 MAPPED = "reverse_kl"
@@ -62,17 +62,5 @@ def map_reading(depth: pd.DataFrame, states: str, floors: Mapping[str, float]) -
         return beginning
     near = is_near(peak["value"], 0.0, floors.get(MAPPED, math.nan))
     value = with_interval(peak["value"], math.nan, math.nan, near=near)  # of the highest of many an interval is wrong
-    where = f"{called(peak['label'], peak['step'])}, positions {positions(peak)}"
+    where = f"{called(peak['label'], peak['step'])}, {positions(peak)}"
     return f"Highest at {where}: {value} nats ({count(peak['n_prompts'], 'prompt')}). {beginning}"
-
-
-def positions(cell: pd.Series) -> str:
-    """Write the positions of a cell.
-
-    Examples
-    --------
-    >>> positions(pd.Series({"depth_low": 8, "depth_high": 16}))
-    '8–15'
-    """
-    low, last = int(cell["depth_low"]), int(cell["depth_high"]) - 1
-    return str(low) if low == last else f"{low}–{last}"

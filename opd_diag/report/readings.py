@@ -13,6 +13,7 @@ from opd_diag.plots.quantities import RESPONSE_QUANTITIES, quantity
 from opd_diag.plots.style import checkpoints_of
 from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES, count, one_line, told
 from opd_diag.stats.rounding import NEAR, decimals_for, number
+from opd_diag.tables.depth import positions
 from opd_diag.tables.floors import aligned_number, floors_of, is_near, is_small, near
 
 
@@ -49,8 +50,7 @@ def metric_reading(summary: pd.DataFrame, differences: pd.DataFrame, metric: str
 
 def metric_values(summary: pd.DataFrame, metric: str) -> str:
     """Say how `metric` went from the first to the last checkpoint on each state set, in values and units alone."""
-    nothing = pd.DataFrame(columns=["metric", "states", "from_label", "to_label"])
-    parts = [part for s in STATES_NAMES if (part := _change(summary, nothing, metric, s))]
+    parts = [part for s in STATES_NAMES if (part := _change(summary, None, metric, s))]
     if not parts:
         return f"Undefined: {quantity(metric).undefined}."
     last = _row_counted(summary, metric)
@@ -72,7 +72,7 @@ def states_text(row: pd.Series) -> str:
     return f"{count(row['n_states'], 'state')}{worth}"
 
 
-def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, states: str) -> str:
+def _change(summary: pd.DataFrame, differences: pd.DataFrame | None, metric: str, states: str) -> str:
     if summary.empty:
         return ""
     first_label, last_label = ends_of(summary)
@@ -87,6 +87,8 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
     if first is None or first_label == last_label or math.isnan(first["value"]):
         return f"{alone}{where}"
     text = f"{first_to_last(first, last)}{where}"
+    if differences is None:
+        return text
     change = row_of(differences, metric=metric, states=states, from_label=first_label, to_label=last_label)
     if change is None or math.isnan(change["value"]):
         return text
@@ -168,8 +170,7 @@ def depth_reading(depth: pd.DataFrame, metric: str, states: str, floors: Mapping
     start, far = rows.iloc[0], (reached if len(reached) else rows).iloc[-1]
     floor, aligned = (floors or {}).get(metric, math.nan), aligned_number(metric)
     parts = [
-        f"{told(r, near=is_near(r['value'], aligned, floor))} at positions "
-        f"{int(r['depth_low'])}–{int(r['depth_high']) - 1} ({count(r['n_rollouts'], 'rollout')})"
+        f"{told(r, near=is_near(r['value'], aligned, floor))} at {positions(r)} ({count(r['n_rollouts'], 'rollout')})"
         for r in ([start] if start.name == far.name else [start, far])
     ]
     return f"At {called(start['label'], start['step'])}: {', '.join(parts)}."

@@ -12,7 +12,8 @@ from opd_diag.report.panel import Panel
 from opd_diag.report.readings import called, ends_of
 from opd_diag.report.wording import count, told
 from opd_diag.stats.rounding import decimals_for, number
-from opd_diag.tables.tails import FEWEST, tail_table
+from opd_diag.tables.assembled import Tables
+from opd_diag.tables.tails import FEWEST
 
 METRIC = "reverse_kl"
 
@@ -25,34 +26,29 @@ def tail_name(states: str) -> str:
     return f"tails-{states}"
 
 
-def tail_panels(states: pd.DataFrame, sets: tuple[str, ...]) -> list[Panel]:
-    """Draw how reverse KL lies over the states of each set, at the first and the last checkpoint.
+def tail_panels(tables: Tables, sets: tuple[str, ...]) -> list[Panel]:
+    """Draw how reverse KL lies over the states of each set, at the first and the last checkpoint that has it.
 
     Parameters
     ----------
-    states
-        State table of the run.
+    tables
+        Tables of the run.
     sets
         State sets to draw, those that occur.
     """
-    if METRIC not in states:
-        return []
-    shown = states[states["states"].isin(sets)]
-    if shown.empty:
-        return []
-    return [_panel(shown, of) for of in sets if (shown["states"] == of).any()]
-
-
-def _panel(shown: pd.DataFrame, of: str) -> Panel:
-    """Draw one state set; the first and the last checkpoint are those that have it."""
-    rows = shown[shown["states"] == of]
-    return Panel.of(
-        tail_name(of),
-        f"{quantity(METRIC).title} of the farthest states",
-        "farthest",
-        tail_reading(tail_table(rows[rows["label"].isin(ends_of(rows))], METRIC)),
-        plots.tail_curves(shown, METRIC, states=of),
-    )
+    shown = tables.states[tables.states["states"].isin(sets)]
+    rows = {of: tables.tails[tables.tails["states"] == of] for of in sets}
+    return [
+        Panel.of(
+            tail_name(of),
+            f"{quantity(METRIC).title} of the farthest states",
+            "farthest",
+            tail_reading(tail[tail["label"].isin(ends_of(tail))]),
+            plots.tail_curves(shown, METRIC, states=of),
+        )
+        for of, tail in rows.items()
+        if len(tail)
+    ]
 
 
 def tail_reading(table: pd.DataFrame) -> str:

@@ -16,6 +16,7 @@ from opd_diag.stats.rounding import with_interval
 from opd_diag.studies.study import Picture, Shown
 from opd_diag.tables import BY_NAME, Tables
 from opd_diag.tables.baselines import CHANCE, SHUFFLED
+from opd_diag.tables.depth import positions
 from opd_diag.tables.distance import OPENING, PARTS, infinite_states
 from opd_diag.verdicts.pair import MASSES
 from opd_diag.verdicts.thresholds import Thresholds
@@ -202,9 +203,8 @@ def _depth_reading(depth: pd.DataFrame, label: str) -> str:
     if of.empty:
         return "Nowhere is it known."
     most = of.sort_values("value", kind="stable").iloc[-1]
-    first, last = int(most["depth_low"]), int(most["depth_high"]) - 1
     return (
-        f"Where half of the responses still go on, {label} is furthest at positions {first} to {last}, "
+        f"Where half of the responses still go on, {label} is furthest at {positions(most)}, "
         f"{most['value']:.2f} nats a token."
     )
 

@@ -11,7 +11,7 @@ from opd_diag import plots
 from opd_diag.stats.rounding import number, with_interval
 from opd_diag.studies.study import Picture
 from opd_diag.tables.cohort import OWN
-from opd_diag.tables.depth import peak_cell
+from opd_diag.tables.depth import peak_cell, positions
 
 _MAPPED = {"student_entropy": "Student", "teacher_entropy": "Teacher"}
 """Entropies drawn as maps, on one scale, and whose they are."""
@@ -60,21 +60,17 @@ def _depth_reading(rows: pd.DataFrame) -> str:
         return "Too few responses of both to compare."
     at = rows.iloc[int(rows["value"].astype(float).to_numpy().argmax())]
     return (
-        f"Furthest above the teacher's own responses at {_tokens(at)}: "
+        f"Furthest above the teacher's own responses at {positions(at)}: "
         f"{with_interval(at['value'], at['ci_low'], at['ci_high'], signed=True)} nats, {at['n_prompts']} prompts."
     )
-
-
-def _tokens(at: pd.Series) -> str:
-    first, last = int(at["depth_low"]), int(at["depth_high"]) - 1
-    return f"token {first}" if first == last else f"tokens {first} to {last}"
 
 
 def _map_reading(entropies: pd.DataFrame, metric: str) -> str:
     at = peak_cell(entropies, metric, OWN)
     if at is None:
         return "Too few responses to show."
-    return f"Highest at {at['label']}, {_tokens(at)}: {number(float(at['value']), 2)} nats, {at['n_prompts']} prompts."
+    where = f"{at['label']}, {positions(at)}"
+    return f"Highest at {where}: {number(float(at['value']), 2)} nats, {at['n_prompts']} prompts."
 
 
 def _continuation_reading(table: pd.DataFrame) -> str:

@@ -25,6 +25,7 @@ from opd_diag.tables.states import measure, rollout_table
 from opd_diag.tables.stops import stop_rows, stop_table
 from opd_diag.tables.strata import strata_rows, strata_table
 from opd_diag.tables.summary import difference_table, summarize
+from opd_diag.tables.tails import TAIL_COLUMNS, tail_table
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Tables:
     stops: pd.DataFrame = field(default_factory=lambda: stop_rows(None))
     strata: pd.DataFrame = field(default_factory=lambda: strata_rows(None))
     averages: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=AVERAGE_COLUMNS))
+    tails: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TAIL_COLUMNS))
     baselines: pd.DataFrame = field(default_factory=lambda: baseline_rows(None))
     fits: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=FIT_COLUMNS))
     logged: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOGGED_COLUMNS))
@@ -115,7 +117,7 @@ def from_rows(
     stops: pd.DataFrame | None = None,
     fits: FitsByPart | None = None,
 ) -> Tables:
-    """Derive summary, depth, differences, split, strata and averages from the rows."""
+    """Derive summary, depth, differences, split, strata, averages and tails from the rows."""
     near, stopping = coverage_rows(coverage), stop_rows(stops)
     return Tables(
         states=states,
@@ -129,5 +131,6 @@ def from_rows(
         stops=stopping,
         strata=strata_table(states, rollouts, stopping),
         averages=average_table(states),
+        tails=tail_table(states),
         fits=fits_table(concentration, fits or {}),
     )

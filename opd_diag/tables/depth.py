@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,18 @@ def peak_cell(depth: pd.DataFrame, metric: str, states: str) -> pd.Series | None
     rows = depth[(depth["metric"] == metric) & (depth["states"] == states)]
     rows = rows[(rows["n_prompts"] >= FEWEST_PROMPTS) & rows["value"].notna()]
     return None if rows.empty else rows.iloc[int(rows["value"].to_numpy(float).argmax())]
+
+
+def positions(cell: Mapping[Any, Any] | pd.Series) -> str:
+    """Write the positions of a bin.
+
+    Examples
+    --------
+    >>> positions(pd.Series({"depth_low": 8, "depth_high": 16})), positions({"depth_low": 8, "depth_high": 9})
+    ('positions 8–15', 'position 8')
+    """
+    low, last = int(cell["depth_low"]), int(cell["depth_high"]) - 1
+    return f"position {low}" if low == last else f"positions {low}–{last}"
 
 
 def binned(

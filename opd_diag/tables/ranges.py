@@ -25,8 +25,6 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("response_length", "compression_ratio"), _AT_LEAST_0),
     **dict.fromkeys(("fitted_temperature", "reverse_kl_after_temperature"), _AT_LEAST_0),
     "gradient_coherence": (-math.inf, 1.0),
-    "held_by_1": (0.01, 1.0),
-    "held_by_10": (0.1, 1.0),
 }
 """Least and greatest value of each; whatever is not here can be any number."""
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from opd_diag import stats
-from opd_diag.tables.ranges import within_range
 from opd_diag.tables.rows import groups_of
 from opd_diag.tables.states import IDENTITY
 
@@ -60,17 +59,14 @@ def tail_table(states: pd.DataFrame, metric: str = "reverse_kl") -> pd.DataFrame
             row[f"p{percent}"] = float(values[percentile_place(values, percent)]) if len(values) else math.nan
         for name, top in TOPS.items():
             held = stats.clustered_jackknife(*top_share(values, prompts, top), n=len(values))
-            row |= {name: held.value, f"{name}_ci_low": held.ci_low, f"{name}_ci_high": held.ci_high}
+            low, high = np.clip([held.ci_low, held.ci_high], top, 1.0)
+            row |= {name: held.value, f"{name}_ci_low": low, f"{name}_ci_high": high}
             row[f"{name}_approximate"] = held.is_approximate
         counts = {"n_states": len(values), "n_prompts": len(np.unique(prompts))}
         missing = {"n_undefined": len(group) - len(values), "n_infinite": int(np.isinf(values).sum())}
         rows.append(row | counts | missing)
-    table = pd.DataFrame(rows, columns=TAIL_COLUMNS)
-    for name in TOPS:
-        ends = {"value": name, "ci_low": f"{name}_ci_low", "ci_high": f"{name}_ci_high"}
-        cut = within_range(pd.DataFrame({end: table[column] for end, column in ends.items()}).assign(metric=name))
-        table = table.assign(**{column: cut[end] for end, column in ends.items()})
-    return table.astype({"step": "Int64", **dict.fromkeys((f"{name}_approximate" for name in TOPS), bool)})
+    flags = dict.fromkeys((f"{name}_approximate" for name in TOPS), bool)
+    return pd.DataFrame(rows, columns=TAIL_COLUMNS).astype({"step": "Int64", **flags})
 
 
 def percentile_place(values: npt.ArrayLike, percent: int) -> int:

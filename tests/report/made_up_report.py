@@ -18,6 +18,7 @@ from opd_diag.tables.assembled import Tables
 from opd_diag.tables.baselines import OVERLAPS, baseline_rows
 from opd_diag.tables.floors import with_floors
 from opd_diag.tables.logged import LOGGED_COLUMNS
+from opd_diag.tables.tails import tail_table
 from opd_diag.verdicts.headline import Headline
 
 NAN = float("nan")
@@ -229,6 +230,7 @@ def made_up_report(out_dir: Path, kind: str = "healthy", **options) -> Report:
     tables = Tables(
         run.states, run.states.iloc[:0], run.summary, run.concentration, run.depth, run.differences, split=run.split,
         averages=averages_of(run), baselines=baselines_of(run), strata=strata_of(run), logged=logged_of(run),
+        tails=tail_table(run.states),
     )  # fmt: skip
     found = [
         Checkpoint(label, step, Path(f"/runs/new/checkpoint-{step}"), "full")

@@ -157,8 +157,8 @@ class TestPeaks:
         depth = cells(("step 0", 0, 1, 5.0, 9), ("step 9", 0, 1, 4.0, 9), states="start")
         found = chosen(*scored, depth=depth)
         assert ("step 0", "start") not in found
-        assert found["step 0", "on-policy"][-1] == (0, "farthest at positions 0")
-        assert ("depth-reverse_kl-start", "highest, step 0, positions 0", (0, 0)) in links(*scored, depth=depth)
+        assert found["step 0", "on-policy"][-1] == (0, "farthest at position 0")
+        assert ("depth-reverse_kl-start", "highest, step 0, position 0", (0, 0)) in links(*scored, depth=depth)
 
     @pytest.mark.parametrize(
         "depth",

@@ -14,6 +14,7 @@ from opd_diag.report import load_report_json
 from opd_diag.report.json_file import records, report_record, report_schema
 from opd_diag.tables.concentration import CONCENTRATION_COLUMNS as TABLE_CONCENTRATION_COLUMNS
 from opd_diag.tables.summary import SUMMARY_COLUMNS as TABLE_SUMMARY_COLUMNS
+from opd_diag.tables.tails import tail_table
 from report.made_up_report import with_precision_floors
 
 
@@ -129,7 +130,7 @@ def test_tails_that_are_infinite_or_undefined_are_null_and_valid(report, validat
     made = report.tables.states.copy()
     made.loc[made["label"] == made["label"].iloc[0], "reverse_kl"] = float("inf")
     made.loc[made["label"] == made["label"].iloc[-1], "reverse_kl"] = float("nan")
-    found = json.loads(json.dumps(report_record(replaced(report, states=made))))
+    found = json.loads(json.dumps(report_record(replaced(report, tails=tail_table(made)))))
     assert list(validator.iter_errors(found)) == []
     first, last = found["tails"][0], found["tails"][-1]
     assert [first[name] for name in ("p50", "p99", "held_by_1", "held_by_1_ci_low")] == [None] * 4
@@ -138,8 +139,8 @@ def test_tails_that_are_infinite_or_undefined_are_null_and_valid(report, validat
     assert last["n_undefined"] > last["n_states"] == 0
 
 
-def test_without_the_metric_there_are_no_tails(report):
-    assert report_record(replaced(report, states=report.tables.states[["label", "states"]]))["tails"] == []
+def test_without_states_there_are_no_tails(report):
+    assert report_record(replaced(report, tails=tail_table(report.tables.states.iloc[:0])))["tails"] == []
 
 
 def replaced(report, **tables):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from opd_diag.report.maps import has_map, map_panel, map_reading, positions
+from opd_diag.report.maps import has_map, map_panel, map_reading
 
 
 @pytest.fixture
@@ -47,8 +47,3 @@ def test_maps_of_one_page_have_one_scale_by_the_square_root(depth, monkeypatch):
     panel = map_panel(depth, "start", {}, 7.0)
     assert drawn == [{"states": "start", "limit": 7.0, "root": True}]
     assert (panel.name, panel.term) == ("depth-reverse_kl-start", "reverse_kl")
-
-
-@pytest.mark.parametrize(("low", "high", "text"), [(0, 1, "0"), (0, 2, "0–1"), (8, 16, "8–15")])
-def test_positions_are_those_inside(low, high, text):
-    assert positions(pd.Series({"depth_low": low, "depth_high": high})) == text

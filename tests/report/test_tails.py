@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from opd_diag.report.tails import tail_panels, tail_reading
-from opd_diag.tables.tails import TAIL_COLUMNS
+from opd_diag.tables.assembled import Tables
+from opd_diag.tables.states import IDENTITY
+from opd_diag.tables.tails import TAIL_COLUMNS, tail_table
 
 NAN = math.nan
 
@@ -87,13 +89,18 @@ def test_a_set_of_checkpoints_in_between_is_told_of_those():
         return pd.DataFrame({**values, "prompt_index": range(4), "reverse_kl": [1.0 + step, 2.0, 3.0, 4.0]})
 
     run = [rows(0, "on-policy"), rows(5, "start"), rows(7, "start"), rows(9, "on-policy")]
-    panels = tail_panels(pd.concat(run).astype({"step": "Int64"}), ("on-policy", "start", "teacher"))
+    panels = tail_panels(tables_of(pd.concat(run).astype({"step": "Int64"})), ("on-policy", "start", "teacher"))
     assert [(panel.name, panel.reading) for panel in panels] == [
         ("tails-on-policy", "At step 9 half of the states lie at 3.00 nats or above (4 states, 4 prompts)."),
         ("tails-start", "At step 7 half of the states lie at 3.00 nats or above (4 states, 4 prompts)."),
     ]
 
 
-@pytest.mark.parametrize("columns", [["states", "label"], ["states", "label", "reverse_kl"]])
-def test_without_states_or_metric_there_is_no_picture(columns):
-    assert tail_panels(pd.DataFrame(columns=columns), ("on-policy",)) == []
+def test_without_states_there_is_no_picture():
+    states = pd.DataFrame(columns=[*IDENTITY, "prompt_index", "reverse_kl"])
+    assert tail_panels(tables_of(states), ("on-policy",)) == []
+
+
+def tables_of(states):
+    none = pd.DataFrame()
+    return Tables(states, none, none, none, none, none, tails=tail_table(states))

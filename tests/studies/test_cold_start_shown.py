@@ -104,7 +104,7 @@ class TestPictures:
         )
         assert readings["distance"] == "Forward KL at the teacher's states: 11.00 → 11.00 nats a response."
         assert readings["distance_by_depth"] == (
-            "Where half of the responses still go on, step 10 is furthest at positions 8 to 15, 2.00 nats a token."
+            "Where half of the responses still go on, step 10 is furthest at positions 8–15, 2.00 nats a token."
         )
 
     def test_nothing_known_by_position(self):

@@ -24,7 +24,7 @@ def test_a_break_is_marked_in_its_own_picture():
     signal, entropy, *_ = (picture.draw() for picture in made.pictures)
     assert signal.lines[-1].get_label() == "break, 95 %"
     assert [line.get_label() for line in entropy.lines] == ["own responses", "teacher's own"]
-    assert "Furthest above the teacher's own responses at token" in made.pictures[0].reading
+    assert "Furthest above the teacher's own responses at position" in made.pictures[0].reading
     assert made.pictures[0].reading.endswith("nats, 16 prompts.")
 
 
@@ -40,8 +40,8 @@ def test_a_loss_at_the_first_depth_tried_is_no_place_to_mark(before, marked):
 
 def test_the_maps_say_where_it_is_highest():
     made = study_of(seen(None, 8), WentOn(OPEN, NOTHING), DEFAULTS)
-    assert made.pictures[2].reading.startswith("Highest at step 9, token")
-    at = int(re.search(r"tokens? (\d+)", made.pictures[2].reading)[1])
+    assert made.pictures[2].reading.startswith("Highest at step 9, position")
+    at = int(re.search(r"positions? (\d+)", made.pictures[2].reading)[1])
     assert at >= 8
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from opd_diag.tables import BY_NAME, assemble, depth_table, measure
-from opd_diag.tables.depth import FEWEST_PROMPTS, peak_cell
+from opd_diag.tables.depth import FEWEST_PROMPTS, peak_cell, positions
 
 from .made_up import a_run, naive_band, naive_mean, rollout, scored, weights_of
 
@@ -124,3 +124,10 @@ class TestPeak:
         table = pd.concat([cells(1.0), cells(9.0, metric="forward_kl"), cells(9.0, states="teacher")])
         assert peak_cell(table, "reverse_kl", "start")["value"] == 1.0
         assert peak_cell(cells(math.nan), "reverse_kl", "start") is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"), [(0, 1, "position 0"), (0, 2, "positions 0–1"), (8, 16, "positions 8–15")]
+)
+def test_positions_are_those_inside(low, high, text):
+    assert positions(pd.Series({"depth_low": low, "depth_high": high})) == text
