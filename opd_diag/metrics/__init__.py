@@ -13,6 +13,9 @@ Two kinds of input:
   (:mod:`~opd_diag.metrics.divergence`, :mod:`~opd_diag.metrics.entropies`, :mod:`~opd_diag.metrics.gradient`,
   :mod:`~opd_diag.metrics.coherence`, :mod:`~opd_diag.metrics.temperature`, :mod:`~opd_diag.metrics.stopping`).
 
+Where of the teacher only some ids are known, as a server tells them, :mod:`~opd_diag.metrics.bounds` has what the whole
+distributions can give, and :mod:`~opd_diag.metrics.teacher_bounds` what the teacher alone can.
+
 Results have the leading shape. Undefined is NaN, never 0. Divergences and entropies are in nats. They measure, and are
 no losses: many work in place, through which torch refuses to go back.
 
@@ -32,6 +35,7 @@ from opd_diag.metrics.advantages import (
     thunlp_overlap_token_advantage,
     verl_overlap_token_advantage,
 )
+from opd_diag.metrics.bounds import TailBounds, nested_bounds, tail_bounds
 from opd_diag.metrics.coherence import gradient_coherence, gradient_products, reverse_kl_gradient
 from opd_diag.metrics.concentration import Concentration, Kept, concentration
 from opd_diag.metrics.coverage import covered
@@ -56,6 +60,8 @@ from opd_diag.metrics.overlap import (
 from opd_diag.metrics.ranks import rank_biased_overlap
 from opd_diag.metrics.reliability import near_zero_advantage, signal_to_noise
 from opd_diag.metrics.stopping import stop_logprobs
+from opd_diag.metrics.tail_mass import Bounds
+from opd_diag.metrics.teacher_bounds import teacher_logprob_bounds, teacher_mass_bounds
 from opd_diag.metrics.temperature import TemperatureFit, Tempered, fitted_temperature, tempered_reverse_kl
 from opd_diag.metrics.topk import topk
 from opd_diag.metrics.trl import trl_clamped, trl_topk_forward_kl, trl_topk_jensen_shannon, trl_topk_reverse_kl
@@ -69,9 +75,11 @@ from opd_diag.metrics.union import bhattacharyya_coefficient, union_logprobs
 from opd_diag.metrics.verl import verl_clamped, verl_negative, verl_topk_forward_kl
 
 __all__ = [
+    "Bounds",
     "Concentration",
     "GradientShares",
     "Kept",
+    "TailBounds",
     "TemperatureFit",
     "Tempered",
     "bhattacharyya_coefficient",
@@ -92,6 +100,7 @@ __all__ = [
     "jensen_shannon",
     "near_zero_advantage",
     "negative_topk_kl",
+    "nested_bounds",
     "overlap_mass_ratio",
     "overlap_ratio",
     "overlap_token_advantage",
@@ -105,7 +114,10 @@ __all__ = [
     "signal_to_noise",
     "stop_logprobs",
     "student_overlap_mass",
+    "tail_bounds",
     "teachable_mass",
+    "teacher_logprob_bounds",
+    "teacher_mass_bounds",
     "teacher_overlap_mass",
     "tempered_reverse_kl",
     "thunlp_overlap_token_advantage",
