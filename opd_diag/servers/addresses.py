@@ -1,0 +1,74 @@
+"""What a user writes for a server: ``vllm=http://127.0.0.1:8000``."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from opd_diag.errors import InputError
+from opd_diag.servers.server import NAMES
+from opd_diag.text import visible
+
+KEY_VARIABLE = "OPD_DIAG_SERVER_KEY"
+"""The environment variable with the key that a server asks for, if it asks for one."""
+
+
+def is_address(text: str) -> bool:
+    """Tell whether what may also be a folder or a hub id is meant as the address of a server, well written or not.
+
+    Examples
+    --------
+    >>> is_address("vllm=http://127.0.0.1:8000"), is_address("http://127.0.0.1:8000"), is_address("runs/teacher")
+    (True, True, False)
+    """
+    engine, equals, url = text.strip().partition("=")
+    return (bool(equals) and engine in NAMES) or (url if equals else engine).startswith(("http://", "https://"))
+
+
+def parsed(address: str) -> tuple[str, str]:
+    """Take an address apart into engine and URL, without a final slash or ``/v1``.
+
+    Raises
+    ------
+    InputError
+        It names no engine, is no http address, or has a password in it.
+
+    Examples
+    --------
+    >>> parsed("sglang=https://teacher.example:30000/v1/")
+    ('sglang', 'https://teacher.example:30000')
+    """
+    engine, equals, url = address.strip().partition("=")
+    if not equals or engine not in NAMES:
+        raise InputError(
+            f"A server is written as vllm=http://HOST:PORT or sglang=http://HOST:PORT; found {_short(address)!r}."
+        )
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError(f"{_short(url)!r} is no address: {error}. Write {engine}=http://HOST:PORT.") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise InputError(f"{_short(url)!r} is no http address. Write {engine}=http://HOST:PORT.")
+    if parts.username is not None or parts.password is not None:
+        raise InputError(
+            f"The address of {host} has a name or password in it, which would be written to reports. Leave it out, and "
+            f"put the server's key into the environment variable {KEY_VARIABLE}."
+        )
+    if parts.query or parts.fragment:
+        raise InputError(f"{_short(url)!r} has more than host, port and path. Write {engine}=http://HOST:PORT.")
+    return engine, url.rstrip("/").removesuffix("/v1")
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether an address is this machine's own; it is then never asked for through a proxy."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _short(text: str) -> str:
+    shown = visible(text, keep="")
+    return shown if len(shown) <= 100 else shown[:99] + "…"

@@ -1,0 +1,56 @@
+"""What a user may write for a server, and what is refused."""
+
+import pytest
+
+from opd_diag.errors import InputError
+from opd_diag.servers.addresses import is_address, is_loopback, parsed
+
+WRITTEN = {
+    "vllm=http://127.0.0.1:8000": ("vllm", "http://127.0.0.1:8000"),
+    " sglang=https://host/models/7b/ ": ("sglang", "https://host/models/7b"),
+    "vllm=http://[::1]:8000/v1": ("vllm", "http://[::1]:8000"),
+}
+REFUSED = {
+    "http://127.0.0.1:8000": (
+        "A server is written as vllm=http://HOST:PORT or sglang=http://HOST:PORT; found 'http://127.0.0.1:8000'."
+    ),
+    "tgi=http://h": "A server is written as vllm=http://HOST:PORT or sglang=http://HOST:PORT; found 'tgi=http://h'.",
+    "vllm=file:///etc/passwd": "'file:///etc/passwd' is no http address. Write vllm=http://HOST:PORT.",
+    "vllm=127.0.0.1:8000": "'127.0.0.1:8000' is no http address. Write vllm=http://HOST:PORT.",
+    "vllm=http://h:port": (
+        "'http://h:port' is no address: Port could not be cast to integer value as 'port'. Write vllm=http://HOST:PORT."
+    ),
+    "vllm=http://h/?a=1": "'http://h/?a=1' has more than host, port and path. Write vllm=http://HOST:PORT.",
+    "vllm=http://me:secret@h:8000": (
+        "The address of h has a name or password in it, which would be written to reports. Leave it out, and put the "
+        "server's key into the environment variable OPD_DIAG_SERVER_KEY."
+    ),
+    "vllm=\x1b[31m": "'\\\\x1b[31m' is no http address. Write vllm=http://HOST:PORT.",
+}
+
+
+@pytest.mark.parametrize("address", WRITTEN)
+def test_an_address(address):
+    assert parsed(address) == WRITTEN[address]
+
+
+@pytest.mark.parametrize("address", REFUSED)
+def test_what_is_none(address):
+    with pytest.raises(InputError) as caught:
+        parsed(address)
+    assert str(caught.value) == REFUSED[address]
+
+
+def test_this_machine_itself():
+    assert all(map(is_loopback, ("http://127.0.0.1:1", "http://localhost", "http://[::1]:5")))
+    assert not any(map(is_loopback, ("http://127.0.0.1.example", "https://8.8.8.8", "http://teacher")))
+
+
+@pytest.mark.parametrize("text", [*WRITTEN, "http://h", "tgi=https://h", "vllm=", "sglang=h:1"])
+def test_what_is_meant_as_an_address(text):
+    assert is_address(text)
+
+
+@pytest.mark.parametrize("text", ["", "vllm", "org/model", "runs/a=b", "./vllm=x", "C:\\models"])
+def test_what_is_meant_as_a_folder(text):
+    assert not is_address(text)
