@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from opd_diag.cli import screen, terminal
 from opd_diag.cli.screen import COLOURS
 from opd_diag.cli.terminal import plain
-from opd_diag.errors import CheckpointError, ModelError
+from opd_diag.errors import CheckpointError, ModelError, ServerError
 from opd_diag.records.verdict import alarms_first
 
 if TYPE_CHECKING:
@@ -31,7 +31,11 @@ def print_plan(plan: ReplayPlan) -> Prediction | None:
         terminal.err.print(plain(line))
     try:
         prediction = predicted(plan)
-    except (CheckpointError, ModelError) as error:  # the report may do without this model: it says so itself
+    except (
+        CheckpointError,
+        ModelError,
+        ServerError,
+    ) as error:  # the report may do without this model: it says so itself
         terminal.err.print(plain(f"cost         unknown: {error}"))
         return None
     for line in prediction.lines():

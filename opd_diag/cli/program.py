@@ -86,6 +86,15 @@ def report(  # noqa: PLR0913 - the options of the contract
             "between two checkpoints."
         ),
     ] = None,
+    teacher_model: Annotated[
+        str | None, typer.Option(help="What the teacher's server calls it. Default: the one model it has.")
+    ] = None,
+    teacher_top: Annotated[
+        int | None,
+        typer.Option(help="Most probable ids asked of the teacher's server; -1: all. Default: 128, or what it allows."),
+    ] = None,
+    teacher_tokenizer: Annotated[str | None, typer.Option(help="Tokenizer of a teacher behind a server.")] = None,
+    requests: Annotated[int | None, typer.Option(help="Given to the teacher's server at once. Default 16.")] = None,
     allow_pickle: Annotated[
         bool | None,
         typer.Option(

@@ -15,6 +15,9 @@
 `adapters.py`    PEFT adapters, merged with every weight accounted for
 `libraries.py`   what transformers and peft print and raise, made one sentence
 `scoring.py`     rollouts → ``Scores``: both models over the same states, exact over the whole vocabulary
+`served.py`      the same with a teacher behind a server: ids are sent, log-probabilities come back
+`partial.py`     what a server said, made into fields: all, or those it decides and bounds of the others
+`served_sampling.py` responses of a teacher behind a server
 `cut.py`         how a state set is cut into batches and shards; hidden states of shards, kept and found again
 `packing.py`     many sequences in one row without padding, a prompt once for all its responses
 `attention.py`   attention span by span, so that the sequences of a row do not see each other

@@ -115,9 +115,8 @@ class Blocks:
         single = {name: v.float() if v.is_floating_point() else v for name, v in fields.items()}
         double = ("gradient_squared_norm", "centred_reverse_kl", "student_normaliser", "teacher_normaliser")
         single |= {name: getattr(sums, name) for name in double}
-        return single | self._kept(
-            *(_logprobs(top, *pair) for top, pair in zip(tops, (norms, norms[::-1]), strict=True))
-        )
+        ours, theirs = (_logprobs(top, *pair) for top, pair in zip(tops, (norms, norms[::-1]), strict=True))
+        return single | kept_fields(ours, theirs, self.plan.k_kept, self.plan.grid)
 
     def _few_by_few(self, student: Tensor, teacher: Tensor, sampled: Tensor) -> dict[str, Tensor]:
         """Do the same by the definitions, which know what masked ids mean: slow, and rarely needed."""
@@ -127,49 +126,18 @@ class Blocks:
             both = zip(self.heads, (student[part], teacher[part]), self.plan.temperatures, strict=True)
             s, t = (head.tile(hidden, 0, self.plan.vocabulary).double() / by for head, hidden, by in both)
             norms = {"student_normaliser": s.logsumexp(-1), "teacher_normaliser": t.logsumexp(-1)}
-            parts.append(norms | self._by_definition(s.log_softmax(-1), t.log_softmax(-1), sampled[part]))
+            parts.append(
+                norms
+                | by_definition(
+                    s.log_softmax(-1),
+                    t.log_softmax(-1),
+                    sampled[part],
+                    self.plan.stop_ids,
+                    self.plan.k_kept,
+                    self.plan.grid,
+                )
+            )
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _by_definition(self, p: Tensor, q: Tensor, sampled: Tensor) -> dict[str, Tensor]:
-        fields = {
-            "student_sampled_logprobs": _at(p, sampled),
-            "teacher_sampled_logprobs": _at(q, sampled),
-            "student_entropy": metrics.entropy(p),
-            "teacher_entropy": metrics.entropy(q),
-            "reverse_kl": metrics.reverse_kl(p, q),
-            "forward_kl": metrics.forward_kl(p, q),
-            "jensen_shannon": metrics.jensen_shannon(p, q),
-            "common_mass": metrics.common_mass(p, q),
-            "student_stop_logprobs": metrics.stop_logprobs(p, self.plan.stop_ids),
-            "teacher_stop_logprobs": metrics.stop_logprobs(q, self.plan.stop_ids),
-            "gradient_squared_norm": metrics.gradient_squared_norm(p, q),
-            "centred_reverse_kl": metrics.centred_reverse_kl(p, q),
-        }
-        tops = []
-        for own, other in ((p, q), (q, p)):
-            values, ids, tied = topk_of_blocks(own, block_maxima(own), self.plan.k_found)
-            tops.append(Top(values, ids, other.gather(-1, ids), tied))
-        return fields | self._kept(*tops)
-
-    def _kept(self, student: Top, teacher: Top) -> dict[str, Tensor]:
-        """Give what is kept of the most probable tokens, from their log-probabilities in float64."""
-        k = self.plan.k_kept
-        kept = metrics.Kept(student.ids, student.logits, student.others, teacher.ids, teacher.logits)
-        curve = metrics.concentration(kept, self.plan.grid)
-        return {
-            "student_topk_ids": student.ids[:, :k].int(),
-            "student_topk_logprobs": student.logits[:, :k].float(),
-            "teacher_at_student_topk_logprobs": student.others[:, :k].float(),
-            "teacher_topk_ids": teacher.ids[:, :k].int(),
-            "teacher_topk_logprobs": teacher.logits[:, :k].float(),
-            "student_at_teacher_topk_logprobs": teacher.others[:, :k].float(),
-            "curve_shared": curve.shared.int(),
-            "curve_student_shared_mass": curve.student_shared_mass.float(),
-            "curve_teacher_shared_mass": curve.teacher_shared_mass.float(),
-            "curve_student_mass": curve.student_mass.float(),
-            "curve_teacher_mass": curve.teacher_mass.float(),
-            "tied": _tied(student, k) | _tied(teacher, k),
-        }
 
     def _cut_mass(self, model: int, hidden: Tensor, norm: Tensor) -> Tensor:
         """Give the probability of the ids that only this model has; `norm` is log Σ exp over the common ones."""
@@ -179,6 +147,57 @@ class Blocks:
             tile = head.tile(hidden, start, min(start + self.one_pass.width, head.vocabulary))
             rest = torch.logaddexp(rest, tile.div_(temperature).logsumexp(-1).double())
         return torch.sigmoid(rest - norm).float()
+
+
+def by_definition(
+    p: Tensor, q: Tensor, sampled: Tensor, stop_ids: tuple[int, ...], k_kept: int, grid: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """Give the fields of m states from both models' log-probabilities, (m, V) in float64, by the metrics themselves.
+
+    Of the fields of :meth:`Blocks.score`, all but the sampled ids, the terminal flags and the cut masses.
+    """
+    fields = {
+        "student_sampled_logprobs": at_ids(p, sampled),
+        "teacher_sampled_logprobs": at_ids(q, sampled),
+        "student_entropy": metrics.entropy(p),
+        "teacher_entropy": metrics.entropy(q),
+        "reverse_kl": metrics.reverse_kl(p, q),
+        "forward_kl": metrics.forward_kl(p, q),
+        "jensen_shannon": metrics.jensen_shannon(p, q),
+        "common_mass": metrics.common_mass(p, q),
+        "student_stop_logprobs": metrics.stop_logprobs(p, stop_ids),
+        "teacher_stop_logprobs": metrics.stop_logprobs(q, stop_ids),
+        "gradient_squared_norm": metrics.gradient_squared_norm(p, q),
+        "centred_reverse_kl": metrics.centred_reverse_kl(p, q),
+    }
+    tops = []
+    for own, other in ((p, q), (q, p)):
+        values, ids, tied = topk_of_blocks(own, block_maxima(own), max(k_kept, grid[-1]))
+        tops.append(Top(values, ids, other.gather(-1, ids), tied))
+    return fields | kept_fields(tops[0], tops[1], k_kept, grid)
+
+
+def kept_fields(student: Top, teacher: Top, k: int, grid: tuple[int, ...]) -> dict[str, Tensor]:
+    """Give what is kept of the most probable tokens of m states, from log-probabilities in float64.
+
+    Where `student.others` is NaN, the teacher is not known; such a token is in no top-k of the teacher's that is given.
+    """
+    kept = metrics.Kept(student.ids, student.logits, student.others, teacher.ids, teacher.logits)
+    curve = metrics.concentration(kept, grid)
+    return {
+        "student_topk_ids": student.ids[:, :k].int(),
+        "student_topk_logprobs": student.logits[:, :k].float(),
+        "teacher_at_student_topk_logprobs": student.others[:, :k].float(),
+        "teacher_topk_ids": teacher.ids[:, :k].int(),
+        "teacher_topk_logprobs": teacher.logits[:, :k].float(),
+        "student_at_teacher_topk_logprobs": teacher.others[:, :k].float(),
+        "curve_shared": curve.shared.int(),
+        "curve_student_shared_mass": curve.student_shared_mass.float(),
+        "curve_teacher_shared_mass": curve.teacher_shared_mass.float(),
+        "curve_student_mass": curve.student_mass.float(),
+        "curve_teacher_mass": curve.teacher_mass.float(),
+        "tied": _tied(student, k) | _tied(teacher, k),
+    }
 
 
 _FINITE = (
@@ -196,6 +215,7 @@ def _tied(top: Top, k: int) -> Tensor:
     return top.tied | (top.logits[:, k - 1 : k] == top.logits[:, k : k + 1]).any(-1)
 
 
-def _at(logprobs: Tensor, ids: Tensor) -> Tensor:
+def at_ids(logprobs: Tensor, ids: Tensor) -> Tensor:
+    """Give (m,) the log-probabilities of one id a row; NaN at -1."""
     values = logprobs.gather(-1, ids.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     return values.masked_fill(ids < 0, math.nan)

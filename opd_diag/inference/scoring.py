@@ -86,7 +86,7 @@ def score(  # noqa: PLR0913 - one place to keep each of what it makes
     cut = Cut.of(student, teacher, rollouts)
     positions = [np.array(positions_of(rollout), dtype=np.int32) for rollout in rollouts]
     first_row = np.cumsum([0, *(len(p) for p in positions)])
-    filling = _Filling(int(first_row[-1]))
+    filling = Filling(int(first_row[-1]))
     told = Told(progress, sum(cut.lengths))
     blocks = Blocks(student.head, teacher.head, plan)
     for number, batches in enumerate(cut.parts):
@@ -101,10 +101,11 @@ def score(  # noqa: PLR0913 - one place to keep each of what it makes
     filling.put(slice(None), {"rollout": rows_of, "position": np.concatenate(positions)})
     tied = int(filling.arrays.pop("tied").sum())
     about = _provenance(student, teacher, states, plan) | {"n_tied": tied, "sizes": _sizes(cut, blocks)}
-    return Scores(**filling.arrays, grid=plan.grid, provenance=about)
+    fields: dict[str, Any] = filling.arrays
+    return Scores(**fields, grid=plan.grid, provenance=about)
 
 
-class _Filling:
+class Filling:
     """The arrays of the scores, made once at full length, block after block written to its rows."""
 
     def __init__(self, length: int) -> None:
@@ -181,7 +182,7 @@ def _shard(
 ) -> Arrays:
     """Score batches, each given with its tokens, one after the other; their rows follow each other."""
     ends = np.cumsum([0, *(sum(len(positions_of(r)) for r in batch) for batch, _ in batches)])
-    filling = _Filling(int(ends[-1]))
+    filling = Filling(int(ends[-1]))
     states = kept()
     done = 0
     for n, (batch, tokens) in enumerate(batches):
@@ -194,7 +195,7 @@ def _shard(
     return filling.arrays
 
 
-def _score_batch(batch: _Batch, blocks: Blocks, found: Sequence[Tensor | None], filling: _Filling) -> None:
+def _score_batch(batch: _Batch, blocks: Blocks, found: Sequence[Tensor | None], filling: Filling) -> None:
     student, rollouts = batch.student, batch.rollouts
     ours, theirs = found
     ours = hidden_at_states(student, rollouts) if ours is None else ours
@@ -235,8 +236,8 @@ def _sizes(cut: Cut, blocks: Blocks) -> dict[str, object]:
 def _provenance(student: Model, teacher: Model, states: str, plan: BlockPlan) -> dict[str, object]:
     return {
         "states": states,
-        "student": _of_model(student) | {"label": student.label, "step": student.step},
-        "teacher": _of_model(teacher),
+        "student": of_model(student) | {"label": student.label, "step": student.step},
+        "teacher": of_model(teacher),
         "student_temperature": plan.student_temperature,
         "teacher_temperature": plan.teacher_temperature,
         "common_vocabulary": plan.vocabulary,
@@ -248,6 +249,7 @@ def _provenance(student: Model, teacher: Model, states: str, plan: BlockPlan) ->
     }
 
 
-def _of_model(model: Model) -> dict[str, object]:
+def of_model(model: Model) -> dict[str, object]:
+    """Say which model it is."""
     parameters = sum(p.numel() for p in model.hf.parameters())
     return {"name": model.name, "key": model.key, "vocabulary": model.vocabulary, "parameters": parameters}

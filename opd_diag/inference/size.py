@@ -67,6 +67,8 @@ def model_size(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Mo
 
 def limits_of(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> tuple[int | None, int | None]:
     """Give the number of ids and the most tokens that a model takes, by its config; None where that does not tell."""
+    if checkpoint.kind == "served":
+        return None, None
     try:
         with quiet(), errors_of(checkpoint):
             config = read_config(config_source(checkpoint), trust_remote_code=trust_remote_code).get_text_config()

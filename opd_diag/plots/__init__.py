@@ -8,6 +8,8 @@
 `depth.py`            a metric against the position in the response
 `heat.py`             a metric by depth and step, as a map of cells
 `tails.py`            share of states beyond each value of a metric
+`bounds.py`           where a curve may lie at all, of a teacher that is known in part
+`k_sweep.py`          bounds against the number of ids that a server returns
 `horizon.py`          a metric and its control by depth; continuations
 `entropies.py`        student against teacher entropy, state by state
 `outcomes.py`         pass@k against k; prompts by whether they are solved before and after
@@ -35,6 +37,7 @@ from opd_diag.plots.entropies import student_against_teacher_entropy
 from opd_diag.plots.gradient import gradient_by_step
 from opd_diag.plots.heat import heat_limit, metric_heat_map
 from opd_diag.plots.horizon import continuation_curves, metric_over_control
+from opd_diag.plots.k_sweep import bounds_by_top
 from opd_diag.plots.outcomes import item_outcomes, pass_at_k_curves
 from opd_diag.plots.paper import paper_style
 from opd_diag.plots.prompts import prompt_selection, prompts_by_quantity
@@ -47,6 +50,7 @@ from opd_diag.plots.teachers import model_distances, teaching_conditions
 __all__ = [
     "Quantity",
     "alignment_grid",
+    "bounds_by_top",
     "change_split",
     "concentration_by_states",
     "concentration_curves",

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
+from opd_diag.plots.bounds import bound_area
 from opd_diag.plots.style import LineStyle
 
 INTERVAL_ALPHA, BAND_ALPHA = 0.22, 0.15
@@ -70,6 +71,8 @@ def interval_line(
 ) -> bool:
     """Draw the values of `rows` against their checkpoints' positions, with their intervals; nothing where undefined.
 
+    Where no value is known but bounds are, the area between them is drawn in place of both.
+
     Parameters
     ----------
     ax
@@ -90,9 +93,10 @@ def interval_line(
         Whether a band that holds the whole curve was drawn.
     """
     value = rows["value"].astype(float)
-    if not np.isfinite(value).any():
-        return False
     x = positions[rows["label"].to_numpy()].to_numpy()
+    if not np.isfinite(value).any():
+        bound_area(ax, x, rows, style)
+        return False
     few = len(positions) <= _MARKERS_UP_TO
     marked = few or style.dashes == " "
     look: dict[str, Any] = {"marker": style.marker if marked else "", "markersize": 3.0 + style.width}

@@ -90,7 +90,8 @@ def metric_by_step(
         shade = [Patch(color=styles["on-policy"].colour, alpha=BAND_ALPHA, linewidth=0)] if banded else []
         legend_below(ax, [*handles, *shade], [*labels, *[WHOLE_CURVE] * len(shade)])
     _y_axis(ax, what)
-    if not told and not np.isfinite(rows["value"].astype(float)).any():
+    bounded = rows.get("bound_low", rows["value"]).notna().any()
+    if not told and not bounded and not np.isfinite(rows["value"].astype(float)).any():
         say(ax, f"undefined: {what.undefined}")
     return ax
 

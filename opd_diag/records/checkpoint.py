@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-CheckpointKind = Literal["full", "adapter", "fsdp", "distributed", "other"]
+CheckpointKind = Literal["full", "adapter", "fsdp", "distributed", "served", "other"]
 """``full``: Hugging Face weights. ``adapter``: a PEFT adapter. ``fsdp``: the shards that verl and SkyRL write, one file
-a rank. ``distributed``: a torch distributed checkpoint. ``other``: weights that must be converted first."""
+a rank. ``distributed``: a torch distributed checkpoint. ``served``: behind a server, `path` being its name there.
+``other``: weights that must be converted first."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ after its last token; it has no sampled token and serves the stop metrics alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from opd_diag.errors import StoreError
 from opd_diag.records.arrays import load_described, save_arrays
 
-SCORES_VERSION = 2
+SCORES_VERSION = 3
 """Raised whenever a field is added or changes its meaning; older versions then leave such a folder alone."""
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -96,6 +97,12 @@ class Scores:
     """The k of the concentration curve."""
     provenance: dict[str, Any]
     """What was scored and how: models, vocabulary, temperatures, dtype, versions."""
+    bounds: Mapping[str, Floats] = field(default_factory=dict)
+    """By field, (N, J, 2): the least and the greatest it can be, had a teacher behind a server returned only the first
+    k of its most probable ids, for each k of `bound_ks`. Where the last two differ the field itself is NaN: it is not
+    known. Empty where the whole distributions were seen."""
+    bound_ks: tuple[int, ...] = ()
+    """The k of `bounds`, increasing; the last is what the server returned."""
 
     def __len__(self) -> int:
         """Count the states, terminal ones included."""
@@ -106,10 +113,20 @@ class Scores:
         """K, the number of kept tokens."""
         return int(self.student_topk_ids.shape[1])
 
+    def ends(self, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Give (N,) the least and the greatest that a field can be; the field itself where it is known."""
+        known = np.asarray(getattr(self, name), dtype=np.float64)
+        if name not in self.bounds:
+            return known, known
+        low, high = np.asarray(self.bounds[name], dtype=np.float64)[:, -1].T
+        return np.where(np.isnan(known), low, known), np.where(np.isnan(known), high, known)
+
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""
         about = {"scores_version": SCORES_VERSION, "grid": self.grid, "provenance": self.provenance}
-        save_arrays(path, {name: getattr(self, name) for name in TENSOR_FIELDS}, about)
+        bounds = {f"{_BOUNDS}{name}": array for name, array in self.bounds.items()}
+        arrays = {name: getattr(self, name) for name in TENSOR_FIELDS}
+        save_arrays(path, arrays | bounds, about | {"bound_ks": self.bound_ks})
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -127,11 +144,22 @@ class Scores:
                 f"{SCORES_VERSION}. Delete the file and run report again."
             )
         try:
-            tensors = {name: arrays[name] for name in TENSOR_FIELDS}
-            return cls(**tensors, grid=tuple(about["grid"]), provenance=about["provenance"])
+            tensors: dict[str, Any] = {name: arrays[name] for name in TENSOR_FIELDS}
+            bounds = {name.removeprefix(_BOUNDS): of for name, of in arrays.items() if name.startswith(_BOUNDS)}
+            known: dict[str, Any] = {name: tuple(about[name]) for name in ("grid", "bound_ks")}
+            return cls(**tensors, **known, provenance=about["provenance"], bounds=bounds)
         except (KeyError, TypeError) as error:
             raise StoreError(f"{path} is no readable scores file: {error}. Delete it and run report again.") from error
 
 
-TENSOR_FIELDS = tuple(f.name for f in fields(Scores) if f.name not in ("grid", "provenance"))
-"""Names of the tensors, in file order."""
+TENSOR_FIELDS = tuple(f.name for f in fields(Scores) if f.name not in ("grid", "provenance", "bounds", "bound_ks"))
+"""Names of the tensors that every file has, in file order."""
+
+OF_WHOLE = (
+    *("teacher_entropy", "reverse_kl", "forward_kl", "jensen_shannon", "common_mass", "teacher_stop_logprobs"),
+    *("gradient_squared_norm", "centred_reverse_kl"),
+)
+"""Fields that take the teacher's whole distribution: NaN where a server returned only a part of it."""
+
+_BOUNDS = "bounds."
+"""Stands before the names of the tensors of `Scores.bounds`."""

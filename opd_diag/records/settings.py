@@ -36,7 +36,16 @@ class Settings:
     student: str | None = None
     """The initial student, step 0."""
     teacher: str | None = None
-    """The teacher."""
+    """The teacher; or a server that has it, as ``vllm=http://127.0.0.1:8000`` or ``sglang=http://127.0.0.1:30000``."""
+    teacher_model: str | None = None
+    """What the server calls it; default: the one model that it has."""
+    teacher_top: int | None = None
+    """Most probable ids that the server is asked for at each state, -1 for the whole vocabulary; default: 128, or as
+    many as it allows."""
+    teacher_tokenizer: str | None = None
+    """Tokenizer of a teacher behind a server; default: that of the folder the server names, where it is here."""
+    requests: int = 16
+    """Requests that a server is given at once."""
     prompts: str | None = None
     """Prompts file."""
     rollouts: str | None = None
@@ -94,6 +103,11 @@ class Settings:
     def __post_init__(self) -> None:
         problems = [
             (not 1 <= self.k <= K_KEPT, f"k must be 1 to {K_KEPT}, found {self.k}"),
+            (
+                self.teacher_top is not None and self.teacher_top != -1 and self.teacher_top < 1,
+                f"teacher_top must be at least 1, or -1 for the whole vocabulary, found {self.teacher_top}",
+            ),
+            (self.requests < 1, f"requests must be at least 1, found {self.requests}"),
             (self.max_prompts < 1, f"max_prompts must be at least 1, found {self.max_prompts}"),
             (
                 self.max_staleness is not None and self.max_staleness < 0,

@@ -22,6 +22,9 @@
 `hidden.py`         last hidden states kept for another checkpoint, or another pair of models
 `between.py`        teachers held against each other at one student's states
 `lazy.py`           a model that is loaded when it is first needed
+`served.py`         a teacher behind a server: what it is, and whether ids mean to it what they mean here
+`same_server.py`    whether that is still the teacher it was
+`wire.py`           what it costs: requests, bytes over the wire, minutes
 `logprobs.py`       log-probabilities as sampled against the replayed ones
 `coverage.py`       which of the teacher's states lie near a checkpoint's own
 `subsample.py`      which states get a second pass, for the temperature fit and gradient coherence

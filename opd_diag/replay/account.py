@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from opd_diag.inference import Keep, Shard
 from opd_diag.inference.model import Forwarded
+from opd_diag.inference.served import ServedTeacher
 from opd_diag.records.rollout import Rollout
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ class Account:
     begun: float = field(default_factory=time.perf_counter)
     """When it was opened, in seconds of the clock."""
 
+    served: ServedTeacher | None = None
+    """The teacher behind a server, which counts its requests."""
     responses: int = 0
     """Responses that were replayed, and their tokens, wherever they came from."""
     response_tokens: int = 0

@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from opd_diag.errors import CheckpointError, ModelError
+from opd_diag.errors import CheckpointError, ModelError, ServerError
 from opd_diag.inference import resolve_device
 from opd_diag.inference.libraries import errors_of
 from opd_diag.inference.loading import DTYPES
@@ -25,6 +25,7 @@ from opd_diag.replay.account import Account, Work
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.store import Store
 from opd_diag.replay.subsample import MOST_STATES
+from opd_diag.replay.wire import WirePace, measured_wire, planned_wire
 from opd_diag.replay.work import Lengths, listed_sets, planned_work, shared_states, writers_of
 
 ASSUMED_FILL = 0.6
@@ -44,6 +45,9 @@ PART_SECONDS = 0.02
 ROW_SECONDS = 25e-6
 """A state in the tables, and all that is made of them."""
 
+ANSWER_BYTES = 16
+"""An id and its log-probability, as a server's answers are kept for the next checkpoint."""
+
 PAGE_BYTES = 8_000_000
 """Figures, page and ``report.json``."""
 ROW_BYTES = 300
@@ -59,6 +63,9 @@ RESPONSE_BYTES, PROMPT_TOKEN_BYTES, RESPONSE_TOKEN_BYTES = 450, 15, 30
 TITLES = ("tokens sampled", "tokens through bodies", "GFLOP", "minutes", "written")
 """How the fields of a cost are called where they are shown."""
 
+WIRE_TITLES = ("requests to the server", "over the wire")
+"""How those of a server are, where the teacher stands behind one."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -73,15 +80,22 @@ class Cost:
     minutes: float
     bytes: int
     """In OUT_DIR."""
+    requests: int = 0
+    """To the teacher's server."""
+    received: int = 0
+    """Bytes of its answers."""
 
-    def texts(self) -> list[str]:
-        """Give each as text, in the order of `TITLES`."""
+    def texts(self, *, served: bool = False) -> list[str]:
+        """Give each as text, in the order of `TITLES`, and of `WIRE_TITLES` if the teacher is served."""
         gflop = f"{self.gflop:,.0f}" if self.gflop >= 100 else f"{self.gflop:.2g}"  # nan says what it is
-        return [f"{self.sampled:,}", f"{self.tokens:,}", gflop, f"{self.minutes:.1f}", readable_size(self.bytes)]
+        wire = [f"{self.requests:,}", readable_size(self.received)] if served else []
+        here = [f"{self.sampled:,}", f"{self.tokens:,}", gflop, f"{self.minutes:.1f}", readable_size(self.bytes)]
+        return [*here, *wire]
 
     def rough(self) -> Cost:
         """Give it to two digits: more would say that a guess is known."""
-        return Cost(_two(self.sampled), _two(self.tokens), float(f"{self.gflop:.2g}"), self.minutes, _two(self.bytes))
+        here = (_two(self.sampled), _two(self.tokens), float(f"{self.gflop:.2g}"), self.minutes, _two(self.bytes))
+        return Cost(*here, _two(self.requests), _two(self.received))
 
 
 @dataclass(frozen=True)
@@ -93,8 +107,8 @@ class Prediction:
     """If every response that is sampled fills its room. Tokens and GFLOP are a bound; minutes are a guess even so."""
     response: float | None
     """Tokens that sampled responses are taken to have; None where all are recorded."""
-    sizes: tuple[ModelSize, ModelSize]
-    """Of student and teacher."""
+    sizes: tuple[ModelSize, ModelSize | None]
+    """Of student and teacher; None of one that runs elsewhere."""
     held: int
     """Bytes of the weights of a student and the teacher: so much memory is needed, and more."""
     meanwhile: int
@@ -102,16 +116,19 @@ class Prediction:
 
     def lines(self) -> list[str]:
         """Say it: a table as :func:`cost_lines` gives it, and what it rests on."""
-        columns = {"predicted": self.likely.rough().texts()}
+        served = self.sizes[1] is None
+        columns = {"predicted": self.likely.rough().texts(served=served)}
         how = "lengths are as recorded"
         if self.response is not None:
-            columns["at most"] = self.at_most.texts()
+            columns["at most"] = self.at_most.texts(served=served)
             how = f"a response has {self.response:.0f} tokens; at most: if each fills its room"
         return [
             *_side_by_side(columns),
             f"predicted    if nothing is stored yet and {how}",
-            f"in memory    {readable_size(self.held)} of weights, and more: a student and the teacher",
-            f"meanwhile    at most {readable_size(self.meanwhile)} of the teacher's states on disk",
+            f"in memory    {readable_size(self.held)} of weights, and more: a student"
+            f"{'' if served else ' and the teacher'}",
+            f"meanwhile    at most {readable_size(self.meanwhile)} of the teacher's "
+            f"{'answers' if served else 'states'} on disk",
         ]
 
 
@@ -122,28 +139,35 @@ def predicted(plan: ReplayPlan) -> Prediction:
     ------
     CheckpointError, ModelError
         The config of a model cannot be read, or a model like it cannot be run.
+    ServerError
+        The teacher's server does not answer.
     """
     settings = plan.settings
     trusted = {"trust_remote_code": settings.trust_remote_code}
-    sizes = model_size(plan.first, **trusted), model_size(plan.teacher, **trusted)
+    student = model_size(plan.first, **trusted)
+    teacher = None if plan.served else model_size(plan.teacher, **trusted)
+    sizes = student, teacher
     lengths = Lengths(plan, ASSUMED_FILL)
     room = max(len(p.ids) for p in plan.prompts) + settings.max_new_tokens
     rows = len(plan.prompts) * settings.rollouts_per_prompt
     with errors_of(plan.first):  # what a model like it, but smaller, may end in
         pace = measured_pace(
-            *sizes,
+            student,
+            teacher or student,
             dtype=DTYPES[settings.dtype],
             device=resolve_device(settings.device),
             places=max(1, min(rows, PLACES, TOKENS_IN_PLACES // room)),
             seen=round(lengths.seen()),
         )
     loop = _loop_seconds() / LOOP_SECONDS
-    likely, at_most = (_cost(plan, Lengths(plan, fill), sizes, pace, loop) for fill in (ASSUMED_FILL, 1.0))
+    wire = measured_wire(plan, lengths) if plan.served else None
+    likely, at_most = (_cost(plan, Lengths(plan, fill), sizes, pace, loop, wire) for fill in (ASSUMED_FILL, 1.0))
     known = {*writers_of(plan)} <= {*plan.recorded}
     response = None if known else lengths.assumed
     width = DTYPES[settings.dtype].itemsize
-    held = sum(size.parameters for size in sizes) * width
-    meanwhile = shared_states(plan, Lengths(plan, 1.0)) * sizes[1].width * width
+    held = sum(size.parameters for size in sizes if size is not None) * width
+    each = teacher.width * width if teacher is not None else ANSWER_BYTES * _returned(plan, student)
+    meanwhile = shared_states(plan, Lengths(plan, 1.0)) * each
     return Prediction(likely, at_most, response, sizes, held, round(meanwhile))
 
 
@@ -151,7 +175,7 @@ def predicted_or_none(plan: ReplayPlan) -> Prediction | None:
     """Give the prediction; None where there is none, for reasons that the replay itself will give if they matter."""
     try:
         return predicted(plan)
-    except (CheckpointError, ModelError):
+    except (CheckpointError, ModelError, ServerError):
         return None
 
 
@@ -164,6 +188,8 @@ def actual_cost(plan: ReplayPlan, prediction: Prediction | None, store: Store) -
         tokens=round(account.work.tokens),
         gflop=math.nan if prediction is None else _gflop(account.work, seen, prediction.sizes),
         minutes=account.seconds / 60,
+        requests=0 if account.served is None else account.served.requests,
+        received=0 if account.served is None else account.served.received,
         bytes=sum(path.stat().st_size for path in store.out_dir.rglob("*") if path.is_file()),
     )
 
@@ -181,9 +207,10 @@ def cost_record(prediction: Prediction | None, actual: Cost, account: Account) -
 
 def cost_lines(record: dict[str, Any]) -> list[str]:
     """Say what was predicted and what it was, side by side; `record` is that of :func:`cost_record`."""
-    actual = Cost(**record["actual"]).texts()
-    guess = record["predicted"]
-    predicted = ["unknown"] * len(actual) if guess is None else Cost(**guess).rough().texts()
+    known, guess = Cost(**record["actual"]), record["predicted"]
+    served = bool(known.requests or (guess and guess.get("requests")))
+    actual = known.texts(served=served)
+    predicted = ["unknown"] * len(actual) if guess is None else Cost(**guess).rough().texts(served=served)
     lines = _side_by_side({"predicted": predicted, "actual": actual})
     made, found = record["parts_made"], record["parts_found"]
     if found:
@@ -199,7 +226,8 @@ def _two(count: int) -> int:
 
 def _side_by_side(columns: dict[str, list[str]]) -> list[str]:
     """Give costs as the lines of a table; each column is that of :meth:`Cost.texts`."""
-    rows = [("cost", *columns), *zip(TITLES, *columns.values(), strict=True)]
+    titles = (*TITLES, *WIRE_TITLES)[: len(next(iter(columns.values())))]
+    rows = [("cost", *columns), *zip(titles, *columns.values(), strict=True)]
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     return [
         "  ".join([f"{row[0]:<{first}}", *(f"{t:>{width}}" for t, width in zip(row[1:], others, strict=True))])
@@ -207,13 +235,27 @@ def _side_by_side(columns: dict[str, list[str]]) -> list[str]:
     ]
 
 
-def _cost(plan: ReplayPlan, lengths: Lengths, sizes: tuple[ModelSize, ModelSize], pace: Pace, slower: float) -> Cost:
+def _returned(plan: ReplayPlan, student: ModelSize) -> int:
+    """Give how many ids a served teacher returns of a state, to be kept for the next checkpoint."""
+    assert plan.served is not None
+    return student.vocabulary if plan.served.whole else plan.served.top
+
+
+def _cost(
+    plan: ReplayPlan,
+    lengths: Lengths,
+    sizes: tuple[ModelSize, ModelSize | None],
+    pace: Pace,
+    slower: float,
+    wire: WirePace | None,
+) -> Cost:
+    asked = planned_wire(plan, lengths) if plan.served else None
     work = planned_work(plan, lengths)
     sets = [writer for _, _, writer in listed_sets(plan)]
     rows = sum(map(lengths.response, sets))
     students = len(plan.checkpoints)
     fixed = PAGE_SECONDS + MODEL_SECONDS * (students + 1) + PART_SECONDS * len(sets) + ROW_SECONDS * rows
-    weights = students * sizes[0].parameters + sizes[1].parameters
+    weights = students * sizes[0].parameters + (sizes[1].parameters if sizes[1] is not None else 0)
     fixed += WEIGHT_SECONDS * weights
     seconds = (
         work.student_sampled * pace.student_drawn
@@ -222,11 +264,15 @@ def _cost(plan: ReplayPlan, lengths: Lengths, sizes: tuple[ModelSize, ModelSize]
         + (work.teacher_tokens - work.teacher_sampled) * pace.teacher_token
         + work.states * pace.state
     )
+    if asked is not None and wire is not None:  # while the server is at it, what runs here runs beside it
+        seconds = max(seconds, asked.seconds(wire))
     ids = min(sizes[0].vocabulary, IDS_A_ROW * rows)
     responses = sum(_response_bytes(lengths, writer) for writer in writers_of(plan))
     fits = FIT_BYTES * sum(min(MOST_STATES, lengths.response(of)) for of in sets)
     return Cost(
-        sampled=round(work.sampled),
+        requests=0 if asked is None else round(asked.requests),
+        received=0 if asked is None or wire is None else round(asked.received(wire)),
+        sampled=round(work.sampled + (0 if asked is None else asked.sampled)),
         tokens=round(work.tokens),
         gflop=_gflop(work, lengths.seen(), sizes),
         minutes=(seconds + fixed * slower) / 60,
@@ -234,8 +280,12 @@ def _cost(plan: ReplayPlan, lengths: Lengths, sizes: tuple[ModelSize, ModelSize]
     )
 
 
-def _gflop(work: Work, seen: float, sizes: tuple[ModelSize, ModelSize]) -> float:
+def _gflop(work: Work, seen: float, sizes: tuple[ModelSize, ModelSize | None]) -> float:
+    """Give the operations of what runs here, in thousands of millions."""
     student, teacher = sizes
+    if teacher is None:
+        heads = (work.student_sampled + work.states) * student.head_flop
+        return (student.body_flop(work.student_tokens, seen) + heads) / 1e9
     bodies = student.body_flop(work.student_tokens, seen) + teacher.body_flop(work.teacher_tokens, seen)
     heads = (work.student_sampled + work.states) * student.head_flop
     return (bodies + heads + (work.teacher_sampled + work.states) * teacher.head_flop) / 1e9

@@ -10,6 +10,7 @@ from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.settings import NEAR_ON_POLICY, Settings
+from opd_diag.replay.served import Served
 from opd_diag.runs.digests import Digests
 from opd_diag.runs.logged import LogsOfRun
 from opd_diag.tokenization import EncodedPrompt, Tokenizer
@@ -42,6 +43,8 @@ class ReplayPlan:
     """How many responses it recorded of each checkpoint's very weights, by label."""
     logged: LogsOfRun = field(default_factory=LogsOfRun, compare=False, repr=False)
     """What the trainer logged."""
+    served: Served | None = None
+    """The teacher's server; None where it is loaded here."""
     other_dtype: str | None = None
     """Why bodies run in another precision than was asked for; None where they do not."""
     digests: Digests = field(default_factory=Digests, compare=False, repr=False)
@@ -77,7 +80,7 @@ class ReplayPlan:
         return [
             f"run          {self.run_dir} ({len(self.checkpoints)} checkpoints: "
             f"{', '.join(c.label for c in self.checkpoints)})",
-            f"teacher      {os.path.normpath(self.teacher.path)}",
+            f"teacher      {self.served.said() if self.served else os.path.normpath(self.teacher.path)}",
             f"step 0       {start}",
             f"prompts      {len(self.prompts)} × {settings.rollouts_per_prompt} rollouts of at most "
             f"{settings.max_new_tokens} tokens, temperature {settings.temperature:g}, top-p {settings.top_p:g}, "

@@ -16,6 +16,7 @@ from opd_diag.replay.near import Near
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import chosen_prompts, near_of
 from opd_diag.replay.recorded import TEACHER_LABEL, given_rollouts, not_used
+from opd_diag.replay.served import Served, check_ids_of_server, refuse_served, served_teacher, tokenizer_of
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.runs import Manifest, find_run, read_manifest, select_checkpoints, step_zero
 from opd_diag.runs.digests import DIGESTS, Digests
@@ -101,6 +102,7 @@ def plan_models(
     digests
         As there.
     """
+    refuse_served(settings)
     if settings.student is None:
         raise InputError("No student. Name one with --student, a folder or hub id.")
     if settings.prompts is None:
@@ -131,15 +133,22 @@ def _planned(
     notes = [*notes, *([too_slow] if too_slow else [])]
     _refuse_shared_file_names(checkpoints)
     resolve_device(settings.device)
-    teacher = _teacher(settings)
-    tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
-    given = given_rollouts(settings, checkpoints, teacher, digests)
+    served = served_teacher(settings)
+    teacher = served.checkpoint if served else _teacher(settings)
+    tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher, served)
+    given = given_rollouts(settings, checkpoints, teacher, digests, served.key if served else None)
     near = near_of(settings, given, checkpoints, teacher, tokenizer)
     settings = replace(settings, states=_with_near(settings, near))
     prompts, of_prompts = chosen_prompts(settings, tokenizer, given.stand_ins, near)
     notes += [*given.notes, *near.notes, *of_prompts]
     _refuse_other_tokenizer(checkpoints[0], tokenizer, prompts, settings.trust_remote_code)
-    if teacher_tokenizer is None:
+    if teacher_tokenizer is None and served:
+        if not check_ids_of_server(served, tokenizer, {i for p in prompts for i in (*p.ids, *p.teacher_ids)}):
+            notes.append(
+                "The teacher's server gives no text; its ids are taken to mean what the student's mean. Name its "
+                "tokenizer with --teacher-tokenizer to have that checked."
+            )
+    elif teacher_tokenizer is None:
         notes.append("The teacher brings no tokenizer; its ids are taken to mean what the student's mean.")
     else:
         check_same_ids({i for p in prompts for i in (*p.ids, *p.teacher_ids)}, tokenizer, teacher_tokenizer)
@@ -157,6 +166,7 @@ def _planned(
         fresh=near.fresh,
         tokenizer=tokenizer,
         teacher_tokenizer=teacher_tokenizer,
+        served=served,
         notes=tuple(notes + [c.note for c in checkpoints if c.note]),
         other_dtype=too_slow,
         digests=digests,
@@ -229,7 +239,7 @@ def _teacher(settings: Settings) -> Checkpoint:
 
 
 def _tokenizers(
-    settings: Settings, checkpoints: Sequence[Checkpoint], teacher: Checkpoint
+    settings: Settings, checkpoints: Sequence[Checkpoint], teacher: Checkpoint, served: Served | None
 ) -> tuple[Tokenizer, Tokenizer | None]:
     own = next((c.tokenizer for c in reversed(checkpoints) if c.tokenizer), None)
     base = next((c.base_model for c in checkpoints if c.base_model), None)
@@ -240,7 +250,7 @@ def _tokenizers(
             code="TOKENIZER_MISSING",
         )
     load = settings.trust_remote_code
-    theirs = teacher.tokenizer or teacher.base_model
+    theirs = tokenizer_of(settings, served) if served else teacher.tokenizer or teacher.base_model
     return (
         load_tokenizer(source, trust_remote_code=load),
         None if theirs is None else load_tokenizer(theirs, trust_remote_code=load),

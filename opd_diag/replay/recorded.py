@@ -40,9 +40,15 @@ class Given:
 
 
 def given_rollouts(
-    settings: Settings, checkpoints: Sequence[Checkpoint], teacher: Checkpoint, digests: Digests
+    settings: Settings,
+    checkpoints: Sequence[Checkpoint],
+    teacher: Checkpoint,
+    digests: Digests,
+    teacher_key: str | None = None,
 ) -> Given:
     """Look into ``--rollouts``, a file or a folder of them, and keep what this run can use; read those of ours alone.
+
+    `teacher_key` is that of a teacher whose weights are not here.
 
     Raises
     ------
@@ -64,7 +70,10 @@ def given_rollouts(
         elif label in writers and rollout.prompt_index < settings.max_prompts:
             # start.jsonl repeats the first checkpoint's own file: one copy is enough
             by_label.setdefault(label, {})[rollout.prompt_index, rollout.rollout_index] = rollout
-    keys = {label: fingerprint(writers[label], digests) for label in by_label}
+    keys = {
+        label: teacher_key if teacher_key and label == TEACHER_LABEL else fingerprint(writers[label], digests)
+        for label in by_label
+    }
     notes = _without_another_teachers(path, by_label, keys)
     _refuse_foreign(path, by_label, keys)
     if not by_label and not others and not files:

@@ -21,6 +21,7 @@ from opd_diag.replay.logprobs import LogprobCheck, logprob_checks
 from opd_diag.replay.parts import Parts, Progress, Rollouts
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.precision import Floor
+from opd_diag.replay.same_server import refuse_other_teacher
 from opd_diag.replay.selftests import SELFTESTS, Battery, write_selftests
 from opd_diag.replay.store import Store
 
@@ -90,6 +91,8 @@ def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None, hid
         An id that occurs means different text to student and teacher.
     """
     work = _Work(plan, store, progress or (lambda what, done, total: None), hidden)
+    if work.parts.served:
+        refuse_other_teacher(work.parts.served, plan.prompts, store)
     if "teacher" in plan.settings.states:
         with read_ahead(plan.first, plan.digests):
             work.sample_teacher()
@@ -174,7 +177,7 @@ class _Work:
         """Run the self-tests and tell how far each model is from itself, before anything is scored."""
         self._check_heads(student, rollouts)
         self.battery = Battery.begun(self.parts, student, rollouts)
-        self.floors = tuple(self.parts.floor(model, rollouts) for model in (student, self.parts.teacher))
+        self.floors = tuple(self.parts.floor(model, rollouts) for model in self._here(student))
 
     def selftests(self, scored: tuple[ScoredSet, ...]) -> tuple[SelfTest, ...]:
         """Give what all self-tests said, those that needed everything to be scored too."""
@@ -194,7 +197,7 @@ class _Work:
 
     def coverage(self, checkpoint: Checkpoint) -> list[pd.DataFrame]:
         """Tell which of the teacher's states lie near one of the checkpoint's own; empty without both sets."""
-        if not {"on-policy", "teacher"} <= {*self.plan.settings.states}:
+        if not {"on-policy", "teacher"} <= {*self.plan.settings.states} or self.parts.served:
             return []
         return [self.parts.coverage(checkpoint, self.of_teacher, self.own[checkpoint])]
 
@@ -203,14 +206,19 @@ class _Work:
     ) -> ScoredSet:
         same = next((s for s in earlier if s.rollouts is rollouts), None)
         scores = self.parts.scores(student, listed, states, rollouts, same.scores if same else None)
-        if states in ("back", NEAR_ON_POLICY):  # of another student than the rows it is listed under, or of others
+        # of another student than the rows it is listed under, of others, or without whole distributions
+        if states in ("back", NEAR_ON_POLICY) or self.parts.served:
             return ScoredSet(listed, states, scores, rollouts)
         fits = self.parts.fits(student, listed, states, rollouts, same.fits if same else None)
         return ScoredSet(listed, states, scores, rollouts, fits)
 
+    def _here(self, student: LazyModel) -> tuple[LazyModel, ...]:
+        """Give the models that run in this process."""
+        return (student,) if self.parts.served else (student, self.parts.teacher)
+
     def _check_heads(self, student: LazyModel, rollouts: Rollouts) -> None:
         """Check each model's head once, on what it scores first: the same, however often the replay was killed."""
-        for model in (student, self.parts.teacher):
+        for model in self._here(student):
             if model.checkpoint not in self.checks:
                 self.checks[model.checkpoint] = self.parts.head_check(model, rollouts)
 
@@ -224,6 +232,6 @@ class _Work:
             ids.update(part.scores.student_topk_ids.ravel().tolist(), part.scores.teacher_topk_ids.ravel().tolist())
         save_vocabulary(self.store.path("vocabulary.json"), {i: self.plan.tokenizer.token(i) for i in sorted(ids)})
         known = [*dict.fromkeys(part.checkpoint for part in scored), self.plan.teacher]
-        heads = [self.checks[model] for model in known]
+        heads = [self.checks[model] for model in known if model in self.checks]
         write_selftests(self.store.path(SELFTESTS), heads, logprobs, selftests)
         self.store.note(SELFTESTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from opd_diag.inference import resolve_device
 from opd_diag.inference.head import CHECKED_TOKENS
@@ -122,7 +123,7 @@ def planned_work(plan: ReplayPlan, lengths: Lengths) -> Work:
     for _, _, writer in sets:
         work.student_tokens += lengths.passed(writer, lengths.student_prompts)
         work.states += lengths.states(writer)
-    for writer in _teacher_passes(sets):
+    for writer in teacher_passes(sets):
         work.teacher_tokens += lengths.passed(writer, lengths.teacher_prompts)
     checks, floor, states = _checks(lengths, sets[0][2]), *_floor(lengths, sets[0][2])
     loaded = len(plan.checkpoints) + ("back" in plan.settings.states)
@@ -132,6 +133,8 @@ def planned_work(plan: ReplayPlan, lengths: Lengths) -> Work:
     work.student_tokens += 4 * asked  # twice beside the teacher, and as either against itself
     work.teacher_tokens += 2 * asked
     work.states += 2 * states + 3 * of_asked
+    if plan.served:  # of what runs here; no second pass and no coverage, which take more than a server gives
+        return replace(work, states=work.states - states, teacher_tokens=0.0, teacher_sampled=0.0)
     own = [(states, writer) for _, states, writer in sets if states not in ("back", NEAR_ON_POLICY)]
     for _, writer in own:
         work.student_tokens += _second_pass(lengths, writer, lengths.student_prompts)[0]
@@ -156,7 +159,7 @@ def _checks(lengths: Lengths, writer: str) -> float:
     return PACK_CHECK_TOKENS + min(CHECKED_TOKENS, row)
 
 
-def _teacher_passes(sets: Sequence[tuple[str, str, str]]) -> list[str]:
+def teacher_passes(sets: Sequence[tuple[str, str, str]]) -> list[str]:
     """Give whose states the teacher is run over: once over those that several checkpoints score."""
     once = dict.fromkeys(writer for _, states, writer in sets if states != "back")
     return [*once, *(writer for _, states, writer in sets if states == "back")]

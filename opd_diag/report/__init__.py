@@ -10,6 +10,7 @@
 `figures.py`      every picture of the page, drawn once
 `maps.py`         of them the maps by depth and step, each with its sentence
 `tails.py`        and how far the farthest states are
+`served.py`       what a server's top K leaves open, and which K would do
 `sections.py`     the tables and lists of the page, as plain data for the template
 `belief.py`       what the self-tests said, and which conclusions hang on the average
 `grids.py`        small tables beside the pictures: baselines, strata, ends of responses

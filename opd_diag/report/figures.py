@@ -29,11 +29,13 @@ from opd_diag.report.readings import (
     metric_reading,
     row_of,
 )
+from opd_diag.report.served import bound_panels
 from opd_diag.report.svg import letters
 from opd_diag.report.tails import tail_panels
 from opd_diag.report.wording import STATES_NAMES
 from opd_diag.tables.assembled import Tables
 from opd_diag.tables.floors import floors_of
+from opd_diag.verdicts.evidence import is_partly_known
 
 ALIGNMENT_GROUPS: dict[str, tuple[str, ...]] = {
     "Agreement": (
@@ -88,6 +90,7 @@ class Figures:
     glance: list[Panel] = field(default_factory=list)
     """Those under the headline; each is drawn again, with more beside it, in its section."""
     tails: list[Panel] = field(default_factory=list)
+    bounds: list[Panel] = field(default_factory=list)
 
     def panels(self) -> Iterator[Panel]:
         """Go through all panels in the order of the page."""
@@ -95,6 +98,7 @@ class Figures:
         for rows in (self.concentration, self.alignment, self.depth):
             for panels in rows.values():
                 yield from panels
+        yield from self.bounds
         yield from self.tails
         yield from self.entropies
 
@@ -121,16 +125,17 @@ def draw_figures(tables: Tables, *, k: int) -> Figures:
         Tokens compared, for the sentence under concentration curves.
     """
     sets = [s for s in SETS_IN_FULL if (tables.summary["states"] == s).any()]
-    floors = floors_of(tables.summary)
+    floors, partly = floors_of(tables.summary), is_partly_known(tables)
     return Figures(
         concentration={STATES_NAMES[s]: list(_concentration(tables.concentration, s, k, floors)) for s in sets},
         alignment={group: list(_alignment(tables, names)) for group, names in ALIGNMENT_GROUPS.items()}
         | {LOGGED: list(_alignment(tables, drawn_only_here(tables.logged, ALIGNMENT_GROUPS)))}
-        | {GRADIENT: [_gradient(tables.summary, s) for s in sets]},
+        | {GRADIENT: [] if partly else [_gradient(tables.summary, s) for s in sets]},
         depth={STATES_NAMES[s]: list(_depth(tables.depth, s, floors)) for s in sets},
-        entropies=list(_entropies(tables.states, floors)),
+        entropies=[] if partly else list(_entropies(tables.states, floors)),
         glance=glance(tables, k=k),
-        tails=tail_panels(tables, SETS_IN_FULL),
+        bounds=bound_panels(tables),
+        tails=[] if partly else tail_panels(tables, SETS_IN_FULL),
     )
 
 
@@ -193,6 +198,8 @@ def _depth(table: pd.DataFrame, states: str, floors: Floors) -> Iterator[Panel]:
     drawn = reached if (reached["states"] == states).any() else table
     of_maps = table[(table["metric"] == MAPPED) & table["states"].isin(SETS_IN_FULL)]
     for name in DEPTH_METRICS:
+        if drawn[drawn["metric"] == name]["value"].isna().all() and len(drawn):
+            continue  # a server left it open
         if name == MAPPED and has_map(table, states):
             yield map_panel(table, states, floors, plots.heat_limit(of_maps))
             continue

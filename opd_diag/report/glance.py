@@ -8,6 +8,7 @@ from opd_diag import plots
 from opd_diag.report.panel import Panel
 from opd_diag.report.readings import metric_values
 from opd_diag.tables.assembled import Tables
+from opd_diag.verdicts.evidence import is_partly_known
 
 OUTCOMES = ("accuracy", "forward_kl", "unigram_entropy")
 """What the third picture may show, the first that is defined on own states: at best, how well the task is done."""
@@ -26,6 +27,7 @@ def glance(tables: Tables, *, k: int) -> list[Panel]:
     summary = tables.summary
     if summary.empty:
         return []
+    distance = "forward_kl" if is_partly_known(tables) else "reverse_kl"  # of which a server leaves no upper bound
     outcome = next((name for name in OUTCOMES if _known(summary, name)), None)
     return [
         Panel.of(
@@ -35,7 +37,7 @@ def glance(tables: Tables, *, k: int) -> list[Panel]:
             f"At k = {k}: {metric_values(summary, 'student_overlap_mass')}",
             plots.concentration_by_states(tables.concentration),
         ),
-        *(_by_step(summary, name) for name in ("reverse_kl", outcome) if name is not None),
+        *(_by_step(summary, name) for name in dict.fromkeys((distance, outcome)) if name is not None),
     ]
 
 

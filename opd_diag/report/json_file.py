@@ -68,6 +68,7 @@ def _further(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "logged", _short_log(tables.logged)
     yield "reconciliation", tables.reconciliation
     yield "tails", tables.tails
+    yield "k_sweep", tables.sweep
 
 
 def _short_log(logged: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from opd_diag.report.markdown import SHOWN_METRICS
 from opd_diag.report.measured import limitations, measured, models_of, settings_of
 from opd_diag.report.readings import FEWEST_ROLLOUTS, fit_reading
 from opd_diag.report.reconciled import reconciled
+from opd_diag.report.served import of_server
 from opd_diag.report.wording import NEAR_LEGEND, ROUGH, ROUGH_LEGEND, STATES_NAMES, one_line
 from opd_diag.stats.rounding import NEAR
 from opd_diag.text import STATUS_SYMBOLS, STATUS_WORDS, visible
@@ -47,6 +48,7 @@ def report_page(report: Report, figures: Figures) -> str:
         alarm=responses.alarm(report),
         belief=belief(report),
         reconciled=reconciled(report),
+        served=of_server(report),
         disagreements=averages_that_disagree(report),
         verdicts=sections.sorted_verdicts(report.verdicts),
         splits=[split for split in splits if sections.is_main(split.metric)],

@@ -18,6 +18,7 @@ from opd_diag.replay import Replay, ReplayPlan
 from opd_diag.replay.near import staleness_of
 from opd_diag.replay.replay import ScoredSet
 from opd_diag.replay.selftests.logprobs import BEFORE_TEMPERATURE
+from opd_diag.replay.served import Served
 from opd_diag.runs import read_manifest
 from opd_diag.tokenization import tokenizer_differences
 
@@ -128,6 +129,8 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
             f"Step 0 is unknown: 'start' is {first}, and changes before it are invisible. Name the initial student "
             "with --student."
         )
+    if plan.served:
+        notes.append(_of_server(plan.served))
     left_out = [*replayed.broken, *plan.blocked]
     notes += [f"Left out: {c.label}. {c.blocker} {c.way_out or ''}".strip() for c in left_out]
     cut = max(float(s.scores.student_cut_mass.max()) for s in replayed.scored)
@@ -154,6 +157,16 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
     if plan.settings.student_temperature != 1.0:
         notes.append("Sampled reverse KL is undefined: the student was scored at another temperature than 1.")
     return notes
+
+
+def _of_server(served: Served) -> str:
+    """Say what a teacher behind a server is, and what it cannot be asked."""
+    part = f" Only its top {served.top} came back at each state; what the rest decides lies between bounds."
+    return (
+        f"The teacher is {served.said().partition(', ')[0]}. Its weights have no fingerprint; a few answers are held "
+        f"against those of the first time instead.{'' if served.whole else part} Its precision floor, a fitted "
+        "temperature, gradient coherence and coverage of the teacher's states take a teacher that is loaded here."
+    )
 
 
 def logprob_notes(replayed: Replay) -> list[str]:

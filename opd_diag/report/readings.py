@@ -12,7 +12,7 @@ import pandas as pd
 from opd_diag.plots.quantities import RESPONSE_QUANTITIES, quantity
 from opd_diag.plots.style import checkpoints_of
 from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES, count, one_line, told
-from opd_diag.stats.rounding import NEAR, decimals_for, number
+from opd_diag.stats.rounding import NEAR, decimals_for, known_between, number
 from opd_diag.tables.depth import positions
 from opd_diag.tables.floors import aligned_number, floors_of, is_near, is_small, near
 
@@ -60,7 +60,7 @@ def metric_values(summary: pd.DataFrame, metric: str) -> str:
 
 def _row_counted(summary: pd.DataFrame, metric: str) -> pd.Series:
     """Give the row whose counts a sentence on `metric` names: the last one on own states, or else on any."""
-    rows = summary[(summary["metric"] == metric) & summary["value"].notna()]
+    rows = summary[(summary["metric"] == metric) & (summary["value"].notna() | summary["bound_low"].notna())]
     own = rows[rows["states"] == "on-policy"]
     return (own if len(own) else rows).iloc[-1]
 
@@ -78,19 +78,19 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame | None, metric: str
     first_label, last_label = ends_of(summary)
     first = row_of(summary, metric=metric, states=states, label=first_label)
     last = row_of(summary, metric=metric, states=states, label=last_label)
-    if last is None or math.isnan(last["value"]):
+    if last is None or (math.isnan(last["value"]) and not known_between(last)):
         return ""
     alone, where = told(last, near=near(last)), _where(metric, states)
     if first is not None and metric in RESPONSE_QUANTITIES and states == "teacher" and first["value"] == last["value"]:
         # its responses are the same for every checkpoint
         return f"{alone}{where}"
-    if first is None or first_label == last_label or math.isnan(first["value"]):
+    if first is None or first_label == last_label or (math.isnan(first["value"]) and not known_between(first)):
         return f"{alone}{where}"
     text = f"{first_to_last(first, last)}{where}"
     if differences is None:
         return text
     change = row_of(differences, metric=metric, states=states, from_label=first_label, to_label=last_label)
-    if change is None or math.isnan(change["value"]):
+    if change is None or (math.isnan(change["value"]) and not known_between(change)):
         return text
     small = is_small(change["value"], floors_of(summary).get(metric, math.nan))
     return f"{text}, difference {told(change, signed=True, near=small)}"
@@ -104,6 +104,8 @@ def _where(metric: str, states: str) -> str:
 
 def first_to_last(first: pd.Series, last: pd.Series) -> str:
     """Write two values of a summary with an arrow between, to the same number of decimals, at most three."""
+    if known_between(first) or known_between(last):
+        return " → ".join(told(row, near=near(row)) for row in (first, last))
     decimals = min(3, max(decimals_for(r["value"], r["ci_low"], r["ci_high"]) for r in (first, last)))
     return " → ".join(f"{NEAR if near(row) else ''}{number(row['value'], decimals)}" for row in (first, last))
 

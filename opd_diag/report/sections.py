@@ -14,7 +14,7 @@ from opd_diag.plots.quantities import QUANTITIES, RESPONSE_QUANTITIES, quantity
 from opd_diag.records.verdict import Verdict, alarms_first
 from opd_diag.report.readings import ends_of, first_to_last, row_of, span
 from opd_diag.report.wording import RESPONSES_NAMES, STATES_NAMES, is_set, p_text, told
-from opd_diag.stats.rounding import decimals_for, number, with_interval
+from opd_diag.stats.rounding import decimals_for, known_between, number, with_interval
 from opd_diag.tables.catalogue import BY_NAME, PRIMARY_NAMES
 from opd_diag.tables.floors import floors_of, is_small, near
 
@@ -109,7 +109,7 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
     first_label, last_label = ends_of(summary)
     first = row_of(summary, metric=metric, states=states, label=first_label)
     last = row_of(summary, metric=metric, states=states, label=last_label)
-    if first is None or last is None or (math.isnan(first["value"]) and math.isnan(last["value"])):
+    if first is None or last is None or all(math.isnan(r["value"]) and not known_between(r) for r in (first, last)):
         return None
     row = row_of(differences, metric=metric, states=states, from_label=first_label, to_label=last_label)
     value, low, high = (math.nan,) * 3 if row is None else (row["value"], row["ci_low"], row["ci_high"])
@@ -122,7 +122,9 @@ def _change(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, state
         first=told(first, near=near(first)),
         last=told(last, near=near(last)),
         values=first_to_last(first, last),
-        difference="" if row is None or math.isnan(value) else told(row, signed=True, near=small),
+        difference=""
+        if row is None or (math.isnan(value) and not known_between(row))
+        else told(row, signed=True, near=small),
         direction=_direction(metric, value, low, clear=clear),
         clear=clear,
         size=float(value),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from opd_diag.stats.rounding import NEAR, with_interval
+from opd_diag.stats.rounding import NEAR, between, known_between, with_interval
 from opd_diag.text import visible
 
 STATES_NAMES = {
@@ -59,11 +59,15 @@ def count(n: Any, noun: str) -> str:
 def told(row: Mapping[Any, Any] | pd.Series, of: str = "", *, signed: bool = False, near: bool = False) -> str:
     """Write value and interval of a row of a table, or of one of its quantities, and mark a rough interval.
 
+    Of what is known between bounds alone, these are written.
+
     Examples
     --------
     >>> told({"value": 0.412, "ci_low": 0.352, "ci_high": 0.472, "approximate": True})
     '0.41 ~[0.35, 0.47]'
     """
+    if not of and known_between(row):
+        return between(row["bound_low"], row["bound_high"], signed=signed)
     names = (of or "value", *(f"{of}_{end}" if of else end for end in ("ci_low", "ci_high")))
     text = with_interval(*(row[name] for name in names), signed=signed, near=near)
     rough = is_set(row.get(f"{of}_approximate" if of else "approximate"))

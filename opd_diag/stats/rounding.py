@@ -71,3 +71,28 @@ def with_interval(value: Any, ci_low: Any, ci_high: Any, *, signed: bool = False
     if math.isnan(value) or math.isnan(ci_low) or math.isnan(ci_high) or ci_low == ci_high:
         return text
     return f"{text} [{number(ci_low, decimals, signed=signed)}, {number(ci_high, decimals, signed=signed)}]"
+
+
+def between(low: Any, high: Any, *, signed: bool = False) -> str:
+    """Write bounds, both with as many decimals as tell them apart; they are no interval.
+
+    Examples
+    --------
+    >>> between(0.4123, 0.4321), between(0.31, float("inf")), between(-float("inf"), float("inf"))
+    ('0.412 to 0.432', 'at least 0.31', 'not bounded')
+    """
+    low, high = float(low), float(high)
+    if math.isinf(low) and math.isinf(high):
+        return "not bounded"
+    if math.isinf(high):
+        return f"at least {number(low, decimals_for(low, math.nan, math.nan), signed=signed)}"
+    if math.isinf(low):
+        return f"at most {number(high, decimals_for(high, math.nan, math.nan), signed=signed)}"
+    decimals = decimals_for((low + high) / 2, low, high)
+    return f"{number(low, decimals, signed=signed)} to {number(high, decimals, signed=signed)}"
+
+
+def known_between(row: Any) -> bool:
+    """Whether a row of a table has bounds and no value."""
+    low, value = row.get("bound_low", math.nan), row["value"]
+    return bool(low == low and value != value)

@@ -17,6 +17,7 @@ from opd_diag.replay.continuing import Continuing, Grade
 from opd_diag.replay.parts import Progress
 from opd_diag.replay.planning import default_out, plan_run
 from opd_diag.replay.prefixes import even_depths, prefixes_of, reached
+from opd_diag.replay.served import refuse_served
 from opd_diag.studies.horizon_shown import Seen, WentOn, study_of
 from opd_diag.studies.outcome import Grader, graded
 from opd_diag.studies.study import Study
@@ -126,6 +127,7 @@ def horizon(
     limits = Thresholds.of(thresholds)
     wanted = Depths(cohort_length, tuple(sorted({int(d) for d in depths})), continuations, continuation_prompts)
     plan = plan_run(run_dir, out=out, **options)
+    refuse_served(plan.settings)
     wanted.refuse_beyond(plan.settings.max_new_tokens)
     if OWN not in plan.settings.states:
         raise InputError(

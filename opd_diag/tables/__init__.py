@@ -45,7 +45,10 @@ And on every state set but ``back`` and ``near-on-policy``, where a second pass 
 `approximate`: the 95 % interval may cover less often than that (:attr:`opd_diag.stats.Estimate.is_approximate`).
 `band_low`/`band_high` hold, at 95 %, the whole curve of a metric over the checkpoints on one state set at once; of the
 catalogue's metrics alone. `n_effective`: as many independent values would have so small an error.
-`k` is missing for metrics that do not depend on it. `bound_low`/`bound_high` are NaN while all values are exact.
+`k` is missing for metrics that do not depend on it. `bound_low`/`bound_high` are NaN while all values are exact. Of a
+teacher behind a server that returned its top K alone, many metrics lie between bounds
+(:mod:`opd_diag.tables.bounds`): `value` is NaN then, and the interval reaches from the lower end of that of the mean
+lower bound to the upper end of that of the mean upper bound; an end without a bound is infinite.
 `floor` is the precision floor of the metric (:mod:`opd_diag.tables.floors`), NaN where none was measured;
 `within_floor` whether the value is within twice of it from what it is between equal models, missing where that cannot
 be said.
@@ -71,7 +74,7 @@ states) at once; NaN for other metrics.
 **Differences** (:func:`difference_table`), one row a (pair of steps, states, metric), value = later − earlier, paired
 by prompt; of the responses, for ``on-policy`` alone, but of stopping for ``teacher`` too::
 
-    from_step from_label to_step to_label teacher states metric k value ci_low ci_high approximate
+    from_step from_label to_step to_label teacher states metric k value ci_low ci_high approximate bound_low bound_high
     p_value p_adjusted depends_on_average n_states n_prompts
 
 `p_value` is two-sided, against no difference; `p_adjusted` is Holm's over the primary metrics and all state sets of one
@@ -132,6 +135,11 @@ define `reverse_kl`.
 masses, `baseline` one of ``chance``, ``shuffled teacher``, ``other precision``; kept in ``baselines.parquet``::
 
     step label teacher states metric k baseline value ci_low ci_high n_states n_prompts
+
+**K sweep** (:func:`~opd_diag.tables.k_sweep.sweep_table`), one row a (step, states, metric, K) of a teacher behind a
+server: the mean bounds, had it returned its first `top` ids alone; empty where whole distributions were seen::
+
+    step label teacher states metric top bound_low bound_high n_states
 
 **Logged** (:func:`logged_table`), one row a number that the trainer logged, on its own steps; all of them are in
 ``logged.csv``, those with a name of ours, at most 400 a curve, in ``report.json``::

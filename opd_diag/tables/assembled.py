@@ -18,6 +18,7 @@ from opd_diag.tables.coverage import coverage_rows
 from opd_diag.tables.depth import depth_table
 from opd_diag.tables.fits import FIT_COLUMNS, FitsByPart, fits_by_part, fits_table
 from opd_diag.tables.floors import with_floors
+from opd_diag.tables.k_sweep import sweep_table
 from opd_diag.tables.logged import LOGGED_COLUMNS
 from opd_diag.tables.reconciliation import RECONCILIATION_COLUMNS, reconciliation_table
 from opd_diag.tables.split import SPLIT_COLUMNS, split_table
@@ -44,6 +45,7 @@ class Tables:
     strata: pd.DataFrame = field(default_factory=lambda: strata_rows(None))
     averages: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=AVERAGE_COLUMNS))
     tails: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TAIL_COLUMNS))
+    sweep: pd.DataFrame = field(default_factory=lambda: sweep_table(()))
     baselines: pd.DataFrame = field(default_factory=lambda: baseline_rows(None))
     fits: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=FIT_COLUMNS))
     logged: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOGGED_COLUMNS))
@@ -82,7 +84,7 @@ def assemble(
     recorded
         How many responses a trainer recorded of each checkpoint's very weights, by label; None: it recorded none.
     """
-    states, rollouts, curves, baselines, stops = [], [], [], [], [stop_rows(None)]
+    states, rollouts, curves, baselines, sweeps, stops = [], [], [], [], [], [stop_rows(None)]
     responses: list[Sequence[Rollout]] = []
     for scores, of in scored:
         responses.append(of)
@@ -90,6 +92,7 @@ def assemble(
         rollouts.append(rollout_table(states[-1], of))
         curves.append(concentration_table(scores, of))
         stops.append(stop_table(scores, of, tokens))
+        sweeps.append(sweep_table([(scores, of)]))
         baselines.append(baseline_table([(scores, of)], k=k, floors=floors))
     concentration = pd.concat(curves, ignore_index=True)[CONCENTRATION_COLUMNS]
     tables = from_rows(
@@ -101,7 +104,8 @@ def assemble(
         pd.concat([of for of in stops if len(of)] or stops[:1], ignore_index=True),
         fits_by_part(fits),
     )
-    tables = replace(tables, baselines=pd.concat(baselines, ignore_index=True))
+    sweep = pd.concat(sweeps, ignore_index=True)
+    tables = replace(tables, baselines=pd.concat(baselines, ignore_index=True), sweep=sweep)
     if logged is None:
         return tables
     compared = reconciliation_table(zip(states, responses, strict=True), recorded or {}, logged)

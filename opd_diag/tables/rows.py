@@ -44,7 +44,8 @@ def sample_of(states: pd.DataFrame) -> Sample:
     weights = np.ones_like(values)
     for i, metric in enumerate(CATALOGUE):
         if metric.weight is not None:
-            weights[:, i] = states[metric.weight].to_numpy(float)
+            # a weight that is not known has a value that is not known, which is left out
+            weights[:, i] = np.nan_to_num(states[metric.weight].to_numpy(float), nan=1.0)
     return values, states["prompt_index"].to_numpy(), weights
 
 

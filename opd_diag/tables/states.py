@@ -9,7 +9,8 @@ import pandas as pd
 
 from opd_diag.records.rollout import Rollout, in_training
 from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES, WEIGHTS, Metric, Values
+from opd_diag.tables.bounds import metric_columns
+from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES, WEIGHTS
 from opd_diag.tables.repetition import REPETITION_COLUMNS, repetition_columns
 from opd_diag.tables.rows import sample_of
 
@@ -33,7 +34,8 @@ def measure(scores: Scores, rollouts: Sequence[Rollout], *, k: int = 16) -> pd.D
     -------
     DataFrame
         One row a state, terminal ones left out; columns as in :mod:`opd_diag.tables`. Metrics that exist only on
-        states the scoring checkpoint itself sampled are NaN elsewhere.
+        states the scoring checkpoint itself sampled are NaN elsewhere; those that a teacher behind a server leaves
+        unknown are NaN and have two more columns, their bounds (:mod:`opd_diag.tables.bounds`).
 
     Raises
     ------
@@ -59,7 +61,11 @@ def measure(scores: Scores, rollouts: Sequence[Rollout], *, k: int = 16) -> pd.D
         }
     )
     own = np.array([sampled_by_scorer(scores, r) for r in rollouts])[rows]
-    columns = {m.name: _column(m, scores, k, scored, own) for m in CATALOGUE}
+    columns = {
+        name: np.where(own | (not m.on_policy_only), column[scored], np.nan)
+        for m in CATALOGUE
+        for name, column in metric_columns(m, scores, k).items()
+    }
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
 
@@ -130,8 +136,3 @@ def identity_of(scores: Scores) -> dict[str, tuple[object, str]]:
         "teacher": (scores.provenance["teacher"]["name"], "object"),
         "states": (scores.provenance["states"], "object"),
     }
-
-
-def _column(metric: Metric, scores: Scores, k: int, scored: np.ndarray, own: np.ndarray) -> Values:
-    values = metric.function(scores, k)[scored]
-    return np.where(own, values, np.nan) if metric.on_policy_only else values

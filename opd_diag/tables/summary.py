@@ -12,6 +12,7 @@ from opd_diag import stats
 from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.tables.averages import AVERAGES, samples_of
 from opd_diag.tables.bands import BAND_COLUMNS, with_bands
+from opd_diag.tables.bounds import bounded_metrics, ends_of_states, outer
 from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, METRIC_NAMES
 from opd_diag.tables.coverage import coverage_rows
 from opd_diag.tables.fits import FitsByPart, fit_differences, fit_rows
@@ -28,7 +29,8 @@ SUMMARY_COLUMNS = [
 ]  # fmt: skip
 DIFFERENCE_COLUMNS = [
     "from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k",
-    "value", "ci_low", "ci_high", "approximate", "p_value", "p_adjusted", "depends_on_average", "n_states", "n_prompts",
+    "value", "ci_low", "ci_high", "approximate", "bound_low", "bound_high", "p_value", "p_adjusted",
+    "depends_on_average", "n_states", "n_prompts",
 ]  # fmt: skip
 
 
@@ -59,8 +61,10 @@ def summarize(
     -------
     DataFrame
         Columns as in :mod:`opd_diag.tables`. Values are token means over all defined states, or ratios of sums over
-        them where the catalogue says so; outcomes are rollout means; intervals are 95 %, clustered by prompt. Floors
-        are NaN: they come from models (:mod:`opd_diag.tables.floors`).
+        them where the catalogue says so; outcomes are rollout means; intervals are 95 %, clustered by prompt. What
+        lies between bounds has no value: its interval reaches from the lower end of that of the mean lower bound to
+        the upper end of that of the mean upper bound. Floors are NaN: they come from models
+        (:mod:`opd_diag.tables.floors`).
     """
     responses = None if rollouts is None else Responses.of(states, rollouts, coverage_rows(coverage), stops)
     rows: list[dict[str, Any]] = []
@@ -69,8 +73,8 @@ def summarize(
         if responses is not None:
             rows += [identity | row for row in responses.rows(group)]
         rows += [identity | row for row in fit_rows((fits or {}).get((identity["label"], identity["states"])))]
-    banded = within_range(with_bands(pd.DataFrame(rows), states, ["states"], ["label"]))
-    table = with_floors(banded.assign(bound_low=np.nan, bound_high=np.nan), None)
+    table = pd.DataFrame(rows, columns=list(dict.fromkeys([*rows[0], "bound_low", "bound_high"])))
+    table = with_floors(within_range(with_bands(table, states, ["states"], ["label"])), None)
     return table[SUMMARY_COLUMNS].astype({"step": "Int64", "k": "Int64", "approximate": bool})
 
 
@@ -137,7 +141,21 @@ def _metric_rows(group: pd.DataFrame) -> list[dict[str, Any]]:
             "n_undefined": estimate.n_undefined,
         }
         rows.append(estimate_columns(estimate) | about)
-    return rows
+    bounded = _bounded_rows(group)
+    return [row | bounded.get(row["metric"], {}) for row in rows]
+
+
+def _bounded_rows(group: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Give, by metric, what a row says otherwise where only bounds are known."""
+    names = bounded_metrics(group)
+    low, high = (stats.clustered_means(of, group["prompt_index"].to_numpy()) for of in ends_of_states(group, names))
+    n_rollouts = len(np.unique(rollout_ids(group)))
+    return {
+        name: outer(least, most)
+        | {"n_states": least.n, "n_rollouts": n_rollouts, "n_prompts": least.n_clusters}
+        | {"n_undefined": least.n_undefined}
+        for name, least, most in zip(names, low, high, strict=True)
+    }
 
 
 Found = dict[str, tuple[stats.Estimate, dict[str, Any]]]
@@ -148,10 +166,27 @@ def _differences(earlier: pd.DataFrame, later: pd.DataFrame) -> Found:
     before, after = samples_of(earlier), samples_of(later)
     by_average = stats.contrasts_in_ways([[before[of], after[of]] for of in AVERAGES], (-1.0, 1.0))
     tokens = [of.estimates[AVERAGES.index("token")] for of in by_average]
-    return {
+    found: Found = {
         name: (token, {"depends_on_average": of.conclusions_differ, "n_states": token.n})
         for name, token, of in zip(METRIC_NAMES, tokens, by_average, strict=True)
     }
+    return found | _bounded_differences(earlier, later)
+
+
+def _bounded_differences(earlier: pd.DataFrame, later: pd.DataFrame) -> Found:
+    """Give the differences that are known between bounds alone: the least later less the greatest earlier, and back."""
+    names = bounded_metrics(earlier, later)
+    before, after = ends_of_states(earlier, names), ends_of_states(later, names)
+    prompts = earlier["prompt_index"].to_numpy(), later["prompt_index"].to_numpy()
+    low, high = (
+        stats.clustered_mean_differences(than, prompts[0], of, prompts[1])
+        for than, of in ((before[1], after[0]), (before[0], after[1]))
+    )
+    found: Found = {}
+    for name, least, most in zip(names, low, high, strict=True):
+        about = {"p_value": np.nan, "depends_on_average": None, "n_states": least.n, "n_prompts": least.n_clusters}
+        found[name] = least, outer(least, most) | about
+    return found
 
 
 def _plain(estimates: dict[str, stats.Estimate]) -> Found:

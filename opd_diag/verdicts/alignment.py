@@ -9,7 +9,7 @@ from opd_diag.records.verdict import Status, Verdict
 from opd_diag.tables import Tables
 from opd_diag.tables.curves import curve_of
 from opd_diag.tables.split import PARTS
-from opd_diag.verdicts.established import Outcome, caution, delta, order_said, outcome, plain, told
+from opd_diag.verdicts.established import Outcome, caution, delta, open_advice, order_said, outcome, plain, told
 from opd_diag.verdicts.evidence import OWN, START, TEACHER, Change, change, is_scored, split_change
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_scored, too_little, unknown
@@ -44,7 +44,7 @@ def moved_on(tables: Tables, states: str, limits: Thresholds, *, ordered: bool =
     shared = outcome(overlap, limits, direction=1, ordered=ordered)
     apart = outcome(kl, limits, direction=-1, ordered=ordered)
     status: Status
-    if math.isnan(kl.ci_low):
+    if math.isnan(kl.ci_low) or (kl.bounds and apart == "inconclusive"):
         status, word = "unknown", told(kl, limits, apart)
     elif (apart.removeprefix("unordered "), shared) in _MIXED:
         status, word = "warn", "mixed"
@@ -197,7 +197,7 @@ def _verdict(
         evidence=f"{_WHERE[moved.states]}, {moved.word}: {kl.path}, {overlap.path}{share}; differences {kl.shift} and "
         f"{overlap.shift}{split}, {overlap.n_prompts} prompts, {overlap.n_checkpoints} checkpoints"
         f"{', ' + ordered if ordered else ''}{still}.",
-        advice=advice[moved.status],
+        advice=open_advice(kl, limits) if moved.status == "unknown" else advice[moved.status],
         reference=f"{PAPER}, section 4.1 (success: overlap ratio .72 → .91 over training)",
         within_floor=kl.within_floor,
         caution=caution(kl, warning),

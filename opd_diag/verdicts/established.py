@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -13,6 +14,7 @@ from opd_diag.stats.rounding import number
 from opd_diag.tables.floors import SPAN
 from opd_diag.verdicts.evidence import Change
 from opd_diag.verdicts.thresholds import Thresholds
+from opd_diag.verdicts.unanswered import BOUNDS_ADVICE
 
 Outcome = Literal["rise", "fall", "unordered rise", "unordered fall", "equivalent", "inconclusive"]
 Side = Literal["above", "below", "unclear"]
@@ -53,12 +55,25 @@ def outcome(seen: Change, limits: Thresholds, *, direction: int = 0, ordered: bo
         the change within δ. ``inconclusive``: neither, or nothing is known.
     """
     least, estimate = delta(seen, limits), estimate_of(seen)
+    if seen.bounds:
+        return _between_bounds(seen, least, ordered=ordered)
     found = stats.trend(seen.values, estimate, delta=least, direction=direction)
     sign = (seen.ci_low > least) - (seen.ci_high < -least)
     if sign and not seen.p_adjusted > ERROR:  # NaN: of no family
         way: Literal["rise", "fall"] = "rise" if sign > 0 else "fall"
         return way if found.sign == sign or not ordered else "unordered rise" if sign > 0 else "unordered fall"
     return "equivalent" if stats.equivalence(estimate, least).outcome == "equivalent" else "inconclusive"
+
+
+def _between_bounds(seen: Change, least: float, *, ordered: bool) -> Outcome:
+    """Say what holds wherever between its bounds a change lies."""
+    sign = (seen.ci_low > least) - (seen.ci_high < -least)
+    if not sign:
+        return "equivalent" if -least < seen.ci_low and seen.ci_high < least else "inconclusive"
+    way: Literal["rise", "fall"] = "rise" if sign > 0 else "fall"
+    steps = list(itertools.pairwise(seen.bounds[:-1]))
+    in_order = all(later[0] > earlier[1] if sign > 0 else later[1] < earlier[0] for earlier, later in steps)
+    return way if in_order or not ordered or len(steps) < 2 else "unordered rise" if sign > 0 else "unordered fall"
 
 
 def estimate_of(seen: Change) -> stats.Estimate:
@@ -80,15 +95,33 @@ def told(seen: Change, limits: Thresholds, found: Outcome) -> str:
     """Say of an outcome that is no rise and no fall what it rests on, or how many prompts would tell."""
     if found.startswith("unordered"):
         return f"a {found.removeprefix('unordered ')}, but no steady one"
+    least = delta(seen, limits)
+    if seen.bounds:
+        by_bounds = f"between bounds that leave a change of δ = {plain(least)} open"
+        return (
+            by_bounds if bounds_decide(seen, least) else f"inconclusive at δ = {plain(least)}, more prompts would tell"
+        )
     if math.isnan(seen.ci_low):
         return "without an interval"
-    least = delta(seen, limits)
     likeness = stats.equivalence(estimate_of(seen), least)
     if found == "equivalent":
         return f"no change, equivalent within δ = {plain(least)}"
     if likeness.outcome == "different":
         return f"inconclusive at δ = {plain(least)}, as one of many primary metrics; more prompts would tell"
     return f"inconclusive at δ = {plain(least)}, {would_tell(likeness.clusters_needed)}"
+
+
+def bounds_decide(seen: Change, least: float) -> bool:
+    """Whether a change is left open by its bounds, and not by chance alone: they do not lie on one side of δ."""
+    if not seen.bounds:
+        return False
+    low, high = seen.bounds[-1]
+    return not (low > least or high < -least or (-least < low and high < least))
+
+
+def open_advice(seen: Change, limits: Thresholds) -> str:
+    """Say what would answer a question that a change leaves open."""
+    return BOUNDS_ADVICE if bounds_decide(seen, delta(seen, limits)) else "Give more prompts or rollouts."
 
 
 def caution(seen: Change, *words: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from opd_diag.stats.rounding import decimals_for, number, with_interval
+from opd_diag.stats.rounding import between, decimals_for, known_between, number, with_interval
 from opd_diag.tables import BY_NAME, Tables
 from opd_diag.tables.floors import floors_of, is_small, near
 
@@ -35,6 +35,9 @@ class Change:
     """Whether token, rollout and prompt averages lead to different conclusions."""
     approximate: bool = False
     """Whether the interval may cover less often than it says."""
+    bounds: tuple[tuple[float, float], ...] = ()
+    """Bounds at each checkpoint, and last those of the difference, where one of them is known between bounds alone;
+    then `difference` is NaN, and the interval holds whatever lies between them."""
 
     @property
     def first(self) -> float:
@@ -59,16 +62,22 @@ class Change:
     @property
     def path(self) -> str:
         """Say where it went: name, first and last value, rounded by the interval."""
+        if self.bounds:
+            return f"{called(self.metric)} {self.ends}"
         return f"{called(self.metric)} {self._said(self.last) if math.isnan(self.difference) else self.ends}"
 
     @property
     def ends(self) -> str:
         """First and last value alone."""
+        if self.bounds:
+            return f"{between(*self.bounds[0])} → {between(*self.bounds[-2])}"
         return f"{self._said(self.first)} → {self._said(self.last)}"
 
     @property
     def shift(self) -> str:
         """Say how far: the difference with its interval, rounded by it."""
+        if self.bounds:
+            return between(*self.bounds[-1], signed=True)
         return with_interval(self.difference, self.ci_low, self.ci_high, signed=True, near=self.within_floor)
 
     def _said(self, value: float) -> str:
@@ -87,10 +96,16 @@ def change(tables: Tables, metric: str, states: str) -> Change:
     labels, prompts = list(rows["label"]), int(rows["n_prompts"].max()) if len(rows) else 0
     difference = low = high = adjusted = math.nan
     depends = approximate = False
+    bounds: tuple[tuple[float, float], ...] = ()
     row = _difference(tables.differences, metric, states, labels[0], labels[-1]) if len(labels) > 1 else None
     if row is not None:
         difference, low, high, prompts = row["value"], row["ci_low"], row["ci_high"], int(row["n_prompts"])
         adjusted = _number(row.get("p_adjusted"))
+        if known_between(row):
+            ends = [
+                (r["bound_low"], r["bound_high"]) if known_between(r) else (r["value"],) * 2 for _, r in rows.iterrows()
+            ]
+            bounds = (*ends, (row["bound_low"], row["bound_high"]))
         depends, approximate = (_number(row.get(name)) == 1 for name in ("depends_on_average", "approximate"))
     return Change(
         metric=metric,
@@ -103,6 +118,7 @@ def change(tables: Tables, metric: str, states: str) -> Change:
         p_adjusted=adjusted,
         depends_on_average=depends,
         approximate=approximate,
+        bounds=bounds,
     )
 
 
@@ -170,12 +186,19 @@ def rows_of(tables: Tables, metric: str, states: str) -> pd.DataFrame:
 def row_at(tables: Tables, metric: str, states: str, place: int) -> pd.Series | None:
     """Give the summary row of a checkpoint, by its place in the order (0: first, -1: last).
 
-    None where there is none, or nothing in it is defined: older and partial reports lack some.
+    None where there is none, or nothing in it is defined: older and partial reports lack some. Its value is NaN where
+    only bounds are known.
     """
     rows = rows_of(tables, metric, states)
-    if rows.empty or pd.isna(rows.iloc[place]["value"]):
+    if rows.empty or (pd.isna(rows.iloc[place]["value"]) and not known_between(rows.iloc[place])):
         return None
     return rows.iloc[place]
+
+
+def is_partly_known(tables: Tables) -> bool:
+    """Whether the teacher's server returned a part of its distributions, so that reverse KL lies between bounds."""
+    rows = tables.summary[tables.summary["metric"] == "reverse_kl"]
+    return "bound_low" in rows and bool(rows["bound_low"].notna().any())
 
 
 def baseline(tables: Tables, metric: str, which: str, label: str) -> pd.Series | None:
@@ -194,7 +217,9 @@ def baseline(tables: Tables, metric: str, which: str, label: str) -> pd.Series |
 
 
 def said(row: pd.Series) -> str:
-    """Write the value of a row with its interval, rounded by it."""
+    """Write the value of a row with its interval, rounded by it; bounds where no value is known."""
+    if known_between(row):
+        return between(row["bound_low"], row["bound_high"])
     return with_interval(row["value"], row["ci_low"], row["ci_high"], near=near(row))
 
 

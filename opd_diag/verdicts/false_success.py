@@ -13,7 +13,7 @@ from opd_diag.verdicts.alignment import PAPER, moved_at_start, moved_on
 from opd_diag.verdicts.established import ONE_RUN, outcome
 from opd_diag.verdicts.evidence import OWN, START, TEACHER, Change, change, is_scored, row_at, split_change
 from opd_diag.verdicts.thresholds import Thresholds
-from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_scored, too_little, unknown
+from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, needs_whole, not_scored, too_little, unknown
 
 NAME = "false_success"
 QUESTION = "Can the curves on own states be believed?"
@@ -44,6 +44,8 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
     own = moved_on(tables, OWN, limits, ordered=False)
     if own.kl.thin(limits.prompts):
         return too_little(NAME, QUESTION, own.kl.n_prompts, limits, own.kl.n_checkpoints)
+    if own.kl.bounds and own.status == "unknown":
+        return needs_whole(NAME, QUESTION, f"reverse KL on own states ({own.kl.ends})")
     if math.isnan(own.kl.ci_low):
         missing = f"There is no interval of reverse KL on own states ({own.kl.ends})."
         return unknown(NAME, QUESTION, missing, "See which tokens one model holds impossible, as for masked ids.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from opd_diag.records.verdict import Status, Verdict, alarms_first
 from opd_diag.stats.rounding import number
 from opd_diag.verdicts.titles import title_of
+from opd_diag.verdicts.unanswered import BOUNDS_ADVICE
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,20 @@ def _why(named: Mapping[str, Verdict]) -> list[Verdict]:
 
 
 def _advice(verdicts: Sequence[Verdict], why: Sequence[Verdict]) -> str:
-    """Say what to do about what fails, and about the pair; where neither is so, about the first warning."""
+    """Say what to do about what fails, and about the pair; where neither is so, about the first warning.
+
+    Where nothing alarms and a server left the answer open: how to get it.
+    """
     alarms = [v for v in alarms_first(verdicts) if v.status in ("fail", "warn") and v.name != "healthy"]
     first = [v for v in alarms if v.status == "fail"][:MOST_FAILS]
-    told = [*first, *(v for v in why if v in alarms)] or alarms[:1]
+    bounded = [v for v in verdicts if v.name == BEHIND[0] and _left_open(v)]
+    told = [*first, *(v for v in why if v in alarms)] or alarms[:1] or bounded
     return " ".join(dict.fromkeys(v.advice for v in told))
+
+
+def _left_open(verdict: Verdict) -> bool:
+    """Whether it is open because a teacher's server returned a part of its distributions."""
+    return verdict.status == "unknown" and verdict.advice == BOUNDS_ADVICE
 
 
 def _short(evidence: str) -> str:
@@ -106,11 +116,14 @@ def _alarms(verdicts: Sequence[Verdict]) -> str:
 def _reading(named: Mapping[str, Verdict]) -> Reading:
     own, start, task = (named[n] for n in ("alignment_on_policy", "alignment_at_start", "accuracy"))
     endless = own.status == "unknown" and INFINITE in own.evidence
-    if own.status == "unknown" and math.isnan(own.value) and not endless:
+    bounded = _left_open(own)
+    if own.status == "unknown" and math.isnan(own.value) and not endless and not bounded:
         return "unknown", "Nothing to compare yet"
     if task.status == "fail":
         alike = " while it looks more aligned" if own.status == "pass" else ""
         return "fail", f"The student gets worse at the task{alike}"
+    if bounded:
+        return "unknown", "Alignment cannot be told: the teacher's server returned its most probable tokens alone"
     if endless:
         return "unknown", "Alignment cannot be told: reverse KL is infinite, as the teacher holds tokens impossible"
     if own.status == "fail":

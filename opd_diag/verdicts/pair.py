@@ -6,15 +6,25 @@ import math
 from dataclasses import replace
 
 from opd_diag.records.verdict import Status, Verdict
-from opd_diag.stats.rounding import number
+from opd_diag.stats.rounding import known_between, number
 from opd_diag.tables import Tables
 from opd_diag.tables.baselines import CHANCE, OTHER_PRECISION, SHUFFLED
 from opd_diag.tables.floors import SPAN, near
 from opd_diag.verdicts.alignment import AVERAGES, PAPER
-from opd_diag.verdicts.established import caution, delta, outcome, plain, prompts_for, side, told, would_tell
+from opd_diag.verdicts.established import (
+    caution,
+    delta,
+    open_advice,
+    outcome,
+    plain,
+    prompts_for,
+    side,
+    told,
+    would_tell,
+)
 from opd_diag.verdicts.evidence import OWN, baseline, change, is_scored, row_at, said
 from opd_diag.verdicts.thresholds import Thresholds
-from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_measured, not_scored, too_little, unknown
+from opd_diag.verdicts.unanswered import BOUNDS_ADVICE, STEP_ZERO_ADVICE, not_measured, not_scored, too_little, unknown
 
 MASSES = ("student_overlap_mass", "teacher_overlap_mass")
 
@@ -87,6 +97,8 @@ def entropy_gap(tables: Tables, limits: Thresholds) -> Verdict:
     signed = change(tables, "entropy_difference", OWN).last
     how = "it is small" if small else "" if found in ("fall", "rise") else told(seen, limits, found)
     how = AVERAGES if found == "fall" and seen.depends_on_average and not small else how
+    ends = f"{number(abs(signed), 3)} nats {'sharper' if signed < 0 else 'flatter'}"
+    average = "" if math.isnan(signed) else f"; on average the student ends {ends} than the teacher"
     return Verdict(
         name=name,
         question=question,
@@ -96,13 +108,12 @@ def entropy_gap(tables: Tables, limits: Thresholds) -> Verdict:
         ci_high=seen.ci_high,
         threshold=-delta(seen, limits),
         evidence=f"On own states, {seen.path}; difference {seen.shift}, {seen.n_prompts} prompts"
-        f"{'; ' + how if how else ''}; on average the student ends {number(abs(signed), 3)} nats "
-        f"{'sharper' if signed < 0 else 'flatter'} than the teacher.",
+        f"{'; ' + how if how else ''}{average}.",
         advice={
             "pass": "Read it with the KL.",
             "warn": "The student keeps its own uncertainty; see where in the response the gap is largest.",
             "fail": "The student becomes surer, or less sure, than its teacher: check temperature and learning rate.",
-            "unknown": "Give more prompts or rollouts.",
+            "unknown": open_advice(seen, limits),
         }[status],
         reference=f"{PAPER}, Eq. 8 and section 4.1",
         within_floor=seen.within_floor,
@@ -126,6 +137,7 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
     status: Status = "unknown" if found == "unclear" else "warn" if found == "below" else "pass"
     word = {"above": "They differ", "below": "No difference", "unclear": "Inconclusive"}[found]
     needed = f"; {would_tell(prompts_for(kl, least))}" if found == "unclear" else ""
+    needed = "; the bounds leave it open" if needed and known_between(kl) else needed
     overlap = _overlap_at_start(tables)
     return Verdict(
         name=name,
@@ -140,7 +152,7 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
         advice={
             "pass": "A difference is one condition; see whether it is a capability, and whether it arrives.",
             "warn": "There is nothing to learn on these prompts: choose another teacher, or prompts where they differ.",
-            "unknown": "Give more prompts or rollouts.",
+            "unknown": BOUNDS_ADVICE if known_between(kl) else "Give more prompts or rollouts.",
         }[status],
         reference=f"{PAPER}, section 3.3 (teachers that cannot be told apart on student states teach the same)",
         within_floor=near(kl),

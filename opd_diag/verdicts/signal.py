@@ -14,9 +14,9 @@ from opd_diag.tables import Tables
 from opd_diag.tables.cohort import halves_of_run
 from opd_diag.tables.curves import depth_curve_of
 from opd_diag.verdicts.established import ONE_RUN, plain, prompts_for, rise_excluded, side, would_tell
-from opd_diag.verdicts.evidence import OWN, START, TEACHER, called, change, is_scored, row_at, said
+from opd_diag.verdicts.evidence import OWN, START, TEACHER, called, change, is_partly_known, is_scored, row_at, said
 from opd_diag.verdicts.thresholds import Thresholds
-from opd_diag.verdicts.unanswered import not_measured, not_scored, too_little, unknown
+from opd_diag.verdicts.unanswered import needs_whole, not_measured, not_scored, too_little, unknown
 
 
 def sharpness(tables: Tables, limits: Thresholds) -> Verdict:
@@ -30,6 +30,8 @@ def sharpness(tables: Tables, limits: Thresholds) -> Verdict:
     if not is_scored(tables, OWN):
         return not_scored(name, question, OWN)
     sets = {states: _fits_on(tables.fits, states) for states in (OWN, START)}
+    if sets[OWN].empty and is_partly_known(tables):
+        return needs_whole(name, question, "the fitted temperature")
     if sets[OWN].empty:
         return not_measured(name, question, ["the fitted temperature"])
     where = next((states for states, fits in sets.items() if len(fits) and _sharp(_fit(fits.iloc[-1]), limits)), OWN)
@@ -157,6 +159,8 @@ def depth_decay(tables: Tables, limits: Thresholds) -> Verdict:
     for states in (OWN, TEACHER):
         if not is_scored(tables, states):
             return not_scored(name, question, states)
+    if is_partly_known(tables):
+        return needs_whole(name, question, "reverse KL by depth")
     own, theirs, before, length = halves_of_run(tables.states)
     rise = _contrast(own, (-1.0, 1.0))
     beyond, than = _contrast([*own, *theirs], (-1.0, 1.0, 1.0, -1.0)), "on the teacher's own"

@@ -11,6 +11,12 @@ from opd_diag.verdicts.thresholds import Thresholds
 
 STEP_ZERO_ADVICE = "Name the initial student with --student."
 
+BOUNDS_ADVICE = (
+    "Ask the teacher's server for the whole vocabulary (--teacher-top -1, where it allows that), or load the teacher "
+    "here."
+)
+"""What to do where the bounds that a server's top K leaves decide."""
+
 
 def unknown(name: str, question: str, evidence: str, advice: str) -> Verdict:
     """Leave a question open."""
@@ -37,6 +43,12 @@ def too_little(name: str, question: str, prompts: int, limits: Thresholds, check
         return unknown(name, question, evidence, "See which tokens one model holds impossible, or give more prompts.")
     few = f"{prompts} {'prompt is' if prompts == 1 else 'prompts are'} too few for an interval that means something"
     return unknown(name, question, f"{few}; at least {limits.prompts:g} are needed.", "Give more prompts.")
+
+
+def needs_whole(name: str, question: str, what: str) -> Verdict:
+    """Leave it open for want of whole distributions."""
+    evidence = f"The teacher's server returned its most probable ids alone, and {what} needs whole distributions."
+    return unknown(name, question, evidence, BOUNDS_ADVICE)
 
 
 def not_measured(name: str, question: str, metrics: Iterable[str], how: str = "Run report again.") -> Verdict:

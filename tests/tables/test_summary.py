@@ -28,7 +28,7 @@ SUMMARY_COLUMNS = [
 ]  # fmt: skip
 DIFFERENCE_COLUMNS = [
     "from_step", "from_label", "to_step", "to_label", "teacher", "states", "metric", "k", "value", "ci_low", "ci_high",
-    "approximate", "p_value", "p_adjusted", "depends_on_average", "n_states", "n_prompts",
+    "approximate", "bound_low", "bound_high", "p_value", "p_adjusted", "depends_on_average", "n_states", "n_prompts",
 ]  # fmt: skip
 MODELS = ("student", "teacher")
 OUTCOMES = ["accuracy", "truncation_rate", "response_length"]

@@ -35,9 +35,10 @@ def selftests_alone(plan: ReplayPlan, store: Store, progress: Progress | None = 
     student = parts.student(plan.first)
     writes = {"on-policy", "start", "back"} & {*plan.settings.states}
     rollouts = parts.rollouts(student if writes else parts.teacher)
-    heads = [parts.head_check(model, rollouts) for model in (student, parts.teacher)]
+    here = (student,) if parts.served else (student, parts.teacher)
+    heads = [parts.head_check(model, rollouts) for model in here]
     battery = Battery.begun(parts, student, rollouts)
-    tests = battery.of_few([parts.floor(model, rollouts) for model in (student, parts.teacher)])
+    tests = battery.of_few([parts.floor(model, rollouts) for model in here])
     store.keep_digests(plan.digests)
     if store.parts != before or not store.path(SELFTESTS).is_file():
         write_selftests(store.path(SELFTESTS), heads, (), tests)

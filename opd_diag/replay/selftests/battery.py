@@ -50,6 +50,7 @@ class Battery:
             [resolve_device(settings.device).type, student.checkpoint.label, student.key, parts.teacher_key],
             [student.tokenizer.stop_ids, parts.teacher.tokenizer.stop_ids],
             [_decides(r) for r in rollouts],
+            *([parts.plan.served.decides] if parts.plan.served else []),
         ]
         pair = parts.store.part(
             f".checks/selftests/{student.checkpoint.slug}.json",
@@ -107,7 +108,7 @@ class Battery:
 
 
 def _made(parts: Parts, student: LazyModel, rollouts: Sequence[Rollout]) -> PairTests:
-    ours, theirs = student.model, parts.loaded_teacher()
+    ours, theirs = student.model, parts.usable_teacher()
     for model in (student, parts.teacher):
         if not model.checked:  # in an earlier process perhaps, on another machine
             model.checked_on(longest_ids(rollouts))

@@ -34,7 +34,7 @@ class Surprise:
     """How far tokens are from what their model expected."""
 
     n: int
-    """Tokens."""
+    """Tokens whose model is known in full."""
     entropy: float
     """Mean of H, in nats."""
     excess: float
@@ -45,6 +45,8 @@ class Surprise:
     """Of the sum of the surprises, by the models' own distributions."""
     moments: tuple[float, ...] = ()
     """Sum over the tokens of log E[p(y)^-s] for each of `EXPONENTS`; empty where it is not known."""
+    is_partly_known: bool = False
+    """Whether there were tokens, but of a model whose server returned a part of its distributions."""
 
     @property
     def chance(self) -> float:
@@ -76,9 +78,10 @@ def surprise_of(kept: Kept, chosen: np.ndarray) -> Surprise:
     chosen
         (N,) which states.
     """
+    given, chosen = bool(chosen.any()), chosen & ~np.isnan(kept.entropy)
     n = int(chosen.sum())
     if not n:
-        return Surprise(0, math.nan, math.nan, math.nan)
+        return Surprise(0, math.nan, math.nan, math.nan, is_partly_known=given)
     excess = (-np.maximum(kept.sampled, LOWEST_LOGPROB) - kept.entropy)[chosen]
     variance = float(kept.surprise_variance()[chosen].sum())
     moments = tuple(float(kept.surprise_moments(s)[chosen].sum()) for s in EXPONENTS)
@@ -106,7 +109,12 @@ def _z(excess: float, variance: float) -> float:
 def judged_surprise(name: str, model: str, surprise: Surprise, *, what: str, advice: str) -> SelfTest:
     """Write it as a self-test; `what` says of which tokens."""
     if surprise.n == 0:
-        return SelfTest(name, model, "unknown", math.nan, math.nan, f"There are no {what} that were freely drawn.", "")
+        why = f"There are no {what} that were freely drawn."
+        if surprise.is_partly_known:
+            why = (
+                f"How far the {what} should surprise it takes whole distributions; its server returned a part of them."
+            )
+        return SelfTest(name, model, "unknown", math.nan, math.nan, why, "")
     side = "more" if surprise.excess > 0 else "less"
     return SelfTest(
         name=name,

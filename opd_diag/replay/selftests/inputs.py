@@ -9,7 +9,8 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.selftest import SelfTest
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.selftests.template import Ids, template_of_pair, template_of_prompts
-from opd_diag.replay.selftests.vocabulary import vocabulary_map
+from opd_diag.replay.selftests.vocabulary import vocabulary_map, vocabulary_of_server
+from opd_diag.replay.served import check_ids_of_server
 from opd_diag.tokenization import EncodedPrompt, encode_prompts, read_template
 
 
@@ -44,6 +45,8 @@ def tests_of_inputs(plan: ReplayPlan, rollouts: Iterable[Rollout]) -> list[SelfT
     )
     ids = {i for p in plan.prompts for i in (*p.ids, *p.teacher_ids)}
     ids.update(i for r in rollouts for i in r.response_ids)
+    if plan.served and plan.teacher_tokenizer is None and check_ids_of_server(plan.served, plan.tokenizer, ids):
+        return [*tests, vocabulary_of_server(len(ids))]
     return [*tests, vocabulary_map(ids, plan.tokenizer, plan.teacher_tokenizer)]
 
 

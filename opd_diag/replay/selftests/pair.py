@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from opd_diag.inference import Model, score
+from opd_diag.inference import Model
+from opd_diag.inference.served import ServedTeacher, score_with
 from opd_diag.records.files import write_json
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
@@ -59,7 +60,7 @@ _STOPS = ("student_stop_ids", "teacher_stop_ids")
 
 
 def tests_of_pair(
-    student: Model, teacher: Model, rollouts: Sequence[Rollout], *, tokenizer: Tokenizer, told: Told
+    student: Model, teacher: Model | ServedTeacher, rollouts: Sequence[Rollout], *, tokenizer: Tokenizer, told: Told
 ) -> PairTests:
     """Run both models on a few responses and judge what comes out.
 
@@ -75,7 +76,7 @@ def tests_of_pair(
         Gives what shows progress.
     """
     probe = probe_of(rollouts)
-    first, second = (score(student, teacher, probe, progress=told(f"{n} pass")) for n in ("first", "second"))
+    first, second = (score_with(student, teacher, probe, progress=told(f"{n} pass")) for n in ("first", "second"))
     tests = [
         self_teacher(student, probe, progress=told("as its own teacher")),
         repeatability("student and teacher", first, second),
@@ -88,7 +89,7 @@ def tests_of_pair(
 
 def _ends(
     student: Model,
-    teacher: Model,
+    teacher: Model | ServedTeacher,
     rollouts: Sequence[Rollout],
     tokenizer: Tokenizer,
     told: Callable[[int, int], None],
@@ -98,7 +99,7 @@ def _ends(
     ended = [r for r in rollouts if {*r.response_ids[-1:]} & {*stops[0], *stops[1]}][:WHOLE]
     if {*stops[0]} == {*stops[1]} or not ended:
         return ends_of_models(*stops, None, np.empty(0, dtype=np.int64), tokenizer)
-    scores = score(student, teacher, ended, progress=told)
+    scores = score_with(student, teacher, ended, progress=told)
     return ends_of_models(*stops, Kept.of(scores, ended, "teacher"), _tokens(scores), tokenizer)
 
 

@@ -45,6 +45,12 @@ def vocabulary_map(ids: Iterable[int], student: Tokenizer, teacher: Tokenizer | 
     return SelfTest(NAME, pair, "pass", 0.0, 0.0, said, "")
 
 
+def vocabulary_of_server(n: int) -> SelfTest:
+    """Say that the teacher's server gives `n` ids the text that the student's tokenizer gives them."""
+    said = f"The teacher's server gives all {n} ids that occur the text that the student's tokenizer gives them."
+    return SelfTest(NAME, "student and teacher", "pass", 0.0, 0.0, said, "")
+
+
 def vocabulary_of_responses(model: str, kept: Kept, tokens: Ints) -> SelfTest:
     """Ask whether a model can read responses, its own or another's.
 

@@ -57,7 +57,7 @@ def tests_of_written(writer: str, who: Who, rollouts: Sequence[Rollout], scores:
         asked.append(shift_at_first_token(writer, surprise_of(kept, first)))
     if free.any():
         surprise = surprise_of(kept, free)
-        fitting = math.nan if surprise.expected else likeliest_temperature(kept, free, scored)
+        fitting = math.nan if surprise.expected or not surprise.n else likeliest_temperature(kept, free, scored)
         asked.append(own_tokens(writer, surprise, fitting))
     asked.append(vocabulary_of_responses(writer, kept, tokens_near(kept, rollouts, 0)))
     return [test for test in asked if test is not None]

@@ -8,7 +8,7 @@ import numpy as np
 
 from opd_diag import metrics
 from opd_diag.tables.catalogue.kept import IDS, ON_STUDENT, ON_TEACHER, of_kept
-from opd_diag.tables.catalogue.metric import PAPER, Metric
+from opd_diag.tables.catalogue.metric import PAPER, Metric, ends_of
 
 ENTRIES: tuple[Metric, ...] = (
     Metric(
@@ -27,6 +27,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="Falls when the student moves to states where agreeing is easy, or collapses.",
         reference=f"{PAPER}, section 2",
         function=lambda scores, k: scores.reverse_kl.astype(np.float64),
+        bounds=ends_of("reverse_kl"),
         primary=True,
     ),
     Metric(
@@ -45,6 +46,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="A few tokens that the student thinks impossible dominate its mean.",
         reference="Kullback and Leibler (1951)",
         function=lambda scores, k: scores.forward_kl.astype(np.float64),
+        bounds=ends_of("forward_kl"),
         primary=True,
     ),
     Metric(
@@ -63,6 +65,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="Saturates at log 2, so it hardly tells far from very far.",
         reference="Lin (1991)",
         function=lambda scores, k: scores.jensen_shannon.astype(np.float64),
+        bounds=ends_of("jensen_shannon"),
     ),
     Metric(
         name="common_mass",
@@ -81,6 +84,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="Blind to how impossible the rest is to the other model, where KL is large.",
         reference="arXiv 2211.17192, for the acceptance rate",
         function=lambda scores, k: scores.common_mass.astype(np.float64),
+        bounds=ends_of("common_mass"),
     ),
     Metric(
         name="bhattacharyya_coefficient",

@@ -8,7 +8,7 @@ import numpy as np
 
 from opd_diag import metrics
 from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, tensor, values
+from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, ends_of, tensor, values
 
 
 def _entropy_gap(scores: Scores, k: int) -> Values:
@@ -17,6 +17,17 @@ def _entropy_gap(scores: Scores, k: int) -> Values:
 
 def _entropy_difference(scores: Scores, k: int) -> Values:
     return values(metrics.entropy_difference(tensor(scores.student_entropy), tensor(scores.teacher_entropy)))
+
+
+def _difference_ends(scores: Scores, k: int) -> tuple[Values, Values]:
+    low, high = scores.ends("teacher_entropy")
+    ours = scores.student_entropy.astype(np.float64)
+    return ours - high, ours - low
+
+
+def _gap_ends(scores: Scores, k: int) -> tuple[Values, Values]:
+    low, high = _difference_ends(scores, k)
+    return np.maximum(0.0, np.maximum(low, -high)), np.maximum(-low, high)
 
 
 ENTRIES: tuple[Metric, ...] = (
@@ -37,6 +48,7 @@ ENTRIES: tuple[Metric, ...] = (
         "entropies, which trainers log.",
         reference=f"{PAPER}, Eq. 8",
         function=_entropy_gap,
+        bounds=_gap_ends,
         primary=True,
     ),
     Metric(
@@ -55,6 +67,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="States of opposite sign cancel in its mean; the entropy gap is what does not cancel.",
         reference=f"{PAPER}, section 2 (signed companion of Eq. 8)",
         function=_entropy_difference,
+        bounds=_difference_ends,
     ),
     Metric(
         name="student_entropy",
@@ -90,6 +103,7 @@ ENTRIES: tuple[Metric, ...] = (
         caution="A rise during training means that the student goes where the teacher does not know either.",
         reference=f"{PAPER}, Eq. 8",
         function=lambda scores, k: scores.teacher_entropy.astype(np.float64),
+        bounds=ends_of("teacher_entropy"),
         of_one_model=True,
     ),
 )

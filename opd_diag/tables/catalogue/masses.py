@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from opd_diag import metrics
+from opd_diag.records.scores import Scores
 from opd_diag.tables.catalogue.kept import IDS, ON_STUDENT, ON_TEACHER, of_kept
-from opd_diag.tables.catalogue.metric import PAPER, Metric
+from opd_diag.tables.catalogue.metric import PAPER, Metric, Values
+
+
+def _teachable_ends(scores: Scores, k: int) -> tuple[Values, Values]:
+    """Unknown ids hold no more than the least of the teacher's kept ones each, nor than all that those leave."""
+    at_student, own = (np.exp(of.astype(np.float64)) for of in (
+        scores.teacher_at_student_topk_logprobs[:, :k], scores.teacher_topk_logprobs
+    ))  # fmt: skip
+    low = np.nansum(at_student, axis=-1)
+    rest = np.clip(1 - own.sum(axis=-1), 0, 1)
+    return low, np.minimum(1, low + np.minimum(np.isnan(at_student).sum(axis=-1) * own[:, -1], rest))
+
 
 ENTRIES: tuple[Metric, ...] = (
     Metric(
@@ -97,5 +111,6 @@ ENTRIES: tuple[Metric, ...] = (
         caution="High where there is nothing left to learn too: read it beside the KL.",
         reference="arXiv 2605.26844 (Cmass_true)",
         function=of_kept(metrics.teachable_mass, ON_STUDENT[1]),
+        bounds=_teachable_ends,
     ),
 )

@@ -70,6 +70,9 @@ class Metric:
     """Paper and equation."""
     function: Callable[[Scores, int], Values] = field(repr=False)
     """(scores, k) → (N,) values, NaN where undefined."""
+    bounds: Callable[[Scores, int], tuple[Values, Values]] | None = field(default=None, repr=False)
+    """(scores, k) → (N,) the least and the greatest it can be, of a teacher that is not wholly known; None: nothing
+    narrower than its range is known then."""
     weight: str | None = None
     """Column of the state table that its means are weighted by, a name of `WEIGHTS`; None: every state counts alike."""
     on_policy_only: bool = False
@@ -85,6 +88,11 @@ class Metric:
     def aggregation(self) -> str:
         """How tables aggregate it over states."""
         return "token mean" if self.weight is None else "ratio of sums"
+
+
+def ends_of(name: str) -> Callable[[Scores, int], tuple[Values, Values]]:
+    """Give the bounds of a metric that is a field of the scores."""
+    return lambda scores, k: scores.ends(name)
 
 
 def tensor(array: npt.NDArray[Any]) -> Tensor:

@@ -1,0 +1,152 @@
+"""What a server said of some states, made into the fields of the scores: all of them, or those that it decides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from opd_diag import metrics
+from opd_diag.inference.block import at_ids, by_definition, kept_fields
+from opd_diag.inference.onepass import Top
+from opd_diag.metrics.topk import block_maxima, topk_of_blocks
+
+BOUNDED = ("teacher_entropy", "reverse_kl", "forward_kl", "jensen_shannon", "common_mass")
+"""Fields whose bounds are kept for every k of a sweep."""
+
+UNBOUNDED = {"gradient_squared_norm": 0.0, "centred_reverse_kl": -math.inf}
+"""Fields of which nothing is known without the whole distribution but the least that they can be."""
+
+ENDS = "ends."
+"""Stands before the names of bounds among the fields of a block."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known beforehand, the same for every state."""
+
+    vocabulary: int
+    student_temperature: float
+    stop_ids: tuple[int, ...]
+    grid: tuple[int, ...]
+    k_kept: int
+    ks: tuple[int, ...]
+    """Of the sweep of bounds; empty where whole distributions come back."""
+    slack: float
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a server said of m states, and what was sampled there."""
+
+    topk_ids: npt.NDArray[Any]
+    topk_logprobs: npt.NDArray[Any]
+    sampled: npt.NDArray[np.int64]
+    sampled_logprobs: npt.NDArray[Any]
+    at_ids: npt.NDArray[np.int64] | None = None
+    """Ids that it was asked for, -1 in unused places."""
+    at_logprobs: npt.NDArray[Any] | None = None
+
+    def beyond(self) -> tuple[Tensor, Tensor]:
+        """Give ids outside the top K whose log-probabilities are known too, -1 in unused places: sampled, and asked."""
+        ids, logprobs = self.sampled[:, None], self.sampled_logprobs[:, None]
+        if self.at_ids is not None and self.at_logprobs is not None:
+            ids = np.concatenate([ids, self.at_ids], axis=-1)
+            logprobs = np.concatenate([logprobs, self.at_logprobs], axis=-1)
+        again = repeated(np.concatenate([self.topk_ids, ids], axis=-1))[:, self.topk_ids.shape[1] :]
+        unused = again | (ids < 0)
+        return torch.from_numpy(np.where(unused, -1, ids)), torch.from_numpy(np.where(unused, 0.0, logprobs))
+
+
+def repeated(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Tell which ids of a row stand in an earlier place of it too."""
+    order = np.argsort(ids, axis=-1, kind="stable")
+    ordered = np.take_along_axis(ids, order, axis=-1)
+    again = np.zeros(ids.shape, dtype=bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    found = np.zeros(ids.shape, dtype=bool)
+    np.put_along_axis(found, order, again, axis=-1)
+    return found
+
+
+def whole_fields(p: Tensor, teacher: Rows, plan: Known) -> dict[str, Tensor]:
+    """Give all fields of m states whose distributions are known in full."""
+    width = max(plan.vocabulary, int(teacher.topk_ids.max()) + 1)
+    q = torch.full((len(p), width), -math.inf, dtype=torch.float64)
+    q.scatter_(-1, torch.from_numpy(teacher.topk_ids.astype(np.int64)), torch.from_numpy(teacher.topk_logprobs))
+    common = q[:, : plan.vocabulary]
+    norm = common.logsumexp(-1, keepdim=True)
+    sampled = torch.from_numpy(teacher.sampled)
+    fields = by_definition(p, common - norm, sampled, plan.stop_ids, plan.k_kept, plan.grid)
+    cut_mass = 1 - (norm.squeeze(-1) - q.logsumexp(-1)).exp()
+    return _typed(fields | _of_sampled(sampled) | _cut_masses(p, cut_mass.clamp(0, 1)))
+
+
+def partial_fields(p: Tensor, teacher: Rows, plan: Known) -> dict[str, Tensor]:
+    """Give what is known of m states, and the bounds of what is not."""
+    sampled, top_ids = torch.from_numpy(teacher.sampled), torch.from_numpy(teacher.topk_ids.astype(np.int64))
+    top_logprobs, (extra_ids, extra) = torch.from_numpy(teacher.topk_logprobs), teacher.beyond()
+    known_ids, known = torch.cat([top_ids, extra_ids], dim=-1), torch.cat([top_logprobs, extra], dim=-1)
+    found = max(plan.k_kept, plan.grid[-1])
+    values, ids, tied = topk_of_blocks(p, block_maxima(p), found)
+    ours = Top(values, ids, _looked_up(ids, known_ids, known), tied)
+    theirs = Top(top_logprobs[:, :found], top_ids[:, :found], p.gather(-1, top_ids[:, :found]), torch.zeros_like(tied))
+    fields = {
+        "student_sampled_logprobs": at_ids(p, sampled),
+        "teacher_sampled_logprobs": torch.from_numpy(teacher.sampled_logprobs),
+        "student_entropy": metrics.entropy(p),
+        "student_stop_logprobs": metrics.stop_logprobs(p, plan.stop_ids),
+        **kept_fields(ours, theirs, plan.k_kept, plan.grid),
+    }
+    nested = metrics.nested_bounds(p, top_ids, top_logprobs, extra_ids, extra, plan.ks, slack=plan.slack)
+    ends = {
+        name: torch.stack([torch.stack([of.low, of.high], -1) for of in (getattr(nested[k], name) for k in plan.ks)], 1)
+        for name in BOUNDED
+    }
+    ends["teacher_stop_logprobs"] = _stop_ends(top_logprobs, known_ids, known, plan)
+    unknown = torch.full_like(p[:, 0], math.nan)
+    for name, low in UNBOUNDED.items():
+        ends[name] = torch.tensor([low, math.inf]).expand(len(p), len(plan.ks), 2)
+    last = {name: of[:, -1] for name, of in ends.items()}
+    fields |= {name: torch.where(of[:, 0] == of[:, 1], of[:, 0], unknown) for name, of in last.items()}
+    bounds = {f"{ENDS}{name}": of.float() for name, of in ends.items()}
+    return _typed(fields | _of_sampled(sampled) | _cut_masses(p, unknown)) | bounds
+
+
+def _stop_ends(top: Tensor, known_ids: Tensor, known: Tensor, plan: Known) -> Tensor:
+    """Give (m, J, 2) bounds of the teacher's log-probability of stopping: exact where all stop ids are known."""
+    stops = torch.tensor(plan.stop_ids, dtype=torch.long)
+    at = _looked_up(stops.expand(len(top), len(stops)), known_ids, known)
+    exact = at.logsumexp(-1).clamp(max=0) if len(stops) else torch.full_like(top[:, 0], -math.inf)
+    mass = metrics.teacher_mass_bounds(known_ids, known, top[:, -1], stops, plan.vocabulary, slack=plan.slack)
+    all_known = ~at.isnan().any(-1)
+    low, high = (torch.where(all_known, exact, of.log()) for of in (mass.low, mass.high))
+    return torch.stack([low, high], -1).unsqueeze(1).expand(len(top), len(plan.ks), 2)
+
+
+def _looked_up(ids: Tensor, known_ids: Tensor, known: Tensor) -> Tensor:
+    """Give the teacher's log-probabilities at ids (m, n); NaN where they are not known."""
+    same = ids.unsqueeze(-1) == known_ids.unsqueeze(-2)
+    values = known.unsqueeze(-2).expand(same.shape).gather(-1, same.int().argmax(-1, keepdim=True)).squeeze(-1)
+    return values.masked_fill(~same.any(-1), math.nan)
+
+
+def _of_sampled(sampled: Tensor) -> dict[str, Tensor]:
+    return {"sampled_ids": sampled.int(), "terminal": sampled < 0}
+
+
+def _cut_masses(p: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+    return {"student_cut_mass": torch.zeros_like(p[:, 0]), "teacher_cut_mass": teacher}
+
+
+_DOUBLE = ("gradient_squared_norm", "centred_reverse_kl")
+
+
+def _typed(fields: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give fields in the types that scores have."""
+    return {n: v.float() if v.is_floating_point() and n not in _DOUBLE else v for n, v in fields.items()}

@@ -1,0 +1,178 @@
+"""A teacher behind a server: named by an address, known by what the server says of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opd_diag.errors import InputError, TokenizerMismatchError
+from opd_diag.inference.served import EVERYTHING, ServedTeacher
+from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.records.files import content_key
+from opd_diag.records.settings import Settings
+from opd_diag.replay.recorded import TEACHER_LABEL
+from opd_diag.servers import Server, connect, is_address
+from opd_diag.text import visible
+from opd_diag.tokenization import Tokenizer
+
+CHECKED_AT_ONCE = 256
+"""Ids whose text a server is asked for in one request."""
+
+MOST_TOP = 128
+"""Most probable ids that are asked for where the server allows as many and ``--teacher-top`` names no other number:
+those of the concentration curve."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """The teacher of a plan, where it stands behind a server."""
+
+    server: Server = field(repr=False, compare=False)
+    address: str
+    top: int
+    """Most probable ids asked for at each state; -1: the whole vocabulary."""
+    at_once: int
+    """Requests in flight."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it: the last part of the model's name."""
+        return self.server.about.model.rstrip("/").rpartition("/")[2] or self.server.about.model
+
+    @property
+    def key(self) -> str:
+        """Of what the server says that it is. Weights behind a server have no fingerprint."""
+        about = self.server.about
+        return content_key(["served", about.engine, about.version, about.model, about.root])
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole distributions come back."""
+        return self.top == EVERYTHING
+
+    @property
+    def decides(self) -> list[object]:
+        """Give what else decides which numbers come back."""
+        return [self.top, self.server.about.exact_ids]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The teacher as plans and pages have it."""
+        return Checkpoint(TEACHER_LABEL, None, Path(self.server.about.model), "served")
+
+    def teacher(self, tokenizer: Tokenizer) -> ServedTeacher:
+        """Give it as scoring and sampling take it."""
+        return ServedTeacher(
+            name=self.name,
+            key=self.key,
+            server=self.server,
+            top=self.top,
+            stop_ids=tokenizer.stop_ids,
+            at_once=self.at_once,
+        )
+
+    def said(self) -> str:
+        """Say what it is and what it gives, in a line of the plan."""
+        about = self.server.about
+        what = "the whole vocabulary" if self.whole else f"its top {self.top}"
+        exact = " and exact values at the student's" if about.exact_ids and not self.whole else ""
+        engine = " ".join(filter(None, (about.engine, about.version)))
+        return f"{visible(about.model)} behind {self.address} ({engine}), {what}{exact} at each state"
+
+
+def served_teacher(settings: Settings) -> Served | None:
+    """Ask the server that ``--teacher`` names what it has; None where it names none.
+
+    Raises
+    ------
+    InputError
+        Options that do not go with it.
+    ServerError
+        It cannot be reached, has no such model, or returns fewer ids than are compared.
+    """
+    if settings.teacher is None or not is_address(settings.teacher):
+        _refuse_without_server(settings)
+        return None
+    if settings.teacher_temperature != 1.0:
+        raise InputError(
+            "Option teacher_temperature must be 1 for a teacher behind a server, which gives log-probabilities at 1; "
+            f"found {settings.teacher_temperature:g}. Leave --teacher-temperature out, or load the teacher here."
+        )
+    wanted = settings.teacher_top
+    server = connect(settings.teacher, model=settings.teacher_model, top=settings.k if wanted is None else wanted)
+    limit = server.about.top_limit
+    top = wanted if wanted is not None else MOST_TOP if limit is None else min(MOST_TOP, limit)
+    if top != EVERYTHING and top < settings.k:
+        raise InputError(
+            f"Option k is {settings.k}, but only the {top} most probable ids of the teacher are asked for. Lower --k "
+            f"to {top}, or raise --teacher-top."
+        )
+    return Served(server, settings.teacher, top, settings.requests)
+
+
+def refuse_served(settings: Settings) -> None:
+    """Refuse a teacher behind a server where its own distributions or hidden states are needed.
+
+    Raises
+    ------
+    InputError
+        It is one.
+    """
+    if settings.teacher is not None and is_address(settings.teacher):
+        raise InputError(
+            f"This needs a teacher that is loaded here, found {settings.teacher}. Name its folder or hub id with "
+            "--teacher; opd-diag report takes teachers behind servers."
+        )
+
+
+def tokenizer_of(settings: Settings, served: Served) -> str | None:
+    """Give the folder or hub id of the teacher's tokenizer: as named, else the folder that the server says, if here."""
+    if settings.teacher_tokenizer is not None:
+        return settings.teacher_tokenizer
+    root = served.server.about.root
+    has = root is not None and any(os.path.isfile(os.path.join(root, n)) for n in ("tokenizer.json", "tokenizer.model"))
+    return root if has else None
+
+
+def check_ids_of_server(served: Served, tokenizer: Tokenizer, ids: Iterable[int]) -> bool:
+    """Hold the server's own text of ids against ours, spaces aside; False where it gives no text.
+
+    Raises
+    ------
+    TokenizerMismatchError
+        An id means different text to the server.
+    """
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), CHECKED_AT_ONCE):
+        chunk = ordered[start : start + CHECKED_AT_ONCE]
+        if served.server.text(chunk[:1]) is None:
+            return False
+        if _reads_alike(served, tokenizer, chunk):
+            continue
+        while len(chunk) > 1:  # in either half, or where both join
+            half = chunk[: len(chunk) // 2]
+            other = chunk[len(half) :] if not _reads_alike(served, tokenizer, chunk[len(half) :]) else None
+            chunk = half if not _reads_alike(served, tokenizer, half) else other or chunk[:1]
+        ours, theirs = (visible(of)[:40] for of in (tokenizer.text(chunk), served.server.text(chunk) or ""))
+        raise TokenizerMismatchError(
+            f"Token id {chunk[0]} is {ours!r} to the student's tokenizer and {theirs!r} to the server of "
+            f"{served.name}. Student and teacher must share a tokenizer: name another teacher, or the run's own "
+            "tokenizer with --tokenizer."
+        )
+    return True
+
+
+def _reads_alike(served: Served, tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
+    return "".join((served.server.text(ids) or "").split()) == "".join(tokenizer.text(ids).split())
+
+
+def _refuse_without_server(settings: Settings) -> None:
+    for name in ("teacher_model", "teacher_top"):
+        if getattr(settings, name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(
+                f"{flag} is for a teacher behind a server, found teacher {settings.teacher}. Leave {flag} out, or name "
+                "the server with --teacher, as vllm=http://127.0.0.1:8000."
+            )
