@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.replay.coverage import COVERAGE_VERSION, coverage_of, covered_states, equal_places
 from opd_diag.replay.hidden import KeptHidden, seen
 from opd_diag.replay.lazy import LazyModel, longest_ids
+from opd_diag.replay.memory import refuse_too_large
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.precision import (
     Floor,
@@ -57,7 +59,10 @@ class Parts:
         self.hidden, self.beyond = KeptHidden(hidden or store, plan.settings.dtype), hidden is not None
         """Whether both models' hidden states at own states outlive this replay, for other pairs."""
         tokenizer, name = plan.teacher_tokenizer or plan.tokenizer, plan.teacher.path.resolve().name
-        self.teacher = LazyModel(plan.teacher, plan.settings, name, tokenizer, digests=plan.digests)
+        self._room = cache(partial(refuse_too_large, plan))
+        self.teacher = LazyModel(
+            plan.teacher, plan.settings, name, tokenizer, digests=plan.digests, role="teacher", before=self._room
+        )
         try:
             self.teacher_key = self.teacher.key  # now: that it cannot be read is no fault of any checkpoint
         except CheckpointError as error:
@@ -70,7 +75,8 @@ class Parts:
         """Give a checkpoint as a model that is not loaded yet."""
         if checkpoint not in self._students:
             about = (self.plan.settings, checkpoint.label, self.plan.tokenizer)
-            self._students[checkpoint] = LazyModel(checkpoint, *about, self.resident, self.plan.digests)
+            student = LazyModel(checkpoint, *about, self.resident, self.plan.digests, before=self._room)
+            self._students[checkpoint] = student
         return self._students[checkpoint]
 
     def rollouts(self, writer: LazyModel) -> Rollouts:
