@@ -9,8 +9,10 @@ import torch
 from models import FAMILIES, random_rollouts, tiny_model, word_tokenizer, wrapped
 
 from opd_diag.inference import OtherPrecision, check_head, hidden_at, sample_rollouts, score, second_pass, wrap_model
+from opd_diag.inference.head import Head
 from opd_diag.inference.hooks import brought, first_device, has_hooks, own_kept, runs_on
 from opd_diag.inference.libraries import quiet
+from opd_diag.inference.onepass import OnePass
 from opd_diag.records.prompt import Prompt
 from opd_diag.records.sampling import Sampling
 from opd_diag.tokenization import encode_prompts
@@ -114,13 +116,14 @@ class TestTwoGpus:
 
     @pytest.mark.parametrize("head", ["cuda:0", "cuda:1"])
     def test_scores_are_those_of_one_device(self, devices, head):
-        both = spread(devices, tiny_model("llama")), spread(devices, tiny_model("qwen3", seed=3))
+        larger = {"vocabulary": 176, "seed": 3}  # by padding rows, whose mass the other head's states tell
+        both = spread(devices, tiny_model("llama")), spread(devices, tiny_model("qwen3", **larger))
         with devices:
             plain, other = (wrap_model(hf, name="model") for hf in both)
             expected = score(plain, other, ROLLOUTS), score(other, plain, ROLLOUTS)
             assert not devices.moved_between
         hf = spread(devices, tiny_model("llama"), layers__1="cuda:1", norm="cuda:1", lm_head=head)
-        teacher = spread(devices, tiny_model("qwen3", seed=3), embed_tokens="cuda:1", lm_head="cuda:1")
+        teacher = spread(devices, tiny_model("qwen3", **larger), embed_tokens="cuda:1", lm_head="cuda:1")
         with devices:
             ours, theirs = wrap_model(hf, name="model"), wrap_model(teacher, name="model")
             assert (str(ours.enters_at), str(ours.device), str(theirs.device)) == ("cuda:0", head, "cuda:1")
@@ -131,13 +134,13 @@ class TestTwoGpus:
         for pair in zip(found, expected, strict=True):
             same(*pair)
 
-    @pytest.mark.parametrize("family", ["llama", "gemma2"])
-    def test_samples_are_those_of_one_device(self, devices, family):
+    @pytest.mark.parametrize(("family", "head"), [("llama", "cuda:1"), ("gemma2", "cuda:0")])
+    def test_samples_are_those_of_one_device(self, devices, family, head):
         tokenizer = word_tokenizer()
         prompts = encode_prompts([Prompt("a", "the cat sat"), Prompt("b", "a dog ran on the mat")], tokenizer)
         asked = {"tokenizer": tokenizer, "prompts": prompts, "sampling": Sampling(max_new_tokens=6)}
         expected = sample_rollouts(wrapped(family), **asked)
-        hf = spread(devices, tiny_model(family), layers__1="cuda:1", norm="cuda:1")
+        hf = spread(devices, tiny_model(family), layers__1="cuda:1", norm="cuda:1", lm_head=head)
         with devices:
             assert sample_rollouts(wrap_model(hf, name="model"), **asked) == expected
 
@@ -146,12 +149,27 @@ class TestTwoGpus:
         models = wrapped("llama"), wrapped("qwen3", seed=3)
         hidden = [hidden_at(model, ROLLOUTS, places) for model in models]
         expected = second_pass(tuple(m.head for m in models), tuple(hidden), 160, (1.0, 1.0))
-        hfs = spread(devices, tiny_model("llama")), spread(devices, tiny_model("qwen3", seed=3), embed_tokens="cuda:1")
+        on_second = {"embed_tokens": "cuda:1", "lm_head": "cuda:1"}
+        hfs = spread(devices, tiny_model("llama")), spread(devices, tiny_model("qwen3", seed=3), **on_second)
         with devices:
             heads = tuple(wrap_model(hf, name="m").head for hf in hfs)
             found = second_pass(heads, tuple(h.to("cuda:0") for h in hidden), 160, (1.0, 1.0))
         for name, values in vars(expected).items():
             assert torch.equal(getattr(found, name), values), name
+
+    def test_tops_are_found_by_blocks(self, devices):
+        generator = torch.Generator().manual_seed(0)
+        weights = [torch.randn(256, 8, generator=generator) for _ in range(2)]
+        states = [torch.randn(5, 8, generator=generator) for _ in range(2)]
+
+        def tops(*names):
+            with devices:
+                heads = [Head(w.to(name), None, 1.0, None) for w, name in zip(weights, names, strict=True)]
+                return OnePass(*heads, 256).load(*(s.to("cuda:0") for s in states))
+
+        for found, expected in zip(tops("cuda:0", "cuda:1"), tops("cuda:0", "cuda:0"), strict=True):
+            assert torch.equal(found.ids, expected.ids)
+            assert torch.equal(found.logits, expected.logits)
 
     def test_another_precision(self, devices):
         ids = torch.tensor([[1, 2, 3, 4]])
