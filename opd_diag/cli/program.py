@@ -121,6 +121,13 @@ def report(  # noqa: PLR0913 - the options of the contract
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of sampling. Default 0.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, … Default auto.")] = None,
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            help="Spread models over GPUs and the CPU's memory: auto, balanced, sequential, JSON of {module: device}, "
+            'or of {"student": …, "teacher": …}, or its file. Needs accelerate.'
+        ),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default float32.")] = None,
     checkpoints: Annotated[str | None, typer.Option(help="Steps or labels to use of those found: 20,40.")] = None,
     layout: Layout = None,

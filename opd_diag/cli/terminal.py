@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from opd_diag.errors import OpdDiagError
+from opd_diag.errors import InputError, OpdDiagError
 from opd_diag.text import visible
 
 P = ParamSpec("P")
@@ -48,12 +49,23 @@ def inert(text: str) -> str:
     return visible(text, keep="")
 
 
+def _refuse_ranks() -> None:
+    """Refuse to be one of several processes that a launcher started: all of them would do, and write, the same."""
+    ranks = os.environ.get("WORLD_SIZE", "")
+    if "LOCAL_RANK" in os.environ and ranks.isdigit() and int(ranks) > 1:
+        raise InputError(
+            f"A launcher started {ranks} processes of opd-diag, which is one process: start it without torchrun. "
+            "--device-map auto spreads large models over GPUs, and a teacher may run behind a server."
+        )
+
+
 def shows_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn our errors into one sentence and exit code 2, Ctrl-C into 130."""
 
     @functools.wraps(command)
     def shown(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            _refuse_ranks()
             return command(*args, **kwargs)
         except OpdDiagError as error:
             code = f" [{error.code}]" if error.code else ""

@@ -44,8 +44,9 @@ from opd_diag.inference.cut import Cut, hidden_as_scored
 from opd_diag.inference.fitting import SecondPass, second_pass
 from opd_diag.inference.head import HeadCheck, check_head
 from opd_diag.inference.hidden import HiddenStates, Place, hidden_at, teacher_hidden
-from opd_diag.inference.loading import load_model, resolve_device, stored_stop_ids
+from opd_diag.inference.loading import load_model, stored_stop_ids
 from opd_diag.inference.model import Model, wrap_model
+from opd_diag.inference.placing import resolve_device
 from opd_diag.inference.precision import OtherPrecision, Twin, reference_dtype, usable_dtype
 from opd_diag.inference.sampling import sample_rollouts
 from opd_diag.inference.scoring import score

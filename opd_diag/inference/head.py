@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from opd_diag.errors import ModelError
+from opd_diag.inference.hooks import brought, first_device
 from opd_diag.inference.linear import linear
 
 if TYPE_CHECKING:
@@ -41,18 +42,18 @@ class Head:
         return self.weight.device
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Give (m, V) float32 logits of (m, d) hidden states."""
+        """Give (m, V) float32 logits of (m, d) hidden states, where these are."""
         return self.tile(hidden, 0, self.vocabulary)
 
     def tile(self, hidden: Tensor, start: int, stop: int) -> Tensor:
-        """Give (m, stop - start) float32 logits of the ids from `start` on, before `stop`."""
+        """Give (m, stop - start) float32 logits of the ids from `start` on, before `stop`, where the states are."""
         bias = None if self.bias is None else self.bias[start:stop]
-        logits = linear(hidden.float(), self.weight[start:stop], bias)
+        logits = linear(hidden.to(self.device).float(), self.weight[start:stop], bias)
         if self.scale != 1.0:
             logits.mul_(self.scale)
         if self.softcap is not None:
             logits.div_(self.softcap).tanh_().mul_(self.softcap)
-        return logits
+        return logits.to(hidden.device)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class OwnLogits:
 def read_head(model: Any) -> Head | OwnLogits:
     """Read the head of a transformers causal language model; a weight that is not float32 is copied once.
 
+    A head that accelerate keeps elsewhere is held where it computes all the time.
+
     Where there is no linear output layer, or no body that runs without it, the model's own logits serve.
 
     Raises
@@ -92,12 +95,14 @@ def read_head(model: Any) -> Head | OwnLogits:
                 f"{type(model).__name__} has no output layer and no vocabulary. Give a causal language model of "
                 "transformers."
             )
-        return OwnLogits(int(config.vocab_size), next(model.parameters()).device)
-    bias = getattr(layer, "bias", None)
+        return OwnLogits(int(config.vocab_size), first_device(model))
+    with brought(layer):
+        weight, bias = layer.weight.detach().float(), getattr(layer, "bias", None)
+        bias = None if bias is None else bias.detach().float()
     softcap = next((cap for cap in (getattr(config, name, None) for name in _SOFTCAPS) if cap is not None), None)
     return Head(
-        weight=weight.detach().float(),
-        bias=None if bias is None else bias.detach().float(),
+        weight=weight,
+        bias=bias,
         scale=_scale(config),
         softcap=None if softcap is None else float(softcap),
     )
@@ -153,8 +158,8 @@ def check_head(model: Model, ids: list[int]) -> HeadCheck:
     ModelError
         The logits differ by more than the tolerance.
     """
-    tokens = torch.tensor([ids[:CHECKED_TOKENS]], device=model.device)
-    theirs = model.hf(input_ids=tokens, use_cache=False).logits[0].float()
+    tokens = torch.tensor([ids[:CHECKED_TOKENS]], device=model.enters_at)
+    theirs = model.hf(input_ids=tokens, use_cache=False).logits[0].to(model.device).float()
     ours = model.head.logits(model.hidden(tokens)[0])
     if ours.shape != theirs.shape:
         raise ModelError(

@@ -1,8 +1,9 @@
-"""What transformers and peft print and raise: kept off the terminal, and made one sentence."""
+"""What transformers, accelerate and peft print and raise: kept off the terminal, and made one sentence."""
 
 from __future__ import annotations
 
 import contextlib
+import logging as python_logging
 import warnings
 from collections.abc import Iterator
 
@@ -41,7 +42,10 @@ def quiet() -> Iterator[None]:
     """
     logging = transformers.utils.logging
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    advice = python_logging.getLogger("accelerate")
+    level = advice.level
     logging.set_verbosity_error()
+    advice.setLevel(python_logging.ERROR)
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
@@ -49,5 +53,6 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(before)
+        advice.setLevel(level)
         if bars:
             logging.enable_progress_bar()

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
-from opd_diag.errors import CheckpointError, InputError
+from opd_diag.errors import CheckpointError
 from opd_diag.inference.configs import generation_settings, read_config
+from opd_diag.inference.hooks import has_hooks, own_kept
 from opd_diag.inference.libraries import errors_of, quiet
 from opd_diag.inference.model import Model, own_stop_ids, wrap_model
+from opd_diag.inference.placing import DeviceMap, Spread, dispatched, settled
 from opd_diag.inference.weights import loaded
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.contents import Stamp, refuse_changed
@@ -22,13 +24,14 @@ from opd_diag.runs.shapes import config_source
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_model(
+def load_model(  # noqa: PLR0913 - what a user may say of how a model is loaded
     checkpoint: Checkpoint,
     *,
     name: str | None = None,
     key: str = "",
     dtype: str = "float32",
     device: str = "auto",
+    device_map: DeviceMap | None = None,
     stop_ids: tuple[int, ...] = (),
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
@@ -48,6 +51,9 @@ def load_model(
         ``float32``, ``bfloat16`` or ``float16``, of the body; the head computes in float32.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+    device_map
+        ``auto``, ``balanced``, ``sequential``, or a device for each module, to spread the model over several
+        (:mod:`opd_diag.inference.placing`); in place of `device`.
     stop_ids
         Ids that end a response besides those of the model's generation settings: the tokenizer's.
     trust_remote_code
@@ -69,16 +75,18 @@ def load_model(
         The folder cannot be loaded: blocked, damaged, of an unknown architecture, lacking weights, or written to; or
         its weights are pickles that name more than tensors.
     MissingExtra
-        An adapter, and peft is not installed.
+        An adapter, and peft is not installed; a model to be spread, and accelerate is not.
     InputError
-        The device is unknown or not there.
+        The device is unknown or not there, or the map does not fit the model.
     """
     if checkpoint.blocker is not None:
         raise CheckpointError(f"{checkpoint.label}: {checkpoint.blocker} {checkpoint.way_out or ''}".strip())
-    target = resolve_device(device)
-    trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
+    of_weights: dict[str, Any] = {"dtype": DTYPES[dtype], "trust_remote_code": trust_remote_code}
+    where = settled(checkpoint, device, device_map, **of_weights)
     with unchanged(checkpoint_stamps(checkpoint) if stamps is None else stamps), quiet(), errors_of(checkpoint):
-        model = _owned(loaded(checkpoint, DTYPES[dtype], **trusted).to(target))
+        spread = None if isinstance(where, torch.device) else where
+        model = loaded(checkpoint, **of_weights, allow_pickle=allow_pickle, spread=spread)
+        model = _owned(model.to(where)) if spread is None else _spread(model, spread)
     return wrap_checkpoint(model, checkpoint, name=name, key=key, stop_ids=stop_ids)
 
 
@@ -130,26 +138,6 @@ def unchanged(stamps: Mapping[Path, Stamp]) -> Iterator[None]:
         refuse_changed(file, stamp)
 
 
-def resolve_device(device: str) -> torch.device:
-    """Give the device of a name; ``auto`` takes CUDA where it is there.
-
-    Raises
-    ------
-    InputError
-        The name is no device, or the device is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-        if target.type not in ("cpu", "cuda"):  # mps has no float64
-            raise RuntimeError(target.type)
-        torch.empty(1, device=target)
-    except (RuntimeError, AssertionError) as error:  # the second is what a torch built without CUDA raises
-        raise InputError(f"Device '{device}' is not available here. Use --device cpu or --device auto.") from error
-    return target
-
-
 def _owned(model: Any) -> Any:
     """Give the weights memory of their own.
 
@@ -160,3 +148,11 @@ def _owned(model: Any) -> Any:
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
     return model
+
+
+def _spread(model: Any, spread: Spread) -> Any:
+    """Do what :func:`_owned` does, wherever weights lie, and spread what transformers put in memory in one piece."""
+    if not has_hooks(model):
+        return dispatched(_owned(model), spread)
+    own_kept(model)
+    return _owned(model)

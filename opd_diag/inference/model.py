@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from opd_diag.inference.head import Head, OwnLogits, read_head
+from opd_diag.inference.hooks import has_hooks, runs_on
 from opd_diag.inference.linear import fast_linear
 from opd_diag.inference.packing import takes_packs
 
@@ -52,8 +53,13 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Where its head computes, and its hidden states come out."""
         return self.head.device
+
+    @cached_property
+    def enters_at(self) -> torch.device:
+        """Where its embeddings take ids: another device than the head's only where a model is spread over several."""
+        return runs_on(self.hf.get_input_embeddings()) if has_hooks(self.hf) else self.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,15 +78,17 @@ class Model:
         tokens
             Right-padded, or not padded.
         inputs
-            What else transformers takes: ``position_ids``, ``past_key_values``, …
+            What else transformers takes: ``position_ids``, ``past_key_values``, …; tensors on any device.
         """
         self.forwarded.tokens += tokens.numel()
+        tokens = tokens.to(self.enters_at)
+        inputs = {name: x.to(self.enters_at) if isinstance(x, Tensor) else x for name, x in inputs.items()}
         with fast_linear():
             if isinstance(self.head, OwnLogits):
                 states: Tensor = self.hf(input_ids=tokens, **{"use_cache": False, **inputs}).logits
             else:
                 states = self.hf.base_model(input_ids=tokens, **{"use_cache": False, **inputs}).last_hidden_state
-        return states
+        return states.to(self.device)
 
     @cached_property
     def takes_packs(self) -> bool:

@@ -196,14 +196,14 @@ class OnePass:
     def _fill(self, model: int, hidden: Tensor) -> Tensor:
         """Write the logits of one model into its buffer; give the maxima of its groups of ids."""
         head, temperature, logits = self.heads[model], self.temperatures[model], self._both[model]
-        maxima = []
+        maxima, hidden = [], hidden.to(head.device)  # once, and not for every tile
         for start, stop in self._tiles():
             tile = head.tile(hidden, start, stop)
             if temperature != 1.0:
                 tile.div_(temperature)
             maxima.append(block_maxima(tile))
             logits[:, start:stop] = tile
-        return torch.cat(maxima, dim=-1)
+        return torch.cat(maxima, dim=-1).to(logits.device)
 
     def _first_sweep(self, student: Top, teacher: Top) -> list[Tensor]:
         """Give Z₀, E, A, G₀, G₁, G₂, Y₀, F and B; the buffers then hold e and f."""

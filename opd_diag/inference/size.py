@@ -39,6 +39,12 @@ class ModelSize:
     """Weights of the body that a token is multiplied with: no embeddings, and of experts only those it passes."""
     attention: int
     """Floating-point operations a token needs for each token that it sees."""
+    largest: int = 0
+    """Numbers in the largest tensor of the body, embeddings apart."""
+    inner: int = 0
+    """Most numbers that a token has within a layer."""
+    cached: int = 0
+    """Numbers that a token leaves in the key–value cache if every layer keeps all tokens."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
 
@@ -85,6 +91,8 @@ def size_of_config(config: Any, *, trust_remote_code: bool = False) -> ModelSize
     heads = int(getattr(config, "num_attention_heads", None) or 0)
     width = int(head.weight.shape[1]) if head is not None else int(config.hidden_size)
     head_dim = int(getattr(config, "head_dim", None) or (width // heads if heads else 0))
+    key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    shapes = [p.shape for _, p in _matrices(model)]
     return ModelSize(
         config=config,
         layers=int(config.num_hidden_layers),
@@ -94,6 +102,9 @@ def size_of_config(config: Any, *, trust_remote_code: bool = False) -> ModelSize
         parameters=sum(p.numel() for p in model.parameters()),
         body=_active_weights(model, config),
         attention=4 * int(config.num_hidden_layers) * heads * head_dim,
+        largest=max((shape.numel() for shape in shapes), default=0),
+        inner=max((max(shape[-2:]) for shape in shapes), default=width),
+        cached=2 * int(config.num_hidden_layers) * key_heads * head_dim,
         trust_remote_code=trust_remote_code,
     )
 
@@ -122,17 +133,16 @@ def _fewest_layers(config: Any) -> int:
 
 
 def _active_weights(model: Any, config: Any) -> int:
-    body, head = model.base_model, model.get_output_embeddings()
-    tables = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    left_out = {id(module.weight) for module in (*tables, head) if module is not None}
     share = _share_of_experts(config)
-    return round(
-        sum(
-            p.numel() * (share if ".experts." in name else 1.0)
-            for name, p in body.named_parameters()
-            if p.dim() > 1 and id(p) not in left_out
-        )
-    )
+    return round(sum(p.numel() * (share if ".experts." in name else 1.0) for name, p in _matrices(model)))
+
+
+def _matrices(model: Any) -> list[tuple[str, torch.Tensor]]:
+    """Give the matrices of the body with their names; embeddings are left out, and a head that is one of them."""
+    tables = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    left_out = {id(module.weight) for module in (*tables, model.get_output_embeddings()) if module is not None}
+    named = model.base_model.named_parameters()
+    return [(name, p) for name, p in named if p.dim() > 1 and id(p) not in left_out]
 
 
 def _share_of_experts(config: Any) -> float:

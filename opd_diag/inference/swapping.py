@@ -9,12 +9,13 @@ was in memory before.
 This holds only where the file's tensors *are* the model's tensors, name by name. Transformers renames and fuses those
 of some architectures (mixtures of experts); whether it did is looked at once, after the first load: every tensor of
 the model must be named in the file and hold what the file says. Where not, each checkpoint is loaded in the ordinary
-way; so are shards and pickles, of which no digest a tensor is known. Files are read into place and not mapped: a mapped
-file that another process cuts short kills whoever looks at it.
+way; so are shards and pickles, of which no digest a tensor is known, and models that are spread over devices. Files are
+read into place and not mapped: a mapped file that another process cuts short kills whoever looks at it.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ import torch
 
 from opd_diag.inference.adapters import merged, touched_by
 from opd_diag.inference.libraries import errors_of, quiet
-from opd_diag.inference.loading import DTYPES, load_model, resolve_device, unchanged, wrap_checkpoint
+from opd_diag.inference.loading import DTYPES, load_model, unchanged, wrap_checkpoint
 from opd_diag.inference.model import Model
+from opd_diag.inference.placing import DeviceMap, Spread, settled
 from opd_diag.inference.stored import Copied, fits, looks_like, read_into
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.contents import StoredTensor
@@ -61,6 +63,8 @@ class Resident:
         """What was read to put other weights in place."""
         self._held: _Held | None = None
         self._now: tuple[Checkpoint, str, Model] | None = None
+        self._where: dict[str, torch.device | Spread] = {}
+        """Where models of one kind lie: settled once, as the memory that is free has one of them in it later."""
 
     def model(self, checkpoint: Checkpoint, key: str) -> Model | None:
         """Give the model of a checkpoint if it is the one in memory."""
@@ -74,6 +78,7 @@ class Resident:
         name: str,
         dtype: str = "float32",
         device: str = "auto",
+        device_map: DeviceMap | None = None,
         stop_ids: tuple[int, ...] = (),
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
@@ -82,7 +87,7 @@ class Resident:
 
         Parameters
         ----------
-        checkpoint, name, dtype, device, stop_ids, trust_remote_code, allow_pickle
+        checkpoint, name, dtype, device, device_map, stop_ids, trust_remote_code, allow_pickle
             As of :func:`~opd_diag.inference.loading.load_model`.
         content
             What its files hold.
@@ -99,15 +104,24 @@ class Resident:
         """
         held, self._held, self._now = self._held, None, None  # a model that is half overwritten is never found again
         about: dict[str, Any] = {"name": name, "key": content.key, "stop_ids": stop_ids}
-        target = str(resolve_device(device))
+        placed: dict[str, Any] = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
+        kind = repr((dtype, placed, sorted((n, t.shape) for n, (_, t) in content.weights.tensors.items())))
+        where = self._where.get(kind) or settled(checkpoint, **placed, dtype=DTYPES[dtype])
+        self._where[kind] = where
+        spread = None if isinstance(where, torch.device) else where
+        target = device if spread else str(where)
         loading: dict[str, Any] = {"dtype": dtype, "device": target, "trust_remote_code": trust_remote_code}
         with unchanged(content.stamps), quiet(), errors_of(checkpoint):
-            how = (*loading.values(), dtype == "float32" or checkpoint.kind, _settings(checkpoint, content))
+            settings = None if spread else _settings(checkpoint, content)
+            how = (*loading.values(), dtype == "float32" or checkpoint.kind, settings)
             if held is not None and _exchangeable(held, how, content) and self._exchange(held, content):
                 model = wrap_checkpoint(held.hf, checkpoint, **about)
             else:
                 held = None  # its memory is needed
-                model = load_model(checkpoint, **about, **loading, stamps=content.stamps, allow_pickle=allow_pickle)
+                if spread:
+                    gc.collect()  # modules and their hooks hold each other
+                files: dict[str, Any] = {"stamps": content.stamps, "allow_pickle": allow_pickle}
+                model = load_model(checkpoint, **about, **loading, device_map=spread, **files)
                 held = _hold(model.hf, how, content)
         self._held, self._now = held, (checkpoint, content.key, model)
         return model

@@ -15,6 +15,7 @@ from opd_diag.inference.configs import generation_settings, read_config
 from opd_diag.inference.distributed import DistributedCheckpoint
 from opd_diag.inference.merging import Pickles, Source, merged_model
 from opd_diag.inference.pickles import read_tensors
+from opd_diag.inference.placing import Spread
 from opd_diag.inference.ranks import RankFiles
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.huggingface import ADAPTER, ADAPTER_BIN, ADAPTER_CONFIG
@@ -23,7 +24,14 @@ from opd_diag.runs.weights import Weights, classify_weights
 from opd_diag.tokenization import split_revision
 
 
-def loaded(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: bool, allow_pickle: bool) -> Any:
+def loaded(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    *,
+    trust_remote_code: bool,
+    allow_pickle: bool,
+    spread: Spread | None = None,
+) -> Any:
     """Load the weights of a checkpoint into a transformers model.
 
     Parameters
@@ -34,13 +42,16 @@ def loaded(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: boo
         Of its weights.
     trust_remote_code, allow_pickle
         As of :func:`~opd_diag.inference.loading.load_model`.
+    spread
+        A device for each module. Full weights in safetensors are read to where they belong; all others are put
+        together in the memory of the CPU first, and left there.
 
     Raises
     ------
     CheckpointError, MissingExtra
         As of :func:`~opd_diag.inference.loading.load_model`. Errors of the libraries pass.
     """
-    trusted = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
+    trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
     path, base = checkpoint.path, str(checkpoint.base_model)
     if checkpoint.kind == "adapter":
         model = _full(base, base, torch.float32, **trusted)
@@ -57,7 +68,7 @@ def loaded(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: boo
             base=None if checkpoint.base_model is None else lambda: _full(base, base, torch.float32, **trusted),
             trust_remote_code=trust_remote_code,
         )
-    return _full(str(path), config_source(checkpoint), dtype, **trusted)
+    return _full(str(path), config_source(checkpoint), dtype, **trusted, spread=spread)
 
 
 def _source(checkpoint: Checkpoint, allow_pickle: bool) -> Source:
@@ -72,7 +83,15 @@ def _source(checkpoint: Checkpoint, allow_pickle: bool) -> Source:
     return DistributedCheckpoint(found.folder or checkpoint.path, allow_pickle=allow_pickle)
 
 
-def _full(source: str, config: str, dtype: torch.dtype, *, trust_remote_code: bool, allow_pickle: bool) -> Any:
+def _full(
+    source: str,
+    config: str,
+    dtype: torch.dtype,
+    *,
+    trust_remote_code: bool,
+    allow_pickle: bool,
+    spread: Spread | None = None,
+) -> Any:
     files = _pickled(Path(source), config)
     if files:
         pickles = Pickles(files, allow_pickle=allow_pickle)
@@ -91,6 +110,7 @@ def _full(source: str, config: str, dtype: torch.dtype, *, trust_remote_code: bo
         trust_remote_code=trust_remote_code,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # refused below, by name
+        device_map=spread,
         **elsewhere,
     )
     refuse_incomplete(model, info, source)

@@ -83,6 +83,9 @@ class Settings:
     """Passed to the chat template, for example ``{"enable_thinking": False}``."""
     seed: int = 0
     device: str = "auto"
+    device_map: str | None = None
+    """To spread models over devices, in place of `device`: ``auto``, ``balanced``, ``sequential``, JSON of
+    {module: device}, for each of the two models as {"student": …, "teacher": …}, or a file of it."""
     dtype: str = "float32"
     checkpoints: tuple[str, ...] = ()
     """Steps or labels to use of those found; empty: all."""

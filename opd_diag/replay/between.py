@@ -70,7 +70,7 @@ def scored_between(
 def _model(name: str, plan: ReplayPlan, resident: Resident) -> LazyModel:
     tokenizer = plan.teacher_tokenizer or plan.tokenizer
     teacher = replace(plan.teacher, label=name)
-    return LazyModel(teacher, plan.settings, name, tokenizer, resident, plan.digests)
+    return LazyModel(teacher, plan.settings, name, tokenizer, resident, plan.digests, role="teacher")
 
 
 def _scored(

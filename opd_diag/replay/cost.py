@@ -22,6 +22,7 @@ from opd_diag.inference.sampling import PLACES, TOKENS_IN_PLACES
 from opd_diag.inference.size import ModelSize, model_size
 from opd_diag.records.files import readable_size
 from opd_diag.replay.account import Account, Work
+from opd_diag.replay.memory import Needed, memory_lines, needed_memory
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.store import Store
 from opd_diag.replay.subsample import MOST_STATES
@@ -109,8 +110,8 @@ class Prediction:
     """Tokens that sampled responses are taken to have; None where all are recorded."""
     sizes: tuple[ModelSize, ModelSize | None]
     """Of student and teacher; None of one that runs elsewhere."""
-    held: int
-    """Bytes of the weights of a student and the teacher: so much memory is needed, and more."""
+    memory: tuple[Needed, ...]
+    """What is needed of each device, and what there is."""
     meanwhile: int
     """Bytes of the teacher's hidden states that lie in OUT_DIR until it is finished, at most."""
 
@@ -125,8 +126,7 @@ class Prediction:
         return [
             *_side_by_side(columns),
             f"predicted    if nothing is stored yet and {how}",
-            f"in memory    {readable_size(self.held)} of weights, and more: a student"
-            f"{'' if served else ' and the teacher'}",
+            *memory_lines(self.memory),
             f"meanwhile    at most {readable_size(self.meanwhile)} of the teacher's "
             f"{'answers' if served else 'states'} on disk",
         ]
@@ -165,10 +165,9 @@ def predicted(plan: ReplayPlan) -> Prediction:
     known = {*writers_of(plan)} <= {*plan.recorded}
     response = None if known else lengths.assumed
     width = DTYPES[settings.dtype].itemsize
-    held = sum(size.parameters for size in sizes if size is not None) * width
     each = teacher.width * width if teacher is not None else ANSWER_BYTES * _returned(plan, student)
     meanwhile = shared_states(plan, Lengths(plan, 1.0)) * each
-    return Prediction(likely, at_most, response, sizes, held, round(meanwhile))
+    return Prediction(likely, at_most, response, sizes, needed_memory(plan, sizes), round(meanwhile))
 
 
 def predicted_or_none(plan: ReplayPlan) -> Prediction | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from opd_diag.inference import HeadCheck, Model, check_head
+from opd_diag.inference.placing import read_device_maps
 from opd_diag.inference.swapping import Resident
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import Rollout
@@ -29,6 +30,10 @@ class LazyModel:
     """Where it is put in memory; of several models that share one, the last that was asked for is there."""
     digests: Digests = field(default_factory=Digests)
     """What is known of files."""
+    role: str = "student"
+    """``student`` or ``teacher``, as ``--device-map`` names them."""
+    before: Callable[[], None] | None = None
+    """Called before weights are read; may refuse."""
     checked: bool = False
     """Whether its head was checked in this process."""
 
@@ -56,12 +61,15 @@ class LazyModel:
     def _loaded(self) -> Model:
         now = checkpoint_content(self.checkpoint, self.digests)
         refuse_other(self.content, now)
+        if self.before is not None:
+            self.before()
         return self.resident.load(
             self.checkpoint,
             now,
             name=self.name,
             dtype=self.settings.dtype,
             device=self.settings.device,
+            device_map=read_device_maps(self.settings.device_map).get(self.role),
             stop_ids=self.tokenizer.stop_ids,
             trust_remote_code=self.settings.trust_remote_code,
             allow_pickle=self.settings.allow_pickle,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.replay.coverage import COVERAGE_VERSION, coverage_of, covered_states, equal_places
 from opd_diag.replay.hidden import KeptHidden, seen
 from opd_diag.replay.lazy import LazyModel, longest_ids
+from opd_diag.replay.memory import refuse_too_large
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.precision import (
     Floor,
@@ -62,7 +64,10 @@ class Parts:
         """Whether both models' hidden states at own states outlive this replay, for other pairs."""
         tokenizer = plan.teacher_tokenizer or plan.tokenizer
         name = plan.served.name if plan.served else plan.teacher.path.resolve().name
-        self.teacher = LazyModel(plan.teacher, plan.settings, name, tokenizer, digests=plan.digests)
+        self._room = cache(partial(refuse_too_large, plan))
+        self.teacher = LazyModel(
+            plan.teacher, plan.settings, name, tokenizer, digests=plan.digests, role="teacher", before=self._room
+        )
         self.served = plan.served.teacher(tokenizer) if plan.served else None
         """The teacher, where it stands behind a server."""
         store.account.served = self.served
@@ -82,7 +87,8 @@ class Parts:
         """Give a checkpoint as a model that is not loaded yet."""
         if checkpoint not in self._students:
             about = (self.plan.settings, checkpoint.label, self.plan.tokenizer)
-            self._students[checkpoint] = LazyModel(checkpoint, *about, self.resident, self.plan.digests)
+            student = LazyModel(checkpoint, *about, self.resident, self.plan.digests, before=self._room)
+            self._students[checkpoint] = student
         return self._students[checkpoint]
 
     def rollouts(self, writer: LazyModel) -> Rollouts:

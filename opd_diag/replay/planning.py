@@ -10,6 +10,7 @@ from typing import Any
 
 from opd_diag.errors import CheckpointError, InputError, RunFolderError
 from opd_diag.inference import resolve_device, usable_dtype
+from opd_diag.inference.placing import normal_form
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.settings import NEAR_ON_POLICY, Settings, settings_from
 from opd_diag.replay.near import Near
@@ -128,8 +129,9 @@ def _planned(
     run_dir: Path, settings: Settings, checkpoints: list[Checkpoint], notes: list[str], digests: Digests
 ) -> ReplayPlan:
     """Read and check all but the run itself, whose loadable checkpoints are given."""
-    dtype, too_slow = usable_dtype(settings.dtype, settings.device)
-    settings = replace(settings, dtype=dtype)
+    device, device_map = normal_form(settings.device, settings.device_map)
+    dtype, too_slow = usable_dtype(settings.dtype, device)
+    settings = replace(settings, dtype=dtype, device=device, device_map=device_map)
     notes = [*notes, *([too_slow] if too_slow else [])]
     _refuse_shared_file_names(checkpoints)
     resolve_device(settings.device)

@@ -159,7 +159,7 @@ def test_plan_alone_writes_nothing_and_loads_no_weights(tiny_run, out, monkeypat
     assert not out.parent.exists()
     assert tiny.listing(tiny_run.root) == before
     quiet = reported(tiny_run.run_dir, "--out", out, "--plan", "--quiet")
-    timeless = [re.sub(r"(?m)^minutes .*$", "", said.stderr) for said in (result, quiet)]
+    timeless = [re.sub(r"(?m)^minutes .*$|, [0-9,.]+ GB free$", "", said.stderr) for said in (result, quiet)]
     assert timeless[0] == timeless[1], "who asks for the plan gets it"
 
 
@@ -277,7 +277,7 @@ def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, m
         "states": "start", "k": "5", "rollouts-per-prompt": "3", "max-prompts": "4", "max-new-tokens": "6",
         "temperature": "0.5", "top-p": "0.4", "student-temperature": "2", "teacher-temperature": "3",
         "teacher-template": "f", "teacher-system-prompt": "y", "chat-template-kwargs": '{"a": 1}', "seed": "9",
-        "device": "cpu", "dtype": "float16", "checkpoints": "1,2", "layout": "single",
+        "device": "cpu", "device-map": "auto", "dtype": "float16", "checkpoints": "1,2", "layout": "single",
         "steps": "7=a", "step-base": "0",
         "logs": "l", "beta": "0.5", "store": "d", "max-staleness": "2",
     }  # fmt: skip
@@ -291,6 +291,19 @@ def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, m
     expected |= {"max_staleness": 2, "allow_pickle": True}
     assert given == expected
     assert set(SETTING_NAMES) == set(given)
+
+
+def test_one_of_several_processes_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "launcher" not in invoke("check", tmp_path).stderr, "a cluster may say it of other processes"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    result = invoke("report", tmp_path, "--out", tmp_path / "out")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert " ".join(result.stderr.split()) == (
+        "error: A launcher started 2 processes of opd-diag, which is one process: start it without torchrun. "
+        "--device-map auto spreads large models over GPUs, and a teacher may run behind a server."
+    )
+    assert not (tmp_path / "out").exists()
 
 
 # What is wrong is said in one sentence, and nothing is left behind.

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from opd_diag import tokenization
 from opd_diag.errors import CheckpointError, InputError, MissingExtra
 from opd_diag.inference import check_head, load_model, wrap_model
-from opd_diag.inference.loading import resolve_device, stored_stop_ids
+from opd_diag.inference.loading import stored_stop_ids
+from opd_diag.inference.placing import resolve_device
 
 IDS = torch.randint(0, V, (2, 90), generator=torch.Generator().manual_seed(0))
 

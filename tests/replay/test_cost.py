@@ -11,6 +11,7 @@ import pytest
 import tiny_run as tiny
 
 from opd_diag.errors import CheckpointError
+from opd_diag.records.files import readable_size
 from opd_diag.records.settings import settings_from
 from opd_diag.replay import cost, make_plan, open_store, replay
 from opd_diag.replay.cost import TITLES, Cost, actual_cost, cost_lines, cost_record, predicted, predicted_or_none
@@ -108,7 +109,8 @@ def test_what_is_said_beforehand(whole):
     assert len({len(line) for line in table}) == 1
     assert how == ("predicted    if nothing is stored yet and a response has 6 tokens; at most: if each fills its room")
     size, states = 2 * prediction.sizes[0].parameters * 4, 2 * 16 * (10 + 1) * 32 * 4
-    assert memory == f"in memory    {size / 1000:.1f} kB of weights, and more: a student and the teacher"
+    weights, free = f"{size / 1000:.1f} kB of weights", prediction.memory[0].room.free
+    assert memory == f"in memory    the CPU: {weights}, about 3.0 MB beside them, {readable_size(free)} free"
     assert meanwhile == f"meanwhile    at most {states / 1000:.1f} kB of the teacher's states on disk"
 
 

@@ -281,6 +281,15 @@ def test_a_device_that_is_not_there(tiny_run, device):
     assert f"Device '{device}' is not available" in refused(tiny_run, InputError, device=device)
 
 
+def test_a_map_of_one_device_is_that_device(tiny_run):
+    settings = planned(tiny_run, device_map='{"": "cpu"}').settings
+    assert (settings.device, settings.device_map) == ("cpu", None)
+    message = refused(tiny_run, InputError, device_map='{"model": "disk"}')
+    assert message.startswith(
+        "--device-map puts a part on the disk, where it would be read from the checkpoint's files"
+    )
+
+
 def test_no_recorded_rollouts(tiny_run, tmp_path):
     message = refused(tiny_run, RolloutsError, rollouts=str(tmp_path))
     assert message.startswith(f"No rollouts in {tmp_path}. Known are opd-diag rollouts/*.jsonl; TRL completions/*.par")
