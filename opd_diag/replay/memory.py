@@ -139,9 +139,10 @@ def refuse_too_large(plan: ReplayPlan) -> None:
             *(["spread them over the GPUs with --device-map auto"] if torch.cuda.is_available() else []),
             *([] if plan.served else ["put the teacher behind a server (--teacher vllm=URL)"]),
         ]
+        who = "A student needs" if plan.served else "A student and the teacher need"
         raise InputError(
-            f"{'A student needs' if plan.served else 'A student and the teacher need'} {readable_size(each.weights)} for "
-            f"weights in {settings.dtype}; {each.called} has {readable_size(total)}. {_listed(ways)}."
+            f"{who} {readable_size(each.weights)} for their weights in {settings.dtype}; {each.called} has "
+            f"{readable_size(total)}. {_listed(ways)}."
         )
 
 

@@ -111,7 +111,7 @@ def test_what_can_never_fit_is_refused_before_a_weight_is_read(plan, monkeypatch
     ways = (
         "Use --dtype bfloat16 (129.2 kB), or put the teacher behind a server (--teacher vllm=URL)."
         if computes
-        else ("Put the teacher behind a server.")
+        else "Put the teacher behind a server (--teacher vllm=URL)."
     )
     with open_store(tmp_path / "out", plan.run_dir) as store, pytest.raises(InputError) as found:
         replay(plan, store)
