@@ -11,6 +11,7 @@
     │   └── StoreError           OUT_DIR and the files of ours in it
     ├── TokenizerMismatchError   an id that occurs means different text to student and teacher
     ├── ModelError               a model gives what it must not (another head, NaN logits)
+    ├── WorkerError              a worker of a cluster was lost again and again
     └── MissingExtra             an optional dependency is not installed
 
 To add one, derive it here and give it a line above.
@@ -63,6 +64,10 @@ class TokenizerMismatchError(OpdDiagError, ValueError):
 
 class ModelError(OpdDiagError, RuntimeError):
     """A model gives what it must not: logits that its own head does not, or values that are not numbers."""
+
+
+class WorkerError(OpdDiagError, RuntimeError):
+    """A worker of a cluster was lost as often as one is replaced, ran out of memory, or never came."""
 
 
 class MissingExtra(OpdDiagError, ImportError):

@@ -16,6 +16,7 @@ from opd_diag.replay.near import Near
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import chosen_prompts, near_of
 from opd_diag.replay.recorded import TEACHER_LABEL, given_rollouts, not_used
+from opd_diag.replay.spread.engine import refuse_engine, runs_elsewhere
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.runs import Manifest, find_run, read_manifest, select_checkpoints, step_zero
 from opd_diag.runs.digests import DIGESTS, Digests
@@ -126,11 +127,14 @@ def _planned(
     run_dir: Path, settings: Settings, checkpoints: list[Checkpoint], notes: list[str], digests: Digests
 ) -> ReplayPlan:
     """Read and check all but the run itself, whose loadable checkpoints are given."""
-    dtype, too_slow = usable_dtype(settings.dtype, settings.device)
+    refuse_engine(settings)
+    dtype, too_slow = settings.dtype, None
+    if not runs_elsewhere(settings):
+        resolve_device(settings.device)
+        dtype, too_slow = usable_dtype(settings.dtype, settings.device)
     settings = replace(settings, dtype=dtype)
     notes = [*notes, *([too_slow] if too_slow else [])]
     _refuse_shared_file_names(checkpoints)
-    resolve_device(settings.device)
     teacher = _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher)
     given = given_rollouts(settings, checkpoints, teacher, digests)
