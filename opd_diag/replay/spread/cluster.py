@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +33,10 @@ GRACE = 120.0
 OBJECT_STORE = 256 * 2**20
 """Bytes of Ray's memory for what crosses between processes, on a machine of our own: shards have some ten megabytes."""
 
-LEAVING = 10.0
+LISTENING = 20.0
+"""Seconds in which a cluster must answer."""
+
+LEAVING = 5.0
 """Seconds that a worker has to take away what it kept."""
 
 
@@ -103,6 +107,7 @@ def joined() -> Iterator[Any]:
             yield ray
             return
         address = os.environ.get("RAY_ADDRESS")
+        _refuse_silent(address)
         how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address:
             how |= {"address": "auto"}
@@ -113,11 +118,10 @@ def joined() -> Iterator[Any]:
             ray.init(**how)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
+            if address:
+                raise _no_cluster(address, reason) from error
             raise InputError(
-                f"No Ray cluster answers at RAY_ADDRESS={address}: {reason} Start one with ray start --head, or unset "
-                "RAY_ADDRESS to use this machine alone."
-                if address
-                else f"Ray cannot be started on this machine: {reason} Leave --engine out to run in one process."
+                f"Ray cannot be started on this machine: {reason} Leave --engine out to run in one process."
             ) from error
     try:
         yield ray
@@ -125,9 +129,27 @@ def joined() -> Iterator[Any]:
         ray.shutdown()
 
 
+def _refuse_silent(address: str | None) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdecimal():  # auto, or another kind of address
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENING).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(f"{address}", f"{error}.") from error
+
+
+def _no_cluster(address: str, reason: str) -> InputError:
+    return InputError(
+        f"No Ray cluster answers at RAY_ADDRESS={address}: {reason} Start one with ray start --head, or unset "
+        "RAY_ADDRESS to use this machine alone."
+    )
+
+
 def _quiet_about_the_lost(ray: Any) -> None:
     """Keep what Ray says of lost workers off standard output, where it has no setting for that: we say it ourselves."""
-    internals = getattr(ray._private, "worker", None)
+    internals: Any = getattr(ray._private, "worker", None)
     if hasattr(internals, "print_to_stdstream"):
         internals.print_to_stdstream = lambda *words, **how: None
 
@@ -162,10 +184,7 @@ def workers_of(plan: ReplayPlan, out_dir: Path, progress: Progress) -> Iterator[
             return _those_that_come(ray, [hired() for _ in range(asked.workers)], progress)
 
         pool = Pool(asked.workers, begun, lambda: hired().there())
-        try:
-            yield pool, asked.device
-        finally:
-            pool.close(in_peace=False)
+        yield pool, asked.device
 
 
 def _those_that_come(ray: Any, coming: Sequence[_RayWorker], progress: Progress) -> list[_RayWorker]:
@@ -185,7 +204,7 @@ def _those_that_come(ray: Any, coming: Sequence[_RayWorker], progress: Progress)
         here += len(ready)
         progress(what, here, len(coming))
     for worker in pending.values():
-        worker.let_go(in_peace=False)
+        worker.let_go()
     if not there:
         raise WorkerError(
             f"None of {len(coming)} workers came within {PATIENCE / 60:.0f} minutes, or each was lost at once: the "
@@ -236,12 +255,12 @@ class _RayWorker:
         given: Answer = self._got(answer)
         return given
 
-    def let_go(self, *, in_peace: bool) -> None:
-        """End it."""
-        with suppress(self._ray.exceptions.RayError, ValueError):  # it is gone, or Ray is
-            if in_peace:
+    def let_go(self) -> None:
+        """End it, and what it kept on its machine, if it is there."""
+        with suppress(self._ray.exceptions.RayError):  # it is gone
+            if self._said is not None:
                 self._ray.get(self._actor.leave.remote(), timeout=LEAVING)
-            self._ray.kill(self._actor)
+        self._ray.kill(self._actor)
 
     def _got(self, reference: Any, timeout: float | None = None) -> Any:
         errors = self._ray.exceptions

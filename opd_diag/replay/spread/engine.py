@@ -47,12 +47,10 @@ def parts_of(
     with workers_of(plan, store.out_dir, tell) as (pool, device):
         settings = replace(plan.settings, device=device)
         parts = SpreadParts(replace(plan, settings=settings), store, tell, pool)
-        finished = False
         try:
             yield parts
-            finished = True
         finally:  # in this order: threads wait for workers
-            pool.close(in_peace=finished)
+            pool.close()
             parts.close()
 
 
@@ -77,4 +75,4 @@ def refuse_engine(settings: Settings) -> None:
 
 def runs_elsewhere(settings: Settings) -> bool:
     """Whether models may run on machines that this one knows nothing of."""
-    return settings.engine == "ray" and "RAY_ADDRESS" in os.environ and settings.device != "cpu"
+    return settings.engine == "ray" and bool(os.environ.get("RAY_ADDRESS")) and settings.device != "cpu"

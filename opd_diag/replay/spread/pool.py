@@ -36,8 +36,8 @@ class Hired(Protocol):
     def do(self, call: Call, tell: Callable[[Told], None]) -> Answer:
         """Make what is asked for and tell of the progress; :class:`Lost` where the worker is."""
 
-    def let_go(self, *, in_peace: bool) -> None:
-        """End it; in peace, it first takes away what it kept on its machine."""
+    def let_go(self) -> None:
+        """End it, and what it kept on its machine."""
 
 
 @dataclass(eq=False)
@@ -138,14 +138,14 @@ class Pool:
                     taken.home = None
                 self._match()
 
-    def close(self, *, in_peace: bool) -> None:
+    def close(self) -> None:
         """End all workers; who waits for one is sent away."""
         with self._change:
             self._closed = True
             self._change.notify_all()
         for seat in self._seats:
             if seat.worker is not None:
-                seat.worker.let_go(in_peace=in_peace)
+                seat.worker.let_go()
 
     def _begun(self) -> None:
         with self._beginning:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import sys
 import types
 
@@ -90,13 +92,27 @@ def refusing(monkeypatch, error):
 
 
 def test_no_cluster_at_the_address(monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
     refusing(monkeypatch, ConnectionError("Could not find\n any running Ray instance."))
     with pytest.raises(InputError) as raised, joined():
         pass
     assert str(raised.value) == (
-        "No Ray cluster answers at RAY_ADDRESS=10.0.0.1:6379: Could not find any running Ray instance. Start one with "
-        "ray start --head, or unset RAY_ADDRESS to use this machine alone."
+        "No Ray cluster answers at RAY_ADDRESS=auto: Could not find any running Ray instance. Start one with ray start "
+        "--head, or unset RAY_ADDRESS to use this machine alone."
+    )
+
+
+def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch):
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        refusing(monkeypatch, AssertionError("Ray would try for minutes"))
+        with pytest.raises(InputError) as raised, joined():
+            pass
+    assert str(raised.value) == (
+        f"No Ray cluster answers at RAY_ADDRESS={address}: [Errno {errno.ECONNREFUSED}] Connection refused. Start one "
+        "with ray start --head, or unset RAY_ADDRESS to use this machine alone."
     )
 
 
@@ -135,7 +151,7 @@ def test_where_no_worker_comes(monkeypatch):
         def there(self):
             raise cluster.Lost("Gone.")
 
-        def let_go(self, *, in_peace):
+        def let_go(self):
             raise AssertionError("it is gone")
 
     ray = fake_ray(wait=lambda references, timeout: (list(references), []))

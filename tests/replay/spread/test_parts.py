@@ -145,7 +145,9 @@ def test_two_workers_give_the_report_of_one_process(tiny_run, tmp_path, cluster,
     assert len(of_one) > 3, "several shards"
     assert [done for done, _ in of_one] == sorted(done for done, _ in of_one)
     assert of_one[-1][0] == of_one[-1][1]
-    assert list(scratch_folder(tmp_path / "out").iterdir()) == []
+    kept = scratch_folder(tmp_path / "out")
+    assert list(kept.iterdir()) == []
+    kept.rmdir()
 
 
 def test_a_worker_that_is_killed_costs_time_alone(tiny_run, tmp_path, cluster, alone, pools):
