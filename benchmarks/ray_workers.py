@@ -1,9 +1,9 @@
 """Whether two workers take half the time of one: a bundled run replayed on Ray, each worker with one thread.
 
-``python -m benchmarks.ray_workers [--run NAME] [--prompts N]`` replays a bundled run in one process, by one worker and
-by two, all within one local cluster and each into a folder of its own, and fails where two workers are less than 1.6 ×
-as fast as one, or where any score differs. The clock of a replay runs from when its workers are there, with nothing
-loaded: reading and checking models counts, starting Ray and importing torch does not, and is printed beside it.
+``python -m benchmarks.ray_workers [--run NAME] [--prompts N] [--rollouts N]`` replays a bundled run in one process, by
+one worker and by two, all within one local cluster and each into a folder of its own, and fails where two workers are
+less than 1.6 × as fast as one, or where any score differs. The clock of a replay runs from when its workers are there,
+with nothing loaded: reading and checking models counts, starting Ray and importing torch does not, and is printed too.
 """
 
 from __future__ import annotations
@@ -44,8 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", default="new", choices=sorted(folder.name for folder in DATA.iterdir()))
     parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--rollouts", type=int, default=8, help="Of each prompt.")
     asked = parser.parse_args()
-    options: dict[str, Any] = {"max_prompts": asked.prompts, "device": "cpu"}
+    options: dict[str, Any] = {
+        "max_prompts": asked.prompts,
+        "rollouts_per_prompt": asked.rollouts,
+        "device": "cpu",
+    }
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, data/{asked.run}")
     with joined():

@@ -23,6 +23,7 @@ from opd_diag.inference.size import ModelSize, model_size
 from opd_diag.records.files import readable_size
 from opd_diag.replay.account import Account, Work
 from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.spread.engine import runs_elsewhere
 from opd_diag.replay.store import Store
 from opd_diag.replay.subsample import MOST_STATES
 from opd_diag.replay.work import Lengths, listed_sets, planned_work, shared_states, writers_of
@@ -133,7 +134,7 @@ def predicted(plan: ReplayPlan) -> Prediction:
         pace = measured_pace(
             *sizes,
             dtype=DTYPES[settings.dtype],
-            device=resolve_device(settings.device),
+            device=resolve_device("auto" if runs_elsewhere(settings) else settings.device),
             places=max(1, min(rows, PLACES, TOKENS_IN_PLACES // room)),
             seen=round(lengths.seen()),
         )

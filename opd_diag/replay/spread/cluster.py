@@ -189,7 +189,7 @@ def workers_of(plan: ReplayPlan, out_dir: Path, progress: Progress) -> Iterator[
 
 def _those_that_come(ray: Any, coming: Sequence[_RayWorker], progress: Progress) -> list[_RayWorker]:
     """Wait for workers; once one is there, not much longer for the others, whose room others may have taken."""
-    what, here = "ray: workers", 0
+    what, here, reason = "ray: workers", 0, ""
     pending = {worker.hello: worker for worker in coming}
     there: list[_RayWorker] = []
     progress(what, 0, len(coming))
@@ -199,8 +199,10 @@ def _those_that_come(ray: Any, coming: Sequence[_RayWorker], progress: Progress)
             break
         for reference in ready:
             worker = pending.pop(reference)
-            with suppress(Lost):  # another one takes its place when it is needed
+            try:
                 there.append(worker.there())
+            except Lost as lost:  # another one takes its place when it is needed
+                reason = f" The last one: {lost}"
         here += len(ready)
         progress(what, here, len(coming))
     for worker in pending.values():
@@ -208,7 +210,7 @@ def _those_that_come(ray: Any, coming: Sequence[_RayWorker], progress: Progress)
     if not there:
         raise WorkerError(
             f"None of {len(coming)} workers came within {PATIENCE / 60:.0f} minutes, or each was lost at once: the "
-            "cluster may be busy, or its nodes may lack opd-diag. See what ray status says there."
+            f"cluster may be busy, or its nodes may lack opd-diag. See what ray status says there.{reason}"
         )
     return there
 
@@ -269,6 +271,7 @@ class _RayWorker:
         except errors.RayTaskError:  # a bug, with all that led to it
             raise
         except errors.RayError as error:
+            self._ray.kill(self._actor)  # one that cannot be reached may still hold what the next one needs
             raise Lost(f"{self.node}: {_reason(error)}") from error
 
 
@@ -279,5 +282,6 @@ def _reason(error: Exception) -> str:
         return "its machine ran out of memory, and Ray ended it."
     if type(error).__name__ == "GetTimeoutError":
         return "it did not come in time; the cluster may be busy."
-    detail = text.partition("Worker exit detail: ")[2].partition(" Some common causes")[0] or text
+    last = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()][-1:]
+    detail = text.partition("Worker exit detail: ")[2].partition(" Some common causes")[0] or "".join(last)
     return f"it was killed or crashed ({detail[:300].rstrip('. ')})."

@@ -97,8 +97,11 @@ class SpreadParts(Parts):
                 return attempt(checkpoint)
 
         threads = self._executor(len(self.pool))
-        for done in [threads.submit(at_home, checkpoint) for checkpoint in waiting]:
-            yield done.result()
+        attempts = [threads.submit(at_home, checkpoint) for checkpoint in waiting]
+        for done in as_completed(attempts):
+            done.result()  # an error that ends the replay ends it now
+            self.store.keep_digests(self.plan.digests)
+        yield from (done.result() for done in attempts)
 
     def _rollouts_ahead(self, model: LazyModel) -> Rollouts:
         with self._reading:  # one after the other, as they will be needed: files are read once, and not all at a time

@@ -136,6 +136,10 @@ def test_a_machine_on_which_ray_does_not_start(monkeypatch):
             "it was killed or crashed (Worker exits with a connection error code 2. End of file).",
         ),
         (ActorDiedError("The node is gone.\n"), "it was killed or crashed (The node is gone)."),
+        (
+            ActorDiedError("The actor died at its creation:\n  File x\nModuleNotFoundError: No module named 'x'\n"),
+            "it was killed or crashed (ModuleNotFoundError: No module named 'x').",
+        ),
     ],
 )  # fmt: skip
 def test_why_a_worker_was_lost(error, reason):
@@ -159,5 +163,5 @@ def test_where_no_worker_comes(monkeypatch):
         cluster._those_that_come(ray, [Coming()], lambda what, done, total: None)
     assert str(raised.value) == (
         "None of 1 workers came within 10 minutes, or each was lost at once: the cluster may be busy, or its nodes may "
-        "lack opd-diag. See what ray status says there."
+        "lack opd-diag. See what ray status says there. The last one: Gone."
     )

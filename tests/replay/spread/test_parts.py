@@ -184,7 +184,7 @@ def test_a_broken_checkpoint_is_named_as_by_one_process_and_the_others_go_on(own
     options = {"states": "on-policy", "max_prompts": 2, "max_new_tokens": 4, "device": "cpu"}
     found, expected = (
         diagnose(own_run.run_dir, out=tmp_path / name, **options, **engine)
-        for name, engine in (("ray", {"engine": "ray", "workers": 2}), ("local", {}))
+        for name, engine in (("ray", {"engine": "ray", "workers": 1}), ("local", {}))
     )
     assert [(c.label, c.loadable) for c in found.checkpoints] == [
         ("step 0", True), ("step 30", True), ("step 10", False), ("step 20", False)
