@@ -142,8 +142,8 @@ def _refuse_silent(address: str | None) -> None:
 
 def _no_cluster(address: str, reason: str) -> InputError:
     return InputError(
-        f"No Ray cluster answers at RAY_ADDRESS={address}: {reason} Start one with ray start --head, or unset "
-        "RAY_ADDRESS to use this machine alone."
+        f"No Ray cluster answers at RAY_ADDRESS={address}: {reason.rstrip('. ')}. Start one with ray start --head, set "
+        "RAY_AUTH_MODE=token if it asks for a token, or unset RAY_ADDRESS to use this machine alone."
     )
 
 
@@ -154,7 +154,11 @@ def _quiet_about_the_lost(ray: Any) -> None:
         internals.print_to_stdstream = lambda *words, **how: None
 
 
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "0"}
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""What the user has set stands."""
 
 
 @contextmanager

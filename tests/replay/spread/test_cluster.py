@@ -98,7 +98,7 @@ def test_no_cluster_at_the_address(monkeypatch):
         pass
     assert str(raised.value) == (
         "No Ray cluster answers at RAY_ADDRESS=auto: Could not find any running Ray instance. Start one with ray start "
-        "--head, or unset RAY_ADDRESS to use this machine alone."
+        "--head, set RAY_AUTH_MODE=token if it asks for a token, or unset RAY_ADDRESS to use this machine alone."
     )
 
 
@@ -112,7 +112,8 @@ def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch):
             pass
     assert str(raised.value) == (
         f"No Ray cluster answers at RAY_ADDRESS={address}: [Errno {errno.ECONNREFUSED}] Connection refused. Start one "
-        "with ray start --head, or unset RAY_ADDRESS to use this machine alone."
+        "with ray start --head, set RAY_AUTH_MODE=token if it asks for a token, or unset RAY_ADDRESS to use this "
+        "machine alone."
     )
 
 
