@@ -12,6 +12,7 @@
     ├── TokenizerMismatchError   an id that occurs means different text to student and teacher
     ├── ModelError               a model gives what it must not (another head, NaN logits)
     ├── ServerError              a server cannot be used, or answers what it must not
+    ├── WorkerError              a worker of a cluster was lost again and again
     └── MissingExtra             an optional dependency is not installed
 
 To add one, derive it here and give it a line above.
@@ -68,6 +69,10 @@ class ModelError(OpdDiagError, RuntimeError):
 
 class ServerError(OpdDiagError, RuntimeError):
     """A server cannot be used, or answers what it must not."""
+
+
+class WorkerError(OpdDiagError, RuntimeError):
+    """A worker of a cluster was lost as often as one is replaced, ran out of memory, or never came."""
 
 
 class MissingExtra(OpdDiagError, ImportError):

@@ -143,6 +143,12 @@ def report(  # noqa: PLR0913 - the options of the contract
     store: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder that shares rollouts and scores between reports.")
     ] = None,
+    engine: Annotated[str | None, typer.Option(help="local, or ray: workers on one machine or many.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Of ray. Default: as many as fit the cluster.")] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs, and threads, of each. Default 1.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="GPUs of each, as 0.5. Default: 1 where there are any.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it would cost, do nothing.")] = False,
     fail_on: Annotated[FailOn, typer.Option(help="Exit with 1 if a verdict is as bad as this.")] = FailOn.never,
     quiet: Quiet = False,

@@ -45,8 +45,8 @@ def _bars() -> Iterator[Progress]:
         def draw(what: str, done: int, total: int) -> None:
             what = inert(what)
             if what not in tasks:
-                for task in tasks.values():
-                    bars.update(task, visible=False)
+                for task in (task for task in tasks.values() if bars.tasks[task].finished):
+                    bars.update(task, visible=False)  # others may go on beside the new one
                 tasks[what] = bars.add_task(what, total=total, rate="")
             speed = bars.tasks[tasks[what]].speed
             bars.update(tasks[what], completed=done, rate="" if speed is None else f"{speed:,.0f}/s")

@@ -18,6 +18,7 @@
 `served.py`      the same with a teacher behind a server: ids are sent, log-probabilities come back
 `partial.py`     what a server said, made into fields: all, or those it decides and bounds of the others
 `served_sampling.py` responses of a teacher behind a server
+`outline.py`     what of a state set is known before it is scored; its scores put together from shards
 `cut.py`         how a state set is cut into batches and shards; hidden states of shards, kept and found again
 `packing.py`     many sequences in one row without padding, a prompt once for all its responses
 `attention.py`   attention span by span, so that the sequences of a row do not see each other
@@ -46,30 +47,37 @@ from opd_diag.inference.head import HeadCheck, check_head
 from opd_diag.inference.hidden import HiddenStates, Place, hidden_at, teacher_hidden
 from opd_diag.inference.loading import load_model, stored_stop_ids
 from opd_diag.inference.model import Model, wrap_model
-from opd_diag.inference.placing import resolve_device
+from opd_diag.inference.outline import Outline
+from opd_diag.inference.placing import device_type, resolve_device
 from opd_diag.inference.precision import OtherPrecision, Twin, reference_dtype, usable_dtype
-from opd_diag.inference.sampling import sample_rollouts
-from opd_diag.inference.scoring import score
+from opd_diag.inference.sampling import Drawing, in_order, sample_rollouts, sampling_shards
+from opd_diag.inference.scoring import Scoring, score
 from opd_diag.inference.shards import Keep, Shard
 
 __all__ = [
     "Cut",
+    "Drawing",
     "HeadCheck",
     "HiddenStates",
     "Keep",
     "Model",
     "OtherPrecision",
+    "Outline",
     "Place",
+    "Scoring",
     "SecondPass",
     "Shard",
     "Twin",
     "check_head",
+    "device_type",
     "hidden_as_scored",
     "hidden_at",
+    "in_order",
     "load_model",
     "reference_dtype",
     "resolve_device",
     "sample_rollouts",
+    "sampling_shards",
     "score",
     "second_pass",
     "stored_stop_ids",

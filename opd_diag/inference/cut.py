@@ -48,6 +48,18 @@ class Cut:
         """Give the batches of a shard."""
         return [[self.rollouts[i] for i in batch] for batch in self.parts[number]]
 
+    def tokens(self, number: int) -> list[int]:
+        """Give the tokens of each batch of a shard."""
+        return [sum(self.lengths[i] for i in batch) for batch in self.parts[number]]
+
+    def alone(self, number: int) -> Cut:
+        """Give a shard as a set of its own, cut into the same batches."""
+        rows = [i for batch in self.parts[number] for i in batch]
+        new = {row: place for place, row in enumerate(rows)}
+        rollouts, lengths = [self.rollouts[i] for i in rows], [self.lengths[i] for i in rows]
+        batches = [[new[i] for i in batch] for batch in self.parts[number]]
+        return Cut(rollouts, lengths, self.tokens_of_a_pack, [batches])
+
     def places(self, number: int) -> list[Place]:
         """Give (row of the rollout, position) of each state of a shard, in the order of its hidden states."""
         return [(i, p) for batch in self.parts[number] for i in batch for p in positions_of(self.rollouts[i])]

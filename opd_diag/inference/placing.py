@@ -62,6 +62,11 @@ def resolve_device(device: str) -> torch.device:
     return target
 
 
+def device_type(device: str) -> str:
+    """Give ``cpu`` or ``cuda``: of a named device by its name, as it may be another machine's; of ``auto``, of ours."""
+    return resolve_device(device).type if device == "auto" else device.partition(":")[0]
+
+
 def read_device_maps(text: str | None) -> dict[str, DeviceMap]:
     """Read ``--device-map``: one map for both models, or one for each that is named.
 

@@ -7,8 +7,10 @@ depend on which others it grows beside. Which rollouts are kept together is a pu
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,63 +80,92 @@ def sample_rollouts(
     ModelError
         The model gives NaN or infinite logits, or it cannot be sampled from token by token.
     """
-    sampling = sampling or Sampling()
-    if not model.takes_cache:
-        raise ModelError(f"{model.name} keeps no key–value cache of the usual kind. {elsewhere(model)}")
-    rules = Rules(sampling, tuple({*model.stop_ids, *tokenizer.stop_ids}), vocabulary)
-    rows = [
-        Row(prompt, prompt.teacher_ids if as_teacher else prompt.ids, r, _uniforms(model, sampling, prompt.index, r))
-        for prompt in prompts
-        for r in range(sampling.rollouts_per_prompt)
-    ]
-    source = Provenance(
-        origin="sampled",
-        weights=model.label or model.name,
-        weights_key=model.key,
-        step=model.step,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed,
-    )
-    _check_context(model, rows, sampling.max_new_tokens)
-    told = Told(progress, len(rows))
-
-    def made(together: list[Row]) -> list[Rollout]:
-        for finished in grow(model, together, rules, _places(together[0], sampling.max_new_tokens)):
-            told.within(finished)
-        check_grown(model, together, rules)
-        return [_rollout(row, tokenizer, source) for row in together]
-
+    drawing = Drawing(model, tokenizer, prompts, sampling or Sampling(), vocabulary, as_teacher)
+    drawing.refuse_unfit()
+    cut = sampling_shards(prompts, drawing.sampling, as_teacher=as_teacher)
+    told = Told(progress, sum(len(shard.rows) for shard in cut))
     rollouts: list[Rollout] = []
-    cut = _shards(rows, sampling.rollouts_per_prompt)
-    for number, together in enumerate(cut):
-        shard = Shard(number, len(cut), [(row.prompt.index, row.rollout_index) for row in together])
-        rollouts += keep(shard, partial(made, together))
-        told.shard(len(together))
+    for shard in cut:
+        rollouts += keep(shard, partial(drawing.shard, shard, told.within))
+        told.shard(len(shard.rows))
+    return in_order(rollouts)
+
+
+def in_order(rollouts: Iterable[Rollout]) -> list[Rollout]:
+    """Sort responses by (prompt, rollout)."""
     return sorted(rollouts, key=lambda r: (r.prompt_index, r.rollout_index))
 
 
-def _check_context(model: Model, rows: Sequence[Row], max_new_tokens: int) -> None:
-    for row in rows:
-        length = len(row.seen)
-        if model.context is not None and length + max_new_tokens > model.context:
-            raise PromptsError(
-                f"Prompt {row.prompt.prompt.id} has {length} tokens; with --max-new-tokens {max_new_tokens} that "
-                f"exceeds the {model.context} tokens that {model.name} takes. Lower --max-new-tokens or leave the "
-                "prompt out."
-            )
+def sampling_shards(prompts: Sequence[EncodedPrompt], sampling: Sampling, *, as_teacher: bool) -> list[Shard]:
+    """Cut the responses that :func:`sample_rollouts` draws; rows of a shard are (prompt, rollout).
+
+    Longest prompts come first, and no prompt is cut that has not too many to one.
+    """
+    rows = [(prompt, r) for prompt in prompts for r in range(sampling.rollouts_per_prompt)]
+    ordered = [(prompt.index, r) for prompt, r in sorted(rows, key=lambda row: -len(_seen(row[0], as_teacher)))]
+    size = ROWS_PER_SHARD // sampling.rollouts_per_prompt * sampling.rollouts_per_prompt or ROWS_PER_SHARD
+    parts = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    return [Shard(number, len(parts), [*part]) for number, part in enumerate(parts)]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A model and all that decides what it draws; fields as the parameters of :func:`sample_rollouts`."""
+
+    model: Model
+    tokenizer: Tokenizer
+    prompts: Sequence[EncodedPrompt]
+    sampling: Sampling
+    vocabulary: int | None
+    as_teacher: bool
+
+    def refuse_unfit(self) -> None:
+        """Refuse what cannot be sampled; errors as :func:`sample_rollouts`."""
+        model, room = self.model, self.sampling.max_new_tokens
+        if not model.takes_cache:
+            raise ModelError(f"{model.name} keeps no key–value cache of the usual kind. {elsewhere(model)}")
+        for prompt in self.prompts:
+            length = len(_seen(prompt, self.as_teacher))
+            if model.context is not None and length + room > model.context:
+                raise PromptsError(
+                    f"Prompt {prompt.prompt.id} has {length} tokens; with --max-new-tokens {room} that "
+                    f"exceeds the {model.context} tokens that {model.name} takes. Lower --max-new-tokens or leave the "
+                    "prompt out."
+                )
+
+    @torch.inference_mode()
+    def shard(self, shard: Shard, tell: Callable[[int], None] = lambda done: None) -> list[Rollout]:
+        """Draw the responses of one shard of :func:`sampling_shards`; `tell` is called with how many are finished."""
+        model, sampling = self.model, self.sampling
+        rules = Rules(sampling, tuple({*model.stop_ids, *self.tokenizer.stop_ids}), self.vocabulary)
+        by_index = {prompt.index: prompt for prompt in self.prompts}
+        places: list[Any] = shard.rows
+        together = [self._row(by_index[index], r) for index, r in places]
+        for finished in grow(model, together, rules, _places(together[0], sampling.max_new_tokens)):
+            tell(finished)
+        check_grown(model, together, rules)
+        source = Provenance(
+            origin="sampled",
+            weights=model.label or model.name,
+            weights_key=model.key,
+            step=model.step,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+        )
+        return [_rollout(row, self.tokenizer, source) for row in together]
+
+    def _row(self, prompt: EncodedPrompt, r: int) -> Row:
+        return Row(prompt, _seen(prompt, self.as_teacher), r, _uniforms(self.model, self.sampling, prompt.index, r))
+
+
+def _seen(prompt: EncodedPrompt, as_teacher: bool) -> tuple[int, ...]:
+    return prompt.teacher_ids if as_teacher else prompt.ids
 
 
 def _uniforms(model: Model, sampling: Sampling, prompt: int, rollout: int) -> np.ndarray:
     where = model.step if model.step is not None else zlib.crc32(model.label.encode())
     return np.random.default_rng([sampling.seed, where, prompt, rollout]).random(sampling.max_new_tokens)
-
-
-def _shards(rows: list[Row], rollouts_per_prompt: int) -> list[list[Row]]:
-    """Cut rows, longest prompts first, between prompts where there are not too many to one."""
-    ordered = sorted(rows, key=lambda row: -len(row.seen))
-    size = ROWS_PER_SHARD // rollouts_per_prompt * rollouts_per_prompt or ROWS_PER_SHARD
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 def _places(longest: Row, max_new_tokens: int) -> int:

@@ -11,9 +11,9 @@ renormalised; the mass that was cut is a field of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,9 @@ from opd_diag.inference.hidden import HiddenStates
 from opd_diag.inference.linear import AVAILABLE
 from opd_diag.inference.memory import give_back
 from opd_diag.inference.model import Model
+from opd_diag.inference.outline import Filling, Outline
 from opd_diag.inference.shards import Keep, Progress, Told, keep_nothing
-from opd_diag.records.arrays import Arrays, scratch
+from opd_diag.records.arrays import Arrays
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 from opd_diag.records.settings import CURVE_GRID, K_KEPT
@@ -81,43 +82,67 @@ def score(  # noqa: PLR0913 - one place to keep each of what it makes
     ModelError
         A model gives NaN or infinite logits.
     """
-    plan = _plan(student, teacher, student_temperature, teacher_temperature)
-    _validate(rollouts, student, teacher, plan.vocabulary)
-    cut = Cut.of(student, teacher, rollouts)
-    positions = [np.array(positions_of(rollout), dtype=np.int32) for rollout in rollouts]
-    first_row = np.cumsum([0, *(len(p) for p in positions)])
-    filling = Filling(int(first_row[-1]))
+    scoring = Scoring(student, teacher, student_temperature, teacher_temperature)
+    outline = scoring.outline(rollouts, states)
+    cut = outline.cut
     told = Told(progress, sum(cut.lengths))
-    blocks = Blocks(student.head, teacher.head, plan)
-    for number, batches in enumerate(cut.parts):
-        tokens = [sum(cut.lengths[i] for i in batch) for batch in batches]
-        kept = partial(_kept, cut, number, (student, keep_student), (teacher, keep_teacher))
-        inside = list(zip(cut.inside(number), tokens, strict=True))
-        make = partial(_shard, student, teacher, inside, blocks, kept, told.within)
-        rows = np.concatenate([np.arange(first_row[i], first_row[i + 1]) for batch in batches for i in batch])
-        filling.put(rows, keep(cut.shard(number), make))
-        told.shard(sum(tokens))
-    rows_of = np.repeat(np.arange(len(rollouts), dtype=np.int32), np.diff(first_row))
-    filling.put(slice(None), {"rollout": rows_of, "position": np.concatenate(positions)})
-    tied = int(filling.arrays.pop("tied").sum())
-    about = _provenance(student, teacher, states, plan) | {"n_tied": tied, "sizes": _sizes(cut, blocks)}
-    fields: dict[str, Any] = filling.arrays
-    return Scores(**fields, grid=plan.grid, provenance=about)
+
+    def shards() -> Iterator[tuple[int, Arrays]]:
+        for number in range(len(cut.parts)):
+            make = partial(scoring.shard, cut, number, keep_student, keep_teacher, told.within)
+            yield number, keep(cut.shard(number), make)
+            told.shard(sum(cut.tokens(number)))
+
+    return outline.together(shards())
 
 
-class Filling:
-    """The arrays of the scores, made once at full length, block after block written to its rows."""
+class Scoring:
+    """A student and a teacher, ready to score: a state set is outlined first, then each of its shards is scored."""
 
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.arrays: Arrays = {}
+    def __init__(self, student: Model, teacher: Model, student_temperature: float, teacher_temperature: float) -> None:
+        self.student, self.teacher = student, teacher
+        self.plan = _plan(student, teacher, student_temperature, teacher_temperature)
 
-    def put(self, rows: Any, fields: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write a block."""
-        for name, values in fields.items():
-            if name not in self.arrays:
-                self.arrays[name] = scratch((self.length, *values.shape[1:]), values.dtype)
-            self.arrays[name][rows] = values
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.student.head, self.teacher.head, self.plan)
+
+    @torch.inference_mode()
+    def outline(self, rollouts: Sequence[Rollout], states: str) -> Outline:
+        """Cut a state set; parameters and errors as :func:`score`."""
+        _validate(rollouts, self.student, self.teacher, self.plan.vocabulary)
+        cut = Cut.of(self.student, self.teacher, rollouts)
+        about = _provenance(self.student, self.teacher, states, self.plan) | {"sizes": _sizes(cut, self._blocks)}
+        return Outline(cut, self.plan.grid, about)
+
+    @torch.inference_mode()
+    def shard(
+        self,
+        cut: Cut,
+        number: int,
+        keep_student: Keep[HiddenStates] | None = None,
+        keep_teacher: Keep[HiddenStates] | None = None,
+        tell: Callable[[int], None] = lambda done: None,
+    ) -> Arrays:
+        """Give the fields of one shard, its rows in the order of its batches.
+
+        Parameters
+        ----------
+        cut, number
+            Of which set which shard.
+        keep_student, keep_teacher
+            As of :func:`score`.
+        tell
+            Called with the tokens that are done after each batch.
+
+        Raises
+        ------
+        ModelError
+            A model gives NaN or infinite logits.
+        """
+        inside = list(zip(cut.inside(number), cut.tokens(number), strict=True))
+        kept = partial(_kept, cut, number, (self.student, keep_student), (self.teacher, keep_teacher))
+        return _shard(self.student, self.teacher, inside, self._blocks, kept, tell)
 
 
 @dataclass(frozen=True)

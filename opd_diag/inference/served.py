@@ -24,8 +24,9 @@ from torch import Tensor
 from opd_diag.errors import ModelError, RolloutsError, ServerError
 from opd_diag.inference.cut import Cut, hidden_at_states, positions_of
 from opd_diag.inference.model import Forwarded, Model
+from opd_diag.inference.outline import Filling
 from opd_diag.inference.partial import ENDS, Known, Rows, partial_fields, repeated, whole_fields
-from opd_diag.inference.scoring import Filling, of_model, score
+from opd_diag.inference.scoring import of_model, score
 from opd_diag.inference.shards import Keep, Progress, Told, keep_nothing
 from opd_diag.metrics.topk import block_maxima, topk_of_blocks
 from opd_diag.records.arrays import Arrays

@@ -102,6 +102,14 @@ class Settings:
     """Of the trainer's loss, 0 to 1, so that its curve has a name: 1 is reverse KL; default: as the log tells."""
     store: str | None = None
     """Folder in which rollouts and scores are also kept, and found again by other reports; changes no number."""
+    engine: str = "local"
+    """Where models run: ``local``, in this process, or ``ray``, in workers on any machines; changes no number."""
+    workers: int | None = None
+    """How many workers; default: as many as the cluster has room for."""
+    cpus_per_worker: int = 1
+    """CPUs of a worker, and threads that it computes with."""
+    gpus_per_worker: float | None = None
+    """GPUs of a worker, which may be a part of one; default: 1 where the cluster has any, else 0."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -128,6 +136,16 @@ class Settings:
             (self.dtype not in DTYPES, f"dtype must be one of {', '.join(DTYPES)}, found {self.dtype}"),
             (self.step_base not in (None, 0, 1), f"step_base must be 0 or 1, found {self.step_base}"),
             (not self.states, "states must name at least one state set"),
+            (self.engine not in ENGINES, f"engine must be one of {', '.join(ENGINES)}, found {self.engine}"),
+            (
+                self.workers is not None and self.workers < 1,
+                f"workers must be at least 1, found {self.workers}",
+            ),
+            (self.cpus_per_worker < 1, f"cpus_per_worker must be at least 1, found {self.cpus_per_worker}"),
+            (
+                self.gpus_per_worker is not None and not _is_share(self.gpus_per_worker),
+                f"gpus_per_worker must be 0 to 1, or a whole number, found {self.gpus_per_worker}",
+            ),
         ]
         problems += [
             (s not in STATE_SETS, f"states must be of {', '.join(STATE_SETS)}, found '{s}'") for s in self.states
@@ -144,6 +162,12 @@ class Settings:
 
 
 DTYPES = ("float32", "bfloat16", "float16")
+ENGINES = ("local", "ray")
+
+
+def _is_share(gpus: float) -> bool:
+    """Whether a worker can have so many GPUs: part of one, or whole ones."""
+    return 0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)
 
 
 _KINDS = {

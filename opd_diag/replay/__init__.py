@@ -29,6 +29,7 @@
 `coverage.py`       which of the teacher's states lie near a checkpoint's own
 `subsample.py`      which states get a second pass, for the temperature fit and gradient coherence
 `replay.py`         ``replay``: sample and score, checkpoint by checkpoint, the teacher loaded once
+`spread/`           the same parts made by workers, on one machine or many (``--engine ray``)
 `lessons.py`        responses of the teacher beyond those that are measured, to be taught
 `measured.py`       ``measured``: a plan carried out, and what it leaves in tables
 `prefixes.py`       beginnings of responses, and filler as long

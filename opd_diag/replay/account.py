@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from opd_diag.inference import Keep, Shard
@@ -58,6 +59,9 @@ class Account:
     """Responses that were replayed, and their tokens, wherever they came from."""
     response_tokens: int = 0
 
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    """Parts may be made at the same time."""
+
     @property
     def mean_response(self) -> float:
         """Tokens of a response."""
@@ -70,8 +74,22 @@ class Account:
 
     def seen(self, rollouts: Sequence[Rollout]) -> None:
         """Count responses that are replayed."""
-        self.responses += len(rollouts)
-        self.response_tokens += sum(len(r.response_ids) for r in rollouts)
+        tokens = sum(len(r.response_ids) for r in rollouts)
+        with self._lock:
+            self.responses += len(rollouts)
+            self.response_tokens += tokens
+
+    def part(self, *, found: bool) -> None:
+        """Count a part that was found, or made."""
+        with self._lock:
+            self.found += found
+            self.made += not found
+
+    def add(self, work: Work) -> None:
+        """Count what was done elsewhere."""
+        with self._lock:
+            for f in fields(Work):
+                setattr(self.work, f.name, getattr(self.work, f.name) + getattr(work, f.name))
 
     @contextmanager
     def running(self, forwarded: Forwarded, *, as_teacher: bool) -> Iterator[None]:
@@ -84,21 +102,15 @@ class Account:
 
     def measured(self, tokens: int, states: int, *, as_teacher: bool) -> None:
         """Count tokens that went through a body, and states that were scored."""
-        self.work.states += states
-        if as_teacher:
-            self.work.teacher_tokens += tokens
-        else:
-            self.work.student_tokens += tokens
+        to = "teacher_tokens" if as_teacher else "student_tokens"
+        self.add(Work(**{to: tokens}, states=states))
 
     def sampling(self, keep: Keep[list[Rollout]], *, as_teacher: bool) -> Keep[list[Rollout]]:
         """Count the tokens of responses that are sampled, not those of shards that are found."""
 
         def drawn(rollouts: list[Rollout]) -> None:
             tokens = sum(len(r.response_ids) for r in rollouts)
-            if as_teacher:
-                self.work.teacher_sampled += tokens
-            else:
-                self.work.student_sampled += tokens
+            self.add(Work(**{"teacher_sampled" if as_teacher else "student_sampled": tokens}))
 
         return _counted(keep, drawn)
 
@@ -106,9 +118,14 @@ class Account:
         """Count the states that are scored, not those of shards that are found."""
 
         def scored(arrays: dict[str, Any]) -> None:
-            self.work.states += len(arrays.get("student_entropy", ()))  # a shard of empty responses has no field
+            self.add(Work(states=n_states(arrays)))
 
         return _counted(keep, scored)
+
+
+def n_states(arrays: dict[str, Any]) -> int:
+    """Count the states of a shard of scores; one of empty responses has no field."""
+    return len(arrays.get("student_entropy", ()))
 
 
 def _counted(keep: Keep[T], count: Callable[[T], None]) -> Keep[T]:

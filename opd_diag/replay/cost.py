@@ -24,6 +24,7 @@ from opd_diag.records.files import readable_size
 from opd_diag.replay.account import Account, Work
 from opd_diag.replay.memory import Needed, memory_lines, needed_memory
 from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.spread.engine import runs_elsewhere
 from opd_diag.replay.store import Store
 from opd_diag.replay.subsample import MOST_STATES
 from opd_diag.replay.wire import WirePace, measured_wire, planned_wire
@@ -155,7 +156,7 @@ def predicted(plan: ReplayPlan) -> Prediction:
             student,
             teacher or student,
             dtype=DTYPES[settings.dtype],
-            device=resolve_device(settings.device),
+            device=resolve_device("auto" if runs_elsewhere(settings) else settings.device),
             places=max(1, min(rows, PLACES, TOKENS_IN_PLACES // room)),
             seen=round(lengths.seen()),
         )

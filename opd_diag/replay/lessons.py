@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from opd_diag.records.rollout import Rollout
 from opd_diag.replay.near import Near
-from opd_diag.replay.parts import Parts, Progress
+from opd_diag.replay.parts import Progress
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import chosen_prompts
+from opd_diag.replay.spread.engine import parts_of
 from opd_diag.replay.store import Store
 from opd_diag.tokenization import EncodedPrompt
 
@@ -67,5 +68,5 @@ def _sampled(
         teacher=replace(plan.teacher, label=label),
         settings=replace(plan.settings, rollouts_per_prompt=each),
     )
-    parts = Parts(taught, store, progress or (lambda what, done, total: None))
-    return parts.rollouts(parts.teacher)
+    with parts_of(taught, store, progress) as parts:
+        return parts.rollouts(parts.teacher)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from opd_diag.records.fits import FITS_VERSION, Fits
 from opd_diag.records.rollout import Rollout, load_rollouts, save_rollouts
 from opd_diag.records.scores import SCORES_VERSION, Scores
 from opd_diag.records.settings import NEAR_ON_POLICY
+from opd_diag.replay.ahead import read_ahead
 from opd_diag.replay.coverage import COVERAGE_VERSION, coverage_of, covered_states, equal_places
 from opd_diag.replay.hidden import KeptHidden, seen
 from opd_diag.replay.lazy import LazyModel, longest_ids
@@ -48,6 +50,8 @@ from opd_diag.tokenization import check_same_ids
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, units done, units in all)."""
+
+T = TypeVar("T")
 
 SAMPLED_VERSION = 3
 """Raised whenever the same model and prompts would give other responses, or the same responses other records."""
@@ -82,6 +86,8 @@ class Parts:
         self._students: dict[Checkpoint, LazyModel] = {}
         self._read_by_server: set[int] = set()
         """Ids that mean to the teacher's server what they mean here."""
+        self.start: Rollouts | None = None
+        """Responses of the first checkpoint that could be scored."""
 
     def student(self, checkpoint: Checkpoint) -> LazyModel:
         """Give a checkpoint as a model that is not loaded yet."""
@@ -129,7 +135,7 @@ class Parts:
         check = self.store.part(
             f".checks/{model.checkpoint.slug}.json",
             content_key(["head", model.key, _named(model.checkpoint), self.plan.settings.dtype, ids]),
-            make=made,
+            make=self.making(made, "head_check", model, rollouts),
             save=lambda path, check: write_json(path, asdict(check)),
             load=lambda path: HeadCheck(**json.loads(path.read_text(encoding="utf-8"))),
         )
@@ -178,8 +184,6 @@ class Parts:
         decided = seen(chosen[0])
 
         def made() -> Fits:
-            if same is not None:
-                return replace(same, about=about)
             self._check_here(student, rollouts)
             again = self._used_again(states, rollouts)
             keep = self.hidden.under([self.teacher_key, decided, chosen[1]]) if again else None
@@ -207,7 +211,9 @@ class Parts:
         return self.store.part(
             f"fits/{checkpoint.slug}.{states}.safetensors",
             content_key([decides, decided, [[r.prompt_index, r.rollout_index] for r in chosen[0]], chosen[1]]),
-            make=made,
+            make=self.making(made, "fits", student, states, rollouts)
+            if same is None
+            else lambda: replace(same, about=about),
             save=_save_fits,
             load=Fits.load,
         )
@@ -229,7 +235,8 @@ class Parts:
             *(["as scored"] if self.beyond else []),
         ]
         name = f"coverage/{checkpoint.slug}.parquet"
-        table = self.store.part(name, content_key(key), make=made, save=save_coverage, load=pd.read_parquet)
+        make = self.making(made, "coverage", self.student(checkpoint), of_teacher, own)
+        table = self.store.part(name, content_key(key), make=make, save=save_coverage, load=pd.read_parquet)
         return table.assign(teacher=self.teacher.name)
 
     def floor(self, model: LazyModel, rollouts: Rollouts) -> Floor:
@@ -253,11 +260,29 @@ class Parts:
         floors = self.store.part(
             f".checks/precision/{model.checkpoint.slug}.json",
             content_key(decides_floor(model, chosen, settings=settings, temperature=temperature)),
-            make=made,
+            make=self.making(made, "floor", model, rollouts),
             save=save_floors,
             load=load_floors,
         )
         return replace(floors[min(settings.k, max(floors))], model=model.name)
+
+    def making(self, made: Callable[[], T], what: str, model: LazyModel, *of: object) -> Callable[[], T]:
+        """Give what makes a part: `made`, here.
+
+        Parts that are made elsewhere give something else: there `what` is called, for this model and on all the rest.
+        """
+        return made
+
+    def ahead(self, *wanted: LazyModel) -> None:
+        """Hear whose responses will be asked for; here, nothing is made before it is."""
+
+    def in_turn(self, attempt: Callable[[Checkpoint], T]) -> Iterator[T]:
+        """Attempt every checkpoint, one after the other; the files of the next one are read meanwhile."""
+        checkpoints = self.plan.checkpoints
+        for checkpoint, following in zip(checkpoints, (*checkpoints[1:], None), strict=True):
+            with read_ahead(following, self.plan.digests):
+                done = attempt(checkpoint)
+            yield done
 
     def usable_teacher(self) -> Model | ServedTeacher:
         """Give the teacher: behind its server, or loaded."""

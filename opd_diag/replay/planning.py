@@ -18,6 +18,7 @@ from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import chosen_prompts, near_of
 from opd_diag.replay.recorded import TEACHER_LABEL, given_rollouts, not_used
 from opd_diag.replay.served import Served, check_ids_of_server, refuse_served, served_teacher, tokenizer_of
+from opd_diag.replay.spread.engine import refuse_engine, runs_elsewhere
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.runs import Manifest, find_run, read_manifest, select_checkpoints, step_zero
 from opd_diag.runs.digests import DIGESTS, Digests
@@ -129,12 +130,16 @@ def _planned(
     run_dir: Path, settings: Settings, checkpoints: list[Checkpoint], notes: list[str], digests: Digests
 ) -> ReplayPlan:
     """Read and check all but the run itself, whose loadable checkpoints are given."""
-    device, device_map = normal_form(settings.device, settings.device_map)
-    dtype, too_slow = usable_dtype(settings.dtype, device)
-    settings = replace(settings, dtype=dtype, device=device, device_map=device_map)
+    refuse_engine(settings)
+    dtype, too_slow = settings.dtype, None
+    if not runs_elsewhere(settings):
+        device, device_map = normal_form(settings.device, settings.device_map)
+        dtype, too_slow = usable_dtype(settings.dtype, device)
+        settings = replace(settings, device=device, device_map=device_map)
+        resolve_device(settings.device)
+    settings = replace(settings, dtype=dtype)
     notes = [*notes, *([too_slow] if too_slow else [])]
     _refuse_shared_file_names(checkpoints)
-    resolve_device(settings.device)
     served = served_teacher(settings)
     teacher = served.checkpoint if served else _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher, served)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from opd_diag.errors import ModelError
-from opd_diag.inference import Model, OtherPrecision, Twin, reference_dtype, resolve_device, score
+from opd_diag.inference import Model, OtherPrecision, Twin, device_type, reference_dtype, score
 from opd_diag.records.files import write_json
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import SCORES_VERSION, Scores
@@ -136,7 +136,7 @@ def decides_floor(
     """Give all that the floor of a model is made from."""
     return [
         ["precision", PRECISION_VERSION, SCORES_VERSION, model.key, model.checkpoint.label, model.checkpoint.step],
-        [settings.dtype, resolve_device(settings.device).type, torch.__version__, temperature],
+        [settings.dtype, device_type(settings.device), torch.__version__, temperature],
         [[r.prompt_ids, r.response_ids, r.generated] for r in rollouts],
     ]
 

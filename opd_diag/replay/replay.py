@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -23,7 +23,9 @@ from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.precision import Floor
 from opd_diag.replay.same_server import refuse_other_teacher
 from opd_diag.replay.selftests import SELFTESTS, Battery, write_selftests
+from opd_diag.replay.spread.engine import parts_of
 from opd_diag.replay.store import Store
+from opd_diag.replay.work import writers_of
 
 
 @dataclass(frozen=True)
@@ -90,25 +92,27 @@ def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None, hid
     TokenizerMismatchError
         An id that occurs means different text to student and teacher.
     """
-    work = _Work(plan, store, progress or (lambda what, done, total: None), hidden)
-    if work.parts.served:
-        refuse_other_teacher(work.parts.served, plan.prompts, store)
+    with parts_of(plan, store, progress, hidden) as parts:
+        if parts.served:
+            refuse_other_teacher(parts.served, plan.prompts, store)
+        return _replayed(plan, store, parts)
+
+
+def _replayed(plan: ReplayPlan, store: Store, parts: Parts) -> Replay:
+    work = _Work(plan, store, parts)
+    parts.ahead(*work.writers())
     if "teacher" in plan.settings.states:
         with read_ahead(plan.first, plan.digests):
             work.sample_teacher()
     scored: dict[Checkpoint, list[ScoredSet]] = {}
     coverage: list[pd.DataFrame] = []
     broken: list[Checkpoint] = []
-    for checkpoint, following in zip(plan.checkpoints, (*plan.checkpoints[1:], None), strict=True):
-        try:
-            with read_ahead(following, plan.digests):
-                sets = work.replayed(checkpoint)
-                coverage += work.coverage(checkpoint)
-            scored[checkpoint] = sets
-        except (CheckpointError, ModelError) as error:
-            if checkpoint == plan.first and plan.step_zero_known:
-                raise
-            broken.append(replace(checkpoint, blocker=str(error)))
+    for attempt in parts.in_turn(work.attempted):
+        if attempt.is_broken:
+            broken.append(attempt.checkpoint)
+        else:
+            scored[attempt.checkpoint] = attempt.sets
+            coverage += attempt.coverage
         store.keep_digests(plan.digests)
     if not scored:
         reasons = "; ".join(str(c.blocker) for c in broken[:3])
@@ -124,16 +128,28 @@ def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None, hid
     return Replay(everything, tuple(broken), table, work.floors, tuple(work.checks.values()), logprobs, selftests)
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """What came of one checkpoint."""
+
+    checkpoint: Checkpoint
+    """With the reason as its blocker, where it failed."""
+    sets: list[ScoredSet] = field(default_factory=list)
+    coverage: list[pd.DataFrame] = field(default_factory=list)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it failed."""
+        return not self.checkpoint.loadable
+
+
 class _Work:
     """One replay under way: what was sampled and checked so far."""
 
-    def __init__(self, plan: ReplayPlan, store: Store, progress: Progress, hidden: Store | None) -> None:
-        self.plan, self.store = plan, store
-        self.parts = Parts(plan, store, progress, hidden)
+    def __init__(self, plan: ReplayPlan, store: Store, parts: Parts) -> None:
+        self.plan, self.store, self.parts = plan, store, parts
         self.own: dict[Checkpoint, Rollouts] = {}
         """Rollouts by the checkpoint that wrote them."""
-        self.start: Rollouts | None = None
-        """Those of the first checkpoint that could be scored."""
         self.of_teacher: Rollouts = ()
         self.checks: dict[Checkpoint, HeadCheck] = {}
         self.floors: tuple[Floor, ...] = ()
@@ -148,16 +164,31 @@ class _Work:
                 f"{error} To go without the teacher's responses, name on-policy,start in --states."
             ) from error
 
+    def writers(self) -> list[LazyModel]:
+        """Give the models whose responses will be asked for, if none fails."""
+        labels = writers_of(self.plan)
+        students = [self.parts.student(c) for c in self.plan.checkpoints if c.label in labels]
+        return [*([self.parts.teacher] if self.plan.teacher.label in labels else []), *students]
+
+    def attempted(self, checkpoint: Checkpoint) -> _Attempt:
+        """Replay one checkpoint, or say why that fails; of a step 0, that is an error."""
+        try:
+            return _Attempt(checkpoint, self.replayed(checkpoint), self.coverage(checkpoint))
+        except (CheckpointError, ModelError) as error:
+            if checkpoint == self.plan.first and self.plan.step_zero_known:
+                raise
+            return _Attempt(replace(checkpoint, blocker=str(error)))
+
     def replayed(self, checkpoint: Checkpoint) -> list[ScoredSet]:
         """Sample and score one checkpoint on every state set but ``back``."""
         student = self.parts.student(checkpoint)
         wanted = self.plan.settings.states
-        is_first = self.start is None
+        is_first = self.parts.start is None
         if {"on-policy", "back"} & {*wanted} or (is_first and "start" in wanted):
             self.own[checkpoint] = self.parts.rollouts(student)
             self._check_heads(student, self.own[checkpoint])
         own = self.own.get(checkpoint, ())
-        rollouts = {"on-policy": own, "start": self.start or own, "teacher": self.of_teacher}
+        rollouts = {"on-policy": own, "start": self.parts.start or own, "teacher": self.of_teacher}
         if checkpoint.label in self.plan.near:
             rollouts[NEAR_ON_POLICY] = self.parts.near(checkpoint)
         if is_first:
@@ -167,7 +198,7 @@ class _Work:
             self._check_heads(student, rollouts[states])
             sets.append(self._scored(student, checkpoint, states, rollouts[states], sets))
         if is_first:  # only now: a first checkpoint that fails leaves the place to the next
-            self.start = own
+            self.parts.start = own
             if own:
                 save_rollouts(self.store.path("rollouts/start.jsonl"), own)
                 self.store.note("rollouts/start.jsonl")

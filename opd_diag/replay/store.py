@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class Store:
     """What of it was damaged and made again."""
     account: Account = field(default_factory=Account)
     """What it cost to fill it."""
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
+    """Parts may be made at the same time; what is noted of them is written by one at a time."""
 
     def path(self, name: str) -> Path:
         """Give the path of a part, as ``rollouts/start.jsonl``."""
@@ -75,13 +78,15 @@ class Store:
         """
         if self._has(name, key) or (share and self._taken(name, key)):
             part = self._loaded(name, load)
-            self.account.found += share  # shards are parts of parts
+            found = True
         else:
             part = make()
             self._claim()
             save(self.path(name), part)
             self._finished(name, key)
-            self.account.made += share
+            found = False
+        if share:  # shards are parts of parts
+            self.account.part(found=found)
         if share and self.shared is not None:
             self.shared.keep(key, self.path(name), self.parts[name].sha256)
         return part
@@ -118,8 +123,9 @@ class Store:
 
     def note(self, *names: str) -> None:
         """Note files that every report writes anew, so that who reads them later can tell whether they are whole."""
-        self.parts |= {name: Finished.of("", self.path(name)) for name in names}
-        write_marker(self.out_dir, self.run_dir, self.parts)
+        with self._lock:
+            self.parts |= {name: Finished.of("", self.path(name)) for name in names}
+            write_marker(self.out_dir, self.run_dir, self.parts)
 
     def note_report(self) -> None:
         """Note that the report which now stands was made from the parts there are; forget files that are gone.
@@ -132,9 +138,10 @@ class Store:
 
     def keep_digests(self, digests: Digests) -> None:
         """Keep what was learned of weight files, so that the next process need not read them all again."""
-        if digests.unsaved:
-            self._claim()
-            digests.save(self.path(DIGESTS))
+        with self._lock:
+            if digests.unsaved:
+                self._claim()
+                digests.save(self.path(DIGESTS))
 
     def drop_shards(self) -> None:
         """Take away the shards of parts that nobody asked for any more."""
@@ -162,17 +169,21 @@ class Store:
 
     def _claim(self) -> None:
         """Mark OUT_DIR as ours before the first file of ours stands in it: a killed process must find it again."""
-        if not (self.out_dir / MARKER).is_file():
-            write_marker(self.out_dir, self.run_dir, self.parts)
+        with self._lock:
+            if not (self.out_dir / MARKER).is_file():
+                write_marker(self.out_dir, self.run_dir, self.parts)
 
     def _finished(self, name: str, key: str) -> None:
         """Note that a part now stands on disk; its shards have served."""
-        self.parts[name] = Finished.of(key, self.path(name))
-        self._drop(f"{SHARDS}/{key}/")
+        finished = Finished.of(key, self.path(name))
+        with self._lock:
+            self.parts[name] = finished
+            self._drop(f"{SHARDS}/{key}/")
 
     def _drop(self, prefix: str) -> None:
-        self.parts = {name: noted for name, noted in self.parts.items() if not name.startswith(prefix)}
-        write_marker(self.out_dir, self.run_dir, self.parts)
+        with self._lock:
+            self.parts = {name: noted for name, noted in self.parts.items() if not name.startswith(prefix)}
+            write_marker(self.out_dir, self.run_dir, self.parts)
         shutil.rmtree(self.out_dir / prefix, ignore_errors=True)  # what stays is taken away when it is opened next
 
     def _taken(self, name: str, key: str) -> bool:

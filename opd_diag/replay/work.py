@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from opd_diag.inference import resolve_device
+from opd_diag.inference import device_type
 from opd_diag.inference.head import CHECKED_TOKENS
 from opd_diag.inference.packing import TOKENS_PER_PACK
 from opd_diag.inference.sampling import ROWS_PER_SHARD
@@ -33,7 +33,7 @@ class Lengths:
         self.longest_prompt = max(max(len(p.ids), len(p.teacher_ids)) for p in plan.prompts)
         self.assumed, self.all_full = fill * plan.settings.max_new_tokens, fill >= 1
         self.near = {near_writer(label): rollouts for label, rollouts in plan.near.items()}
-        self.pack = TOKENS_PER_PACK[resolve_device(plan.settings.device).type]
+        self.pack = TOKENS_PER_PACK[device_type(plan.settings.device)]
 
     def recorded(self, writer: str) -> tuple[Rollout, ...] | None:
         """Give the responses of a writer where they are recorded."""

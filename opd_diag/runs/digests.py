@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,22 @@ class Digests:
                 self._known[path] = known
                 self.unsaved = True
             return known.content
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"known": dict(self._known)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._known = state["known"]
+
+    def excerpt(self, files: Iterable[Path]) -> dict[str, Any]:
+        """Give what is known of some files, to be sent to another process."""
+        paths = {os.path.realpath(file) for file in files}
+        return {path: known for path, known in list(self._known.items()) if path in paths}
+
+    def learn(self, excerpt: Mapping[str, Any]) -> None:
+        """Take over what another process knew; a file that is another one here is read all the same."""
+        self._known |= {path: known for path, known in excerpt.items() if path not in self._known}
 
     def save(self, path: Path) -> None:
         """Write what is known of the files that are still there, whole or not at all.

@@ -95,6 +95,12 @@ def test_wrong_types(name, value, message):
         ("beta", float("nan"), "beta must be 0 to 1, found nan"),
         ("dtype", "int8", "dtype must be one of float32, bfloat16, float16, found int8"),
         ("states", "", "states must name at least one state set"),
+        ("engine", "spark", "engine must be one of local, ray, found spark"),
+        ("workers", 0, "workers must be at least 1, found 0"),
+        ("cpus_per_worker", 0, "cpus_per_worker must be at least 1, found 0"),
+        ("gpus_per_worker", -0.5, "gpus_per_worker must be 0 to 1, or a whole number, found -0.5"),
+        ("gpus_per_worker", 1.5, "gpus_per_worker must be 0 to 1, or a whole number, found 1.5"),
+        ("gpus_per_worker", float("nan"), "gpus_per_worker must be 0 to 1, or a whole number, found nan"),
         ("states", "start,mine", "states must be of on-policy, start, teacher, back, near-on-policy, found 'mine'"),
     ],
 )
@@ -114,6 +120,10 @@ def test_out_of_range(name, value, message):
         ("step_base", 1),
         ("beta", 0),
         ("beta", 1),
+        ("engine", "ray"),
+        ("workers", 1),
+        ("gpus_per_worker", 0),
+        ("gpus_per_worker", 2),
     ],
 )
 def test_the_ends_of_a_range_belong_to_it(name, value):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from models import rollout
 
 from opd_diag.inference import Shard
 from opd_diag.inference.model import Forwarded
-from opd_diag.replay.account import Account
+from opd_diag.replay.account import Account, Work
 
 SHARD = Shard(0, 1, [])
 
@@ -48,6 +50,15 @@ def test_scored_states():
     account = Account()
     account.scoring(made_anew)(SHARD, lambda: {"student_entropy": np.zeros(9)})
     assert account.work.states == 9
+
+
+def test_what_was_done_elsewhere_and_by_many_at_once():
+    account = Account()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(account.add, [Work(1, 2, 3, 4, 5)] * 1000))
+        list(threads.map(lambda found: account.part(found=found), [True, False, False] * 300))
+    assert account.work == Work(1000, 2000, 3000, 4000, 5000)
+    assert (account.found, account.made) == (300, 600)
 
 
 def test_a_shard_without_a_state_counts_none():

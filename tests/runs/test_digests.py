@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import threading
 
 import numpy as np
@@ -140,6 +141,28 @@ class TestSaved:
         if text is not None:
             (tmp_path / DIGESTS).write_text(text)
         assert Digests.saved(tmp_path / DIGESTS).of(file) == first
+        assert len(reads) == 2
+
+
+class TestElsewhere:
+    def test_what_is_sent_need_not_be_read(self, file, reads):
+        ours = Digests()
+        content = ours.of(file)
+        assert pickle.loads(pickle.dumps(ours)).of(file) == content
+        theirs = Digests()
+        theirs.learn(ours.excerpt([file]))
+        assert theirs.of(file) == content
+        assert len(reads) == 1
+        assert ours.excerpt([file.parent / "other"]) == {}
+
+    def test_a_file_that_is_another_one_there_is_read(self, file, reads):
+        ours = Digests()
+        ours.of(file)
+        sent = ours.excerpt([file])
+        save_file({"a": np.zeros(100, np.float32), "b": np.ones(3, np.float32)}, file)
+        theirs = Digests()
+        theirs.learn(sent)
+        assert theirs.of(file) == contents.read_content(file, lambda: False)
         assert len(reads) == 2
 
 

@@ -7,6 +7,7 @@ from opd_diag.replay.parts import Parts, Progress
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.selftests.battery import Battery
 from opd_diag.replay.selftests.stored import SELFTESTS, write_selftests
+from opd_diag.replay.spread.engine import parts_of
 from opd_diag.replay.store import Store
 
 
@@ -30,8 +31,12 @@ def selftests_alone(plan: ReplayPlan, store: Store, progress: Progress | None = 
     CheckpointError, ModelError, InputError
         The first checkpoint or the teacher cannot be used.
     """
+    with parts_of(plan, store, progress) as parts:
+        return _of_parts(plan, store, parts)
+
+
+def _of_parts(plan: ReplayPlan, store: Store, parts: Parts) -> tuple[SelfTest, ...]:
     before = dict(store.parts)
-    parts = Parts(plan, store, progress or (lambda what, done, total: None))
     student = parts.student(plan.first)
     writes = {"on-policy", "start", "back"} & {*plan.settings.states}
     rollouts = parts.rollouts(student if writes else parts.teacher)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opd_diag.inference import resolve_device, stored_stop_ids
+from opd_diag.inference import device_type, stored_stop_ids
 from opd_diag.records.files import content_key
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import SCORES_VERSION, Scores
@@ -47,7 +47,7 @@ class Battery:
         settings = parts.plan.settings
         key = [
             ["selftests", SELFTESTS_VERSION, SCORES_VERSION, settings.dtype],
-            [resolve_device(settings.device).type, student.checkpoint.label, student.key, parts.teacher_key],
+            [device_type(settings.device), student.checkpoint.label, student.key, parts.teacher_key],
             [student.tokenizer.stop_ids, parts.teacher.tokenizer.stop_ids],
             [_decides(r) for r in rollouts],
             *([parts.plan.served.decides] if parts.plan.served else []),
@@ -55,7 +55,7 @@ class Battery:
         pair = parts.store.part(
             f".checks/selftests/{student.checkpoint.slug}.json",
             content_key(key),
-            make=lambda: _made(parts, student, rollouts),
+            make=parts.making(lambda: _made(parts, student, rollouts), "selftests", student, rollouts),
             save=_save,
             load=PairTests.load,
         )
