@@ -52,6 +52,7 @@ UNTESTED = {
     "verdicts/unanswered.py": "tested through verdicts/test_rules.py, which asks what cannot be answered",
     "studies/teachers_measured.py": "tested through studies/test_teachers.py, which measures with it",
     "replay/spread/worker.py": "tested through replay/spread/test_parts.py, whose reports are made by workers",
+    "replay/served_parts.py": "tested through replay/test_served.py, whose reports it makes",
     "replay/hidden.py": "tested through replay/test_between.py, which keeps and finds hidden states",
     "replay/measured.py": "tested through test_diagnosis.py: every report goes through it",
     "cli/exits.py": "tested through cli/test_program.py, which fails on verdicts",

@@ -23,6 +23,7 @@
 `between.py`        teachers held against each other at one student's states
 `lazy.py`           a model that is loaded when it is first needed
 `served.py`         a teacher behind a server: what it is, and whether ids mean to it what they mean here
+`served_parts.py`   ``ServedParts``: the parts of a replay with such a teacher
 `same_server.py`    whether that is still the teacher it was
 `wire.py`           what it costs: requests, bytes over the wire, minutes
 `logprobs.py`       log-probabilities as sampled against the replayed ones

@@ -16,11 +16,9 @@ from torch import Tensor
 
 from opd_diag.errors import CheckpointError, InputError, PromptsError
 from opd_diag.inference import HeadCheck, Model, Place, sample_rollouts, score
-from opd_diag.inference.served import ServedTeacher, score_served
-from opd_diag.inference.served_sampling import sample_served
-from opd_diag.inference.shards import Keep, keep_nothing
+from opd_diag.inference.served import ServedTeacher
 from opd_diag.inference.swapping import Resident
-from opd_diag.records.arrays import Arrays, load_arrays, save_arrays
+from opd_diag.records.arrays import load_arrays, save_arrays
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key, write_json
 from opd_diag.records.fits import FITS_VERSION, Fits
@@ -42,7 +40,6 @@ from opd_diag.replay.precision import (
     rollouts_for_floor,
     save_floors,
 )
-from opd_diag.replay.served import check_ids_of_server
 from opd_diag.replay.store import Store
 from opd_diag.replay.subsample import WORTH, fits_of, places_in, subsample
 from opd_diag.tables import save_coverage
@@ -66,17 +63,10 @@ class Parts:
         self.plan, self.store, self.progress = plan, store, progress
         self.hidden, self.beyond = KeptHidden(hidden or store, plan.settings.dtype), hidden is not None
         """Whether both models' hidden states at own states outlive this replay, for other pairs."""
-        tokenizer = plan.teacher_tokenizer or plan.tokenizer
-        name = plan.served.name if plan.served else plan.teacher.path.resolve().name
-        self._room = cache(partial(refuse_too_large, plan))
-        self.teacher = LazyModel(
-            plan.teacher, plan.settings, name, tokenizer, digests=plan.digests, role="teacher", before=self._room
-        )
-        self.served = plan.served.teacher(tokenizer) if plan.served else None
+        self.served: ServedTeacher | None = None
         """The teacher, where it stands behind a server."""
-        store.account.served = self.served
-        if plan.served:
-            self.teacher.key, self.teacher.checked = plan.served.key, True
+        self._room = cache(partial(refuse_too_large, plan))
+        self.teacher = self._teacher()
         try:
             self.teacher_key = self.teacher.key  # now: that it cannot be read is no fault of any checkpoint
         except CheckpointError as error:
@@ -84,10 +74,17 @@ class Parts:
         self.resident = Resident()
         """The students take turns in it; the teacher is never put out of memory."""
         self._students: dict[Checkpoint, LazyModel] = {}
-        self._read_by_server: set[int] = set()
-        """Ids that mean to the teacher's server what they mean here."""
         self.start: Rollouts | None = None
         """Responses of the first checkpoint that could be scored."""
+
+    def _teacher(self) -> LazyModel:
+        plan, tokenizer = self.plan, self.plan.teacher_tokenizer or self.plan.tokenizer
+        about = (plan.teacher, plan.settings, plan.teacher.path.resolve().name, tokenizer)
+        return LazyModel(*about, digests=plan.digests, role="teacher", before=self._room)
+
+    def here(self, student: LazyModel) -> tuple[LazyModel, ...]:
+        """Give the models that this replay runs, of a student and the teacher."""
+        return student, self.teacher
 
     def student(self, checkpoint: Checkpoint) -> LazyModel:
         """Give a checkpoint as a model that is not loaded yet."""
@@ -157,7 +154,7 @@ class Parts:
                 [settings.student_temperature, settings.teacher_temperature],
                 [student.tokenizer.stop_ids, self.teacher.tokenizer.stop_ids],
                 seen(rollouts),
-                *([self.plan.served.decides] if self.plan.served else []),
+                *self.decides_answers,
             ]
         )
 
@@ -172,6 +169,11 @@ class Parts:
         self._check_ids({*np.unique([scores.student_topk_ids, scores.teacher_topk_ids]).tolist()})
         teacher = scores.provenance["teacher"] | {"name": self.teacher.name}  # its folder may have moved since
         return replace(scores, provenance=scores.provenance | {"teacher": teacher})
+
+    @property
+    def decides_answers(self) -> list[object]:
+        """What of the teacher decides scores, beyond its weights."""
+        return []
 
     def fits(
         self, student: LazyModel, checkpoint: Checkpoint, states: str, rollouts: Rollouts, same: Fits | None
@@ -285,8 +287,8 @@ class Parts:
             yield done
 
     def usable_teacher(self) -> Model | ServedTeacher:
-        """Give the teacher: behind its server, or loaded."""
-        return self.served or self.loaded_teacher()
+        """Give the teacher as scoring takes it."""
+        return self.loaded_teacher()
 
     def loaded_teacher(self) -> Model:
         """Load the teacher; that it cannot be loaded is no fault of the checkpoint at hand."""
@@ -312,20 +314,7 @@ class Parts:
         self._check_teacher_takes_them()  # before hours of sampling, and before anything is written
         what, as_teacher = f"{writer.checkpoint.label}: sampling responses", writer is self.teacher
         keep = self.store.shards(key, ".jsonl", save=save_rollouts, load=load_rollouts)
-        keep_counted = self.store.account.sampling(keep, as_teacher=as_teacher)
         with self._runs(writer):
-            if as_teacher and self.served:
-                return tuple(
-                    sample_served(
-                        self.served,
-                        writer.tokenizer,
-                        self.plan.prompts,
-                        label=writer.checkpoint.label,
-                        sampling=self.plan.settings.sampling,
-                        progress=lambda done, total: self.progress(what, done, total),
-                        keep=keep_counted,
-                    )
-                )
             return tuple(
                 sample_rollouts(
                     writer.model,
@@ -335,13 +324,11 @@ class Parts:
                     vocabulary=self.plan.tokenizer.size,
                     as_teacher=as_teacher,
                     progress=lambda done, total: self.progress(what, done, total),
-                    keep=keep_counted,
+                    keep=self.store.account.sampling(keep, as_teacher=as_teacher),
                 )
             )
 
     def _scored(self, student: LazyModel, states: str, rollouts: Rollouts, key: str) -> Scores:
-        if self.served:
-            return self._scored_by_server(self.served, student, states, rollouts, key)
         what = f"{student.checkpoint.label}: scoring {states} states, tokens"
         teacher = self.loaded_teacher()
         self._check_here(student, rollouts)
@@ -363,33 +350,9 @@ class Parts:
                 keep_teacher=keep_teacher,
             )
 
-    def _scored_by_server(
-        self, teacher: ServedTeacher, student: LazyModel, states: str, rollouts: Rollouts, key: str
-    ) -> Scores:
-        what = f"{student.checkpoint.label}: scoring {states} states, tokens"
-        self._check_here(student, rollouts)
-        keep = self.store.shards(key, ".safetensors", save=save_arrays, load=load_arrays)
-        again = not teacher.asks and self._used_again(states, rollouts)
-        with self._runs(student), self._runs(self.teacher):
-            return score_served(
-                student.model,
-                teacher,
-                rollouts,
-                states=states,
-                student_temperature=self.plan.settings.student_temperature,
-                progress=lambda done, total: self.progress(what, done, total),
-                keep=self.store.account.scoring(keep),
-                keep_answers=self._answers(teacher, rollouts) if again else keep_nothing,
-            )
-
-    def _answers(self, teacher: ServedTeacher, rollouts: Rollouts) -> Keep[Arrays]:
-        """Give what keeps the answers of a server at states that another checkpoint is scored at too."""
-        key = content_key(["answers", SCORES_VERSION, teacher.key, teacher.top, seen(rollouts)])
-        return self.store.shards(key, ".safetensors", save=save_arrays, load=load_arrays, part_of_nothing=True)
-
     def _check_here(self, student: LazyModel, rollouts: Rollouts) -> None:
         """Check heads that were checked in an earlier process perhaps, on another machine."""
-        for model in (student, self.teacher):
+        for model in self.here(student):
             if not model.checked:
                 model.checked_on(longest_ids(rollouts))
 
@@ -436,9 +399,6 @@ class Parts:
     def _check_ids(self, ids: set[int]) -> None:
         if self.plan.teacher_tokenizer is not None:
             check_same_ids(ids, self.plan.tokenizer, self.plan.teacher_tokenizer)
-        elif self.plan.served is not None:
-            check_ids_of_server(self.plan.served, self.plan.tokenizer, ids - self._read_by_server)
-            self._read_by_server |= ids
 
 
 def _named(checkpoint: Checkpoint) -> list[object]:

@@ -21,7 +21,6 @@ from opd_diag.replay.logprobs import LogprobCheck, logprob_checks
 from opd_diag.replay.parts import Parts, Progress, Rollouts
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.precision import Floor
-from opd_diag.replay.same_server import refuse_other_teacher
 from opd_diag.replay.selftests import SELFTESTS, Battery, write_selftests
 from opd_diag.replay.spread.engine import parts_of
 from opd_diag.replay.store import Store
@@ -93,8 +92,6 @@ def replay(plan: ReplayPlan, store: Store, progress: Progress | None = None, hid
         An id that occurs means different text to student and teacher.
     """
     with parts_of(plan, store, progress, hidden) as parts:
-        if parts.served:
-            refuse_other_teacher(parts.served, plan.prompts, store)
         return _replayed(plan, store, parts)
 
 
@@ -208,7 +205,7 @@ class _Work:
         """Run the self-tests and tell how far each model is from itself, before anything is scored."""
         self._check_heads(student, rollouts)
         self.battery = Battery.begun(self.parts, student, rollouts)
-        self.floors = tuple(self.parts.floor(model, rollouts) for model in self._here(student))
+        self.floors = tuple(self.parts.floor(model, rollouts) for model in self.parts.here(student))
 
     def selftests(self, scored: tuple[ScoredSet, ...]) -> tuple[SelfTest, ...]:
         """Give what all self-tests said, those that needed everything to be scored too."""
@@ -243,13 +240,9 @@ class _Work:
         fits = self.parts.fits(student, listed, states, rollouts, same.fits if same else None)
         return ScoredSet(listed, states, scores, rollouts, fits)
 
-    def _here(self, student: LazyModel) -> tuple[LazyModel, ...]:
-        """Give the models that run in this process."""
-        return (student,) if self.parts.served else (student, self.parts.teacher)
-
     def _check_heads(self, student: LazyModel, rollouts: Rollouts) -> None:
         """Check each model's head once, on what it scores first: the same, however often the replay was killed."""
-        for model in self._here(student):
+        for model in self.parts.here(student):
             if model.checkpoint not in self.checks:
                 self.checks[model.checkpoint] = self.parts.head_check(model, rollouts)
 

@@ -280,6 +280,7 @@ def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, m
         "device": "cpu", "device-map": "auto", "dtype": "float16", "checkpoints": "1,2", "layout": "single",
         "steps": "7=a", "step-base": "0",
         "logs": "l", "beta": "0.5", "store": "d", "max-staleness": "2",
+        "teacher-model": "m", "teacher-top": "7", "teacher-tokenizer": "z", "requests": "8",
         "engine": "ray", "workers": "3", "cpus-per-worker": "2", "gpus-per-worker": "0.5",
     }  # fmt: skip
     line = [part for name, value in words.items() for part in (f"--{name}", value)]
@@ -289,6 +290,7 @@ def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, m
     expected |= {"k": 5, "step_base": 0, "rollouts_per_prompt": 3, "max_prompts": 4, "max_new_tokens": 6, "seed": 9}
     expected |= {"temperature": 0.5, "top_p": 0.4, "student_temperature": 2.0, "teacher_temperature": 3.0}
     expected |= {"chat_template_kwargs": {"a": 1}, "trust_remote_code": True, "beta": 0.5}
+    expected |= {"teacher_top": 7, "requests": 8}
     expected |= {"max_staleness": 2, "allow_pickle": True, "workers": 3, "cpus_per_worker": 2, "gpus_per_worker": 0.5}
     assert given == expected
     assert set(SETTING_NAMES) == set(given)

@@ -40,7 +40,7 @@ def _of_parts(plan: ReplayPlan, store: Store, parts: Parts) -> tuple[SelfTest, .
     student = parts.student(plan.first)
     writes = {"on-policy", "start", "back"} & {*plan.settings.states}
     rollouts = parts.rollouts(student if writes else parts.teacher)
-    here = (student,) if parts.served else (student, parts.teacher)
+    here = parts.here(student)
     heads = [parts.head_check(model, rollouts) for model in here]
     battery = Battery.begun(parts, student, rollouts)
     tests = battery.of_few([parts.floor(model, rollouts) for model in here])

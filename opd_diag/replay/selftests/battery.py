@@ -50,7 +50,7 @@ class Battery:
             [device_type(settings.device), student.checkpoint.label, student.key, parts.teacher_key],
             [student.tokenizer.stop_ids, parts.teacher.tokenizer.stop_ids],
             [_decides(r) for r in rollouts],
-            *([parts.plan.served.decides] if parts.plan.served else []),
+            *parts.decides_answers,
         ]
         pair = parts.store.part(
             f".checks/selftests/{student.checkpoint.slug}.json",

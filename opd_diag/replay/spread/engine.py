@@ -12,6 +12,7 @@ from opd_diag.errors import InputError, MissingExtra
 from opd_diag.records.settings import Settings
 from opd_diag.replay.parts import Parts, Progress
 from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.served_parts import ServedParts
 from opd_diag.replay.store import Store
 from opd_diag.servers import is_address
 
@@ -33,6 +34,9 @@ def parts_of(
         The engine cannot be used, or its workers cannot.
     """
     tell = progress or (lambda what, done, total: None)
+    if plan.served is not None:
+        yield ServedParts(plan, store, tell, plan.served)
+        return
     if plan.settings.engine == "local":
         yield Parts(plan, store, tell, hidden)
         return
