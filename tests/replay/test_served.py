@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from model_server import ModelServer
+from servers.stand_in import stand_in
 from typer.testing import CliRunner
 
 import opd_diag
@@ -195,6 +196,38 @@ class TestGoingOn:
             opd_diag.diagnose(tiny_run.run_dir, out=out, **BEHIND, **OPTIONS)
         said = "it has other weights under the name served/teacher. Choose another folder with --out, or start the"
         assert said in str(error.value)
+
+
+@pytest.mark.parametrize(("engine", "options"), [("vllm", {"exact": False}), ("vllm", {}), ("sglang", {})])
+def test_over_the_wire(tiny_run, teacher, tmp_path, local, monkeypatch, engine, options):
+    """From an address alone: what servers answer as documented gives the local numbers."""
+    without_pictures(monkeypatch)
+    plain = ModelServer(teacher.model)
+    text = teacher.tokenizer.text
+    stop = teacher.model.stop_ids[0]
+    with stand_in(engine, plain.logprobs, context=96, text=text, stop_id=stop, names=["big"], **options) as url:
+        report = opd_diag.diagnose(
+            tiny_run.run_dir,
+            out=tmp_path / "out",
+            states="on-policy",
+            teacher=f"{engine}={url}",
+            teacher_top=20,
+            **OPTIONS,
+        )
+    found, truth = summary_of(report), summary_of(local)
+    for label in ("step 0", "step 30"):
+        for metric in EXACT:
+            where = (label, "on-policy", metric)
+            assert found.loc[where, "value"] == pytest.approx(truth.loc[where, "value"], abs=1e-5, nan_ok=True), metric
+        for metric in OPEN:
+            where = (label, "on-policy", metric)
+            row, value = found.loc[where], truth.loc[where, "value"]
+            low, high = (row["value"],) * 2 if math.isnan(row["bound_low"]) else (row["bound_low"], row["bound_high"])
+            assert low - 1e-5 <= value <= high + 1e-5, metric
+    asks = engine == "sglang" or options == {}
+    known = not math.isnan(found.loc[("step 0", "on-policy", "topk_reverse_kl"), "value"])
+    assert known == asks, "the student's own ids are asked for where the server can say them"
+    assert {t.status for t in report.selftests if t.name in ("vocabulary", "repeatability")} == {"pass"}
 
 
 class TestBadInput:
