@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import filelock
 import pytest
 from hypothesis import settings
 
@@ -34,6 +40,62 @@ def tiny_run(tmp_path_factory):
     from tiny_run import build
 
     return build(tmp_path_factory.mktemp("tiny"))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What ``opd-diag demo`` left, and what it said."""
+
+    folder: str
+    """Holds the report of each bundled run, with everything it rests on; to be read and not changed."""
+    exit_code: int
+    stdout: str
+    stderr: str
+    data_unchanged: bool
+    """Whether the folders of the bundled runs are as they were."""
+
+    def report(self, name: str) -> Path:
+        """Give the OUT_DIR of a bundled run."""
+        return Path(self.folder) / name
+
+
+@pytest.fixture(scope="session")
+def shared_once(tmp_path_factory):
+    """Folders that are filled once for all processes that test: ``with shared_once(name) as (folder, is_there)``."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # each process has a folder below it
+
+    @contextmanager
+    def filled(name):
+        folder, whole = base / name, base / f"{name}.whole"
+        with filelock.FileLock(base / f"{name}.lock"):
+            folder.mkdir(exist_ok=True)
+            yield folder, whole.exists()
+            whole.touch()
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def demo(shared_once):
+    """The reports of all bundled runs, which take half a minute each."""
+    with shared_once("demo") as (folder, is_there):
+        told = folder / "told.json"
+        if not is_there:
+            told.write_text(json.dumps(asdict(_made_demo(folder / "made"))))
+    return Demo(**json.loads(told.read_text()))
+
+
+def _made_demo(folder: Path) -> Demo:
+    from tiny_run import listing
+    from typer.testing import CliRunner
+
+    from opd_diag import cli
+
+    data = Path(__file__).parents[1] / "data"
+    before = listing(data)
+    result = CliRunner().invoke(cli.app, ["demo", "--out", str(folder), "--quiet"])
+    return Demo(str(folder), result.exit_code, result.stdout, result.stderr, listing(data) == before)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +153,26 @@ def _write_numbers_alone(patch):
         return report.out_dir / "report.html"
 
     patch.setattr(Report, "write", write)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Pages have all but their pictures, which take most of the time and have tests of their own."""
+    _draw_nothing(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def module_without_pictures():
+    """As `without_pictures`, for fixtures that make a report for a whole module."""
+    with pytest.MonkeyPatch.context() as patch:
+        _draw_nothing(patch)
+        yield
+
+
+def _draw_nothing(patch):
+    from opd_diag.report.figures import Figures
+
+    patch.setattr("opd_diag.report.figures.draw_figures", lambda tables, k: Figures({}, {}, {}, []))
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_a_wrong_log_is_refused_before_any_work(own_run, tmp_path, name, message
     assert not (tmp_path / "out").exists()
 
 
-def test_logged_csv_is_there_without_a_log_too(tiny_run, tmp_path):
+def test_logged_csv_is_there_without_a_log_too(tiny_run, tmp_path, without_pictures):
     made = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path, states=["on-policy"], max_prompts=2)
     assert made.tables.logged.empty
     assert list(pd.read_csv(tmp_path / "logged.csv").columns) == list(made.tables.logged.columns)

@@ -34,7 +34,7 @@ def workflow() -> dict:
 
 
 @pytest.fixture(scope="module")
-def left_alone(tiny_run, tmp_path_factory) -> Path:
+def left_alone(tiny_run, tmp_path_factory, module_without_pictures) -> Path:
     """What a training job uploads: the folder of a report, without scores; the run and its models are gone."""
     from opd_diag.diagnosis import diagnose
 

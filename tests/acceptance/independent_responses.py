@@ -1,5 +1,6 @@
 """Part of the independent computation: how responses end, vary, repeat themselves, and what they earn."""
 
+import functools
 import math
 import re
 import zlib
@@ -10,6 +11,7 @@ from independent_statistics import LEAST, Mean, Pooled
 
 DIVERSITY = {"distinct_bigram_ratio": 2, "distinct_trigram_ratio": 3, "unigram_entropy": 1}
 UNDEFINED = math.nan
+subsets = functools.cache(math.comb)  # each prompt that is left out asks for much the same large numbers
 ENDS = {"stop": "at_stops", "answer": "after_answers", "truncated": "at_truncation"}
 
 
@@ -74,8 +76,8 @@ def distinct_ratio(counter, size):
     total = sum(counter.values())
     if total < size:
         return math.nan
-    every = math.comb(total, size)
-    missed = {c: math.comb(total - c, size) / every for c in set(counter.values())}
+    every = subsets(total, size)
+    missed = {c: subsets(total - c, size) / every for c in set(counter.values())}
     return sum(1 - missed[c] for c in counter.values()) / size
 
 

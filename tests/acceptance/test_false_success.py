@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,6 @@ def test_a_run_that_is_grown_to_collapse(tmp_path, without_pages):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("run", "status"), [("new", "pass"), ("same", "pass"), ("other", "warn")])
-def test_bundled_runs_are_none(run, status, tmp_path, without_pages):
-    report = opd_diag.diagnose(DATA / run, out=tmp_path / "report")
-    assert {v.name: v.status for v in report.verdicts}["false_success"] == status
+def test_bundled_runs_are_none(run, status, demo):
+    stored = json.loads((demo.report(run) / "report.json").read_text(encoding="utf-8"))
+    assert {v["name"]: v["status"] for v in stored["verdicts"]}["false_success"] == status

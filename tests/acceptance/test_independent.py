@@ -40,15 +40,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=RUNS)
-def both(request, tmp_path_factory):
+def both(request, demo, tmp_path_factory):
     """What the report of one bundled run says, and what the independent computation says."""
-    out_dir = tmp_path_factory.mktemp(request.param) / "report"
-    opd_diag.diagnose(DATA / request.param, out=out_dir)
-    return said_and_recomputed(out_dir)
+    result = tmp_path_factory.mktemp(request.param) / "independent.json"
+    return said_and_recomputed(demo.report(request.param), result)
 
 
-def said_and_recomputed(out_dir):
-    result = out_dir.parent / "independent.json"
+def said_and_recomputed(out_dir, result):
     command = [sys.executable, "-I", str(SCRIPT), str(out_dir), str(result)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -220,7 +218,7 @@ def test_responses_that_repeat_themselves(tmp_path, without_pages):
     changed = [repeated(json.loads(line), tokenizer) for line in lines]
     (tmp_path / "rollouts.jsonl").write_text("".join(json.dumps(of) + "\n" for of in changed), encoding="utf-8")
     opd_diag.diagnose(DATA / "same", out=tmp_path / "out", rollouts=str(tmp_path / "rollouts.jsonl"), **options)
-    report, independent = said_and_recomputed(tmp_path / "out")
+    report, independent = said_and_recomputed(tmp_path / "out", tmp_path / "independent.json")
     assert_same_rows(report["summary"], independent["summary"], *COUNTS, "n_undefined", "step")
     table = keyed(report["summary"], "step", "states", "metric")
     repetition = [table[160, "on-policy", name] for name in REPETITION]

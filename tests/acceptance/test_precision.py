@@ -26,7 +26,7 @@ def noisy(weights):
 
 
 @pytest.fixture(scope="module")
-def rounded(tiny_run, tmp_path_factory):
+def rounded(tiny_run, tmp_path_factory, module_without_pictures):
     """Report of a run whose student and checkpoints are the teacher but for noise of the size of rounding."""
     run = tiny_run.copied_to(tmp_path_factory.mktemp("rounded") / "run")
     for folder in (run.student, run.checkpoint(20)):

@@ -21,7 +21,7 @@ def test_a_folder_without_a_report_is_one_sentence(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def reports(tiny_run, tmp_path_factory):
+def reports(tiny_run, tmp_path_factory, module_without_pictures):
     folder = tmp_path_factory.mktemp("compare")
     outs = [folder / name for name in ("one", "two")]
     for out, seed in zip(outs, ("1", "2"), strict=True):

@@ -716,26 +716,29 @@ def test_the_installed_program_from_a_shell(tiny_run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="the bundled runs are not here")
-def test_demo_reports_every_bundled_run(tmp_path):
-    before = tiny.listing(DATA)
-    result = invoke("demo", "--out", tmp_path / "demo", "--quiet")
-    assert result.exit_code == 0, result.stderr
-    assert result.stderr == ""
+def test_demo_reports_every_bundled_run(demo):
+    assert demo.exit_code == 0, demo.stderr
+    assert demo.stderr == ""
     names = sorted(path.parent.name for path in DATA.glob("*/opd-diag.toml"))
-    lines = result.stdout.splitlines()
+    lines = demo.stdout.splitlines()
     assert [line.split(": ")[0] for line in lines[: len(names)]] == names
-    assert lines[len(names) :] == [f"page: {tmp_path / 'demo' / name / 'report.html'}" for name in names]
-    pages = [(tmp_path / "demo" / name / "report.html").read_text(encoding="utf-8") for name in names]
+    assert lines[len(names) :] == [f"page: {demo.report(name) / 'report.html'}" for name in names]
+    pages = [(demo.report(name) / "report.html").read_text(encoding="utf-8") for name in names]
     assert all(len(page) > 50_000 for page in pages)
     assert len({line.split(": ", 1)[1] for line in lines[: len(names)]}) == len(names), "the pages say different things"
-    assert tiny.listing(DATA) == before
+    assert demo.data_unchanged
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in DATA.glob("*/opd-diag.toml")))
-def test_a_bundled_run_needs_no_other_argument(name, tmp_path, monkeypatch, without_pages):
+def test_a_bundled_run_needs_no_other_argument(name, demo, tmp_path, monkeypatch, without_pages):
+    """It asks for the very parts that the demo made, where none is named to find them in."""
     monkeypatch.chdir(tmp_path)
+    out = tmp_path / "opd-diag" / name
+    shutil.copytree(demo.report(name), out)
+    (out / "report.json").unlink()
     reported(DATA / name)
-    stored = json.loads((tmp_path / "opd-diag" / name / "report.json").read_text())
+    stored = json.loads((out / "report.json").read_text())
     assert stored["run"] == name
+    assert stored["provenance"]["cost"]["parts_made"] == 0
     assert {v["status"] for v in stored["verdicts"]} != {"unknown"}

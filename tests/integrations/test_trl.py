@@ -186,6 +186,7 @@ def adapted(tmp_path_factory):
 class TestAdapter:
     """Of a LoRA the adapter is saved, also before the first update; its base is named by it."""
 
+    @pytest.mark.usefixtures("without_pictures")
     def test_its_report(self, adapted, tmp_path):
         run, losses = adapted
         made = report(run, tmp_path / "out")
@@ -196,6 +197,7 @@ class TestAdapter:
         assert [(r["step"], r["outcome"]) for r in made["reconciliation"]] == [(0, "agree"), (2, "agree")]
         assert [r["logged"] for r in made["reconciliation"]] == [losses[1], losses[3]]
 
+    @pytest.mark.usefixtures("without_pictures")
     def test_the_texts_that_trl_itself_logs_are_not_as_exact(self, adapted, tmp_path):
         words = ["--rollouts", str(adapted[0] / "completions"), "--prompts", str(training.DATA / "prompts.jsonl")]
         made = report(adapted[0], tmp_path / "out", *words, "--states", "on-policy", "--max-prompts", "8")
@@ -206,6 +208,7 @@ class TestAdapter:
 
 
 class TestGkd:
+    @pytest.mark.usefixtures("without_pictures")
     def test_on_policy(self, tmp_path):
         trainer = training.gkd(tmp_path / "run")
         recorder, seen = record(trainer, n_prompts=6), seen_by(trainer)
@@ -243,6 +246,7 @@ class TestGkd:
 
 
 class TestGrpo:
+    @pytest.mark.usefixtures("without_pictures")
     def test_a_teacher_is_named_where_the_trainer_has_none(self, tmp_path):
         trainer = training.grpo(tmp_path / "run")
         recorder = record(trainer, teacher=training.TEACHER, every=2, n_prompts=6)
@@ -252,6 +256,7 @@ class TestGrpo:
         assert {r["step"] for r in made["summary"] if r["states"] == "near-on-policy"} == {0, 2}
         assert made["reconciliation"] == []
 
+    @pytest.mark.usefixtures("without_pictures")
     def test_its_own_parquet(self, tmp_path):
         """Not recorded: TRL's messages and rewards are read as they are, their prompts found among those named."""
         trained(training.grpo(tmp_path / "run"))

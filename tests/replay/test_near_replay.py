@@ -13,7 +13,7 @@ from opd_diag.diagnosis import check, diagnose
 from opd_diag.records.rollout import load_rollouts
 from opd_diag.report import load_report_json
 
-from .test_crashes import content, small_run, small_runs, written  # noqa: F401 - fixtures
+from .crashing import content, without_drawing, written
 from .test_near import verl
 
 OPTIONS = {"checkpoints": "30", "max_prompts": 3, "max_new_tokens": 6}
@@ -31,8 +31,6 @@ def reported(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("near")
     rollouts = record(folder / "rollouts")
     with pytest.MonkeyPatch.context() as patch:
-        from .test_crashes import without_drawing
-
         without_drawing(patch)
         return diagnose(tiny_run.run_dir, out=folder / "out", rollouts=rollouts, **OPTIONS), folder / "out", rollouts
 
@@ -98,14 +96,14 @@ def killed_behind(name):
 
 
 @pytest.mark.slow
-def test_killed_at_the_writes_of_recorded_responses(small_run, tmp_path):  # noqa: F811 - the fixture
+def test_killed_at_the_writes_of_recorded_responses(small_run, tmp_path):
     make, out = small_run
     rollouts = record(tmp_path / "rollouts")
 
     def report(**options):
         return make(**options, rollouts=rollouts)
 
-    whole, writes = written(report, out)
+    whole, writes = written(make, rollouts=rollouts)
     names = [name for name in dict.fromkeys(writes) if "near-on-policy" in name]
     assert [name.split("/")[0] for name in names] == ["rollouts", "scores"] * 2 + ["states"] * 2
     for name in names:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +12,8 @@ from opd_diag.errors import StoreError
 from opd_diag.records.files import checksum, write_text
 from opd_diag.replay import open_store
 from opd_diag.replay.shared import SharedFolder
+
+from .crashing import begun, ended
 
 KEY = "ab" + "0" * 62
 
@@ -186,21 +188,17 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(places, m
 def test_many_processes_at_once(places):
     """Each makes the same parts from scratch, and all of them use one folder."""
     run, shared, first, _ = places
-    script = (
-        "import pathlib, sys\n"
-        "from opd_diag.records.files import write_text\n"
-        "from opd_diag.replay import open_store\n"
-        "run, shared, out = map(pathlib.Path, sys.argv[1:])\n"
-        "with open_store(out, run, shared) as store:\n"
-        "    for n in range(40):\n"
-        "        found = store.part(f'{n}.txt', f'{n:064}', make=lambda: str(n) * 999, save=write_text,\n"
-        "                           load=lambda path: path.read_text())\n"
-        "        assert found == str(n) * 999\n"
-    )
-    outs = [first.with_name(f"out{i}") for i in range(4)]
-    commands = [[sys.executable, "-c", script, run, shared, out] for out in outs]
-    for process in [subprocess.Popen(command) for command in commands]:
-        assert process.wait() == 0
+
+    def fill(out):
+        with open_store(out, run, shared) as store:
+            for n in range(40):
+                found = store.part(
+                    f"{n}.txt", f"{n:064}", make=lambda n=n: str(n) * 999, save=write_text, load=Path.read_text
+                )
+                assert found == str(n) * 999
+
+    children = [begun(partial(fill, first.with_name(f"out{i}"))) for i in range(4)]
+    assert [ended(child) for child in children] == [0] * 4
     assert len([p for p in shared.rglob("*") if p.is_file()]) == 40
     folder = SharedFolder(shared)
     assert all(folder.find(f"{n:064}", ".txt") for n in range(40))

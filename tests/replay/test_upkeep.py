@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import shutil
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from opd_diag.records.files import write_text
 from opd_diag.replay import open_store
 from opd_diag.replay.shared import SharedFolder
 from opd_diag.replay.upkeep import DAY, delete_parts, parts_to_delete, stored_parts
+
+from .crashing import begun, ended
 
 NOW = 2_000_000_000.0
 NAMES = {"rollouts/a.jsonl": 10, "scores/a.safetensors": 3000, "coverage/a.parquet": 200, ".checks/a.json": 1}
@@ -244,29 +247,26 @@ def test_a_part_taken_away_while_it_is_read_is_made_again(shared, places, monkey
 def test_reports_survive_a_clean_up_under_their_hands(places):
     """Two processes ask for the same parts over and over while a third takes everything away."""
     run, shared, out = places
-    script = (
-        "import pathlib, shutil, sys\n"
-        "from opd_diag.records.files import write_text\n"
-        "from opd_diag.replay import open_store\n"
-        "run, shared, out = map(pathlib.Path, sys.argv[1:])\n"
-        "for turn in range(12):\n"
-        "    with open_store(out, run, shared) as store:\n"
-        "        for n in range(12):\n"
-        "            text = store.part(f'{n}.txt', f'{n:064x}', make=lambda: str(n) * 999, save=write_text,\n"
-        "                              load=lambda path: path.read_text())\n"
-        "            assert text == str(n) * 999\n"
-        "    shutil.rmtree(out)\n"
-    )
-    commands = [[sys.executable, "-c", script, run, shared, out.with_name(f"out{i}")] for i in range(2)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    gone = 0
+
+    def fill(out):
+        for _ in range(12):
+            with open_store(out, run, shared) as store:
+                for n in range(12):
+                    text = store.part(
+                        f"{n}.txt", f"{n:064x}", make=lambda n=n: str(n) * 999, save=write_text, load=Path.read_text
+                    )
+                    assert text == str(n) * 999
+            shutil.rmtree(out)
+
     shared.mkdir()
-    while any(process.poll() is None for process in processes):
+    children = [begun(partial(fill, out.with_name(f"out{i}"))) for i in range(2)]
+    gone, at_work = 0, set(children)
+    while at_work:
         contents = stored_parts(shared)
         gone += len(contents.parts)
         delete_parts(contents, parts_to_delete(contents, everything=True))
-    said = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+        at_work -= {child for child in at_work if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)}
+    assert [ended(child) for child in children] == [0, 0]
     assert gone > 0
 
 

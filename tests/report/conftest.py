@@ -19,10 +19,12 @@ from report.made_up_report import made_up_report
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory) -> Report:
-    """Give a report that is written once."""
-    made = made_up_report(tmp_path_factory.mktemp("out"), "collapse")
-    made.write()
+def report(shared_once) -> Report:
+    """Give a report that is written once, with all its pictures, for all processes that test."""
+    with shared_once("made-up-report") as (folder, is_there):
+        made = made_up_report(folder, "collapse")
+        if not is_there:
+            made.write()
     return made
 
 

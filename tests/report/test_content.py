@@ -41,7 +41,7 @@ def test_pictures_are_whole_svg_files(report):
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_folder_that_cannot_be_written(tmp_path):
+def test_folder_that_cannot_be_written(tmp_path, without_pictures):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(StoreError, match="Cannot write"):

@@ -45,10 +45,10 @@ def test_the_gradient_has_a_picture_on_each_state_set(drawn):
     assert len({panel.svg for panel in row}) == 3
 
 
-def test_what_only_the_trainer_has_a_panel_for_gets_one():
+def test_what_only_the_trainer_has_a_panel_for_gets_one(drawn, monkeypatch):
+    assert drawn.alignment[figures.LOGGED] == []
     tables = made_up_report(Path("unused")).tables
-    own = draw_figures(tables, k=16).alignment
-    assert own[figures.LOGGED] == []
+    monkeypatch.setattr(panel, "svg_of", lambda _: "")
     logged = tables.logged.assign(metric=tables.logged["metric"].replace("response_length", "teacher_topk_mass"))
     row = draw_figures(dataclasses.replace(tables, logged=logged), k=16).alignment[figures.LOGGED]
     assert [panel.name for panel in row] == ["alignment-teacher_topk_mass"]

@@ -278,11 +278,11 @@ def test_difference_splits_into_policy_and_state_change(page):
     assert "Orders differ by" not in page.text
 
 
-def test_both_orders_are_told_where_both_were_taken(report, tmp_path):
+def test_both_orders_are_told_where_both_were_taken(report):
     split = report.tables.split
     both = split[split["part"] == "state_change"].assign(part="order_difference", value=0.07, ci_low=0.05, ci_high=0.09)
     tables = dataclasses.replace(report.tables, split=pd.concat([split, both], ignore_index=True))
-    page = StrictReader(dataclasses.replace(report, tables=tables, out_dir=tmp_path).write().read_text("utf-8"))
+    page = StrictReader(report_page(dataclasses.replace(report, tables=tables), NO_FIGURES))
     assert "Orders differ by" in page.text
     assert "+0.07 [+0.05, +0.09]" in page.text
     assert "counted as state change" not in page.text
@@ -290,7 +290,7 @@ def test_both_orders_are_told_where_both_were_taken(report, tmp_path):
 
 def test_a_false_success_is_told_before_the_curves(tmp_path):
     report = made_up_report(tmp_path, "collapse")
-    page = StrictReader(report.write().read_text(encoding="utf-8"))
+    page = StrictReader(report_page(report, NO_FIGURES))
     alarm = page.text[page.text.index("Read this before the curves") : page.text.index("Shared tokens Over training")]
     assert all(part in alarm for part in report.verdicts[0].evidence.rstrip(".").split("; "))
     assert "Do not believe the curves on own states." in alarm
@@ -305,13 +305,13 @@ def test_a_false_success_is_told_before_the_curves(tmp_path):
 
 def test_without_responses_the_alarm_stands_alone(tmp_path):
     report = dataclasses.replace(made_up_report(tmp_path, "collapse"), excerpts={})
-    page = StrictReader(report.write().read_text(encoding="utf-8"))
+    page = StrictReader(report_page(report, NO_FIGURES))
     assert "Read this before the curves" in page.text
     assert "answered before the training" not in page.text
 
 
 def test_no_alarm_on_a_healthy_run(tmp_path):
-    page = StrictReader(made_up_report(tmp_path).write().read_text(encoding="utf-8"))
+    page = StrictReader(report_page(made_up_report(tmp_path), NO_FIGURES))
     assert "Read this before the curves" not in page.text
 
 
