@@ -71,7 +71,7 @@ def interval_line(
 ) -> bool:
     """Draw the values of `rows` against their checkpoints' positions, with their intervals; nothing where undefined.
 
-    Where no value is known but bounds are, the area between them is drawn in place of both.
+    Where bounds are known and no value, the area between them is drawn in place of both.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def interval_line(
     """
     value = rows["value"].astype(float)
     x = positions[rows["label"].to_numpy()].to_numpy()
+    bound_area(ax, x, rows, style)
     if not np.isfinite(value).any():
-        bound_area(ax, x, rows, style)
         return False
     few = len(positions) <= _MARKERS_UP_TO
     marked = few or style.dashes == " "

@@ -11,6 +11,7 @@ from opd_diag.plots.bounds import OPEN
 from opd_diag.plots.quantities import quantity
 from opd_diag.plots.style import (
     checkpoints_of,
+    drawable,
     legend_below,
     new_axes,
     say,
@@ -19,15 +20,18 @@ from opd_diag.plots.style import (
     styled,
 )
 
+_APART = 1.5
+"""By which factor a K must lie below the last one to be named beside it on the axis."""
+
 
 @styled
 def bounds_by_top(
     sweep: pd.DataFrame, metric: str = "forward_kl", *, states: str = "on-policy", ax: Axes | None = None
 ) -> Axes:
-    """Draw the bounds of a metric against K, the most probable ids that a server returns, at the last checkpoint.
+    """Draw the bounds of a metric against K, the most probable ids that a server returns, at two checkpoints.
 
-    They are mean bounds and no intervals: the mean over these states lies between them for certain. Where they have
-    met, a larger K tells nothing more.
+    Those of the first and the last. They are mean bounds and no intervals: the mean over these states lies between them
+    for certain. Where they have met, a larger K tells nothing more.
 
     Parameters
     ----------
@@ -55,17 +59,17 @@ def bounds_by_top(
         of = rows[rows["label"] == label].sort_values("top")
         top, low, high = (of[name].to_numpy(float) for name in ("top", "bound_low", "bound_high"))
         closed = np.isfinite(high)
-        ax.plot(top, low, "-", color=colour, linewidth=1.4, marker="_", label=label)
+        name = drawable(label) if closed.any() else f"{drawable(label)}, {OPEN}"
+        ax.plot(top, low, "-", color=colour, linewidth=1.4, marker="_", label=name)
         if closed.any():
             ax.plot(top[closed], high[closed], "-", color=colour, linewidth=1.4, marker="_")
             ax.fill_between(top, low, high, where=closed, color=colour, alpha=0.22, linewidth=0)
-        else:
-            ax.plot([], [], " ", label=OPEN)
     tops = sorted({*rows["top"]})
+    named = [top for top in tops if top == tops[-1] or _APART * top <= tops[-1]]
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_locator(FixedLocator(tops))
+    ax.xaxis.set_major_locator(FixedLocator(named))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(tops, [str(top) for top in tops])
+    ax.set_xticks(named, [str(top) for top in named])
     handles, labels = ax.get_legend_handles_labels()
     legend_below(ax, handles, labels)
     return ax

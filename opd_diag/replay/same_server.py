@@ -55,7 +55,7 @@ def refuse_other_teacher(teacher: ServedTeacher, prompts: Sequence[EncodedPrompt
         return
     now = made()["sampled_logprobs"]
     with np.errstate(invalid="ignore"):  # impossible both times
-        apart = float(np.nanmean(np.abs(now - first)))
+        apart = float(np.where(now == first, 0.0, np.abs(now - first)).mean())
     if not apart <= SAME:
         raise ServerError(
             f"{teacher.server.about.name} gives the same {len(first)} tokens log-probabilities that differ by "

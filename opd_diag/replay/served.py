@@ -73,13 +73,16 @@ class Served:
             at_once=self.at_once,
         )
 
+    def named(self) -> str:
+        """Say what it is and where."""
+        about = self.server.about
+        return visible(f"{about.model} behind {self.address} ({' '.join(filter(None, (about.engine, about.version)))})")
+
     def said(self) -> str:
         """Say what it is and what it gives, in a line of the plan."""
-        about = self.server.about
         what = "the whole vocabulary" if self.whole else f"its top {self.top}"
-        exact = " and exact values at the student's" if about.exact_ids and not self.whole else ""
-        engine = " ".join(filter(None, (about.engine, about.version)))
-        return f"{visible(about.model)} behind {self.address} ({engine}), {what}{exact} at each state"
+        exact = " and exact values at the student's" if self.server.about.exact_ids and not self.whole else ""
+        return f"{self.named()}, {what}{exact} at each state"
 
 
 def served_teacher(settings: Settings) -> Served | None:

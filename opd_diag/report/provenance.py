@@ -163,7 +163,7 @@ def _of_server(served: Served) -> str:
     """Say what a teacher behind a server is, and what it cannot be asked."""
     part = f" Only its top {served.top} came back at each state; what the rest decides lies between bounds."
     return (
-        f"The teacher is {served.said().partition(', ')[0]}. Its weights have no fingerprint; a few answers are held "
+        f"The teacher is {served.named()}. Its weights have no fingerprint; a few answers are held "
         f"against those of the first time instead.{'' if served.whole else part} Its precision floor, a fitted "
         "temperature, gradient coherence and coverage of the teacher's states take a teacher that is loaded here."
     )

@@ -152,7 +152,7 @@ def alignment_at_teacher(tables: Tables, limits: Thresholds) -> Verdict:
             "pass": "What the teacher does becomes less surprising to the student.",
             "warn": "The student does not come nearer to what the teacher writes: nothing may be left to cover.",
             "fail": "The student loses what the teacher does: read the rollouts, lower the learning rate.",
-            "unknown": "Give more prompts or rollouts.",
+            "unknown": open_advice(kl, limits),
         }[status],
         reference="Coverage: arXiv 2002.09797. Forward and reverse KL: arXiv 2306.08543, section 2.1",
         within_floor=kl.within_floor,

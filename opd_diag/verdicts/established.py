@@ -71,9 +71,21 @@ def _between_bounds(seen: Change, least: float, *, ordered: bool) -> Outcome:
     if not sign:
         return "equivalent" if -least < seen.ci_low and seen.ci_high < least else "inconclusive"
     way: Literal["rise", "fall"] = "rise" if sign > 0 else "fall"
-    steps = list(itertools.pairwise(seen.bounds[:-1]))
-    in_order = all(later[0] > earlier[1] if sign > 0 else later[1] < earlier[0] for earlier, later in steps)
+    steps = _steps(seen)
+    in_order = all(step == sign for step in steps)
     return way if in_order or not ordered or len(steps) < 2 else "unordered rise" if sign > 0 else "unordered fall"
+
+
+def _steps(seen: Change) -> list[int]:
+    """Give the sign of each step between checkpoints, wherever between its bounds it lies; 0 where they leave it."""
+    pairs = itertools.pairwise(seen.bounds[:-1])
+    return [(later[0] > earlier[1]) - (later[1] < earlier[0]) for earlier, later in pairs]
+
+
+def _order_is_open(seen: Change, found: Outcome) -> bool:
+    """Whether only bounds keep a change from being in order: no step goes the other way for certain."""
+    sign = {"unordered rise": 1, "unordered fall": -1}.get(found, 0)
+    return bool(seen.bounds) and sign != 0 and -sign not in _steps(seen)
 
 
 def estimate_of(seen: Change) -> stats.Estimate:
@@ -94,8 +106,11 @@ def interval_as_estimate(value: float, low: float, high: float, prompts: int) ->
 def told(seen: Change, limits: Thresholds, found: Outcome) -> str:
     """Say of an outcome that is no rise and no fall what it rests on, or how many prompts would tell."""
     if found.startswith("unordered"):
-        return f"a {found.removeprefix('unordered ')}, but no steady one"
+        how = "in an order that bounds leave open" if _order_is_open(seen, found) else "but no steady one"
+        return f"a {found.removeprefix('unordered ')}, {how}"
     least = delta(seen, limits)
+    if found == "equivalent":
+        return f"no change, equivalent within δ = {plain(least)}"
     if seen.bounds:
         by_bounds = f"between bounds that leave a change of δ = {plain(least)} open"
         return (
@@ -104,8 +119,6 @@ def told(seen: Change, limits: Thresholds, found: Outcome) -> str:
     if math.isnan(seen.ci_low):
         return "without an interval"
     likeness = stats.equivalence(estimate_of(seen), least)
-    if found == "equivalent":
-        return f"no change, equivalent within δ = {plain(least)}"
     if likeness.outcome == "different":
         return f"inconclusive at δ = {plain(least)}, as one of many primary metrics; more prompts would tell"
     return f"inconclusive at δ = {plain(least)}, {would_tell(likeness.clusters_needed)}"
@@ -121,7 +134,9 @@ def bounds_decide(seen: Change, least: float) -> bool:
 
 def open_advice(seen: Change, limits: Thresholds) -> str:
     """Say what would answer a question that a change leaves open."""
-    return BOUNDS_ADVICE if bounds_decide(seen, delta(seen, limits)) else "Give more prompts or rollouts."
+    least = delta(seen, limits)
+    by_bounds = bounds_decide(seen, least) or _order_is_open(seen, outcome(seen, limits))
+    return BOUNDS_ADVICE if by_bounds else "Give more prompts or rollouts."
 
 
 def caution(seen: Change, *words: str) -> str:

@@ -44,7 +44,7 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
     own = moved_on(tables, OWN, limits, ordered=False)
     if own.kl.thin(limits.prompts):
         return too_little(NAME, QUESTION, own.kl.n_prompts, limits, own.kl.n_checkpoints)
-    if own.kl.bounds and own.status == "unknown":
+    if own.kl.bounds and own.status in ("unknown", "pass"):  # progress is held against parts of it, which have none
         return needs_whole(NAME, QUESTION, f"reverse KL on own states ({own.kl.ends})")
     if math.isnan(own.kl.ci_low):
         missing = f"There is no interval of reverse KL on own states ({own.kl.ends})."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pandas as pd
+
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import known_between, number
 from opd_diag.tables import Tables
@@ -136,8 +138,8 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
     found = side(kl, least)
     status: Status = "unknown" if found == "unclear" else "warn" if found == "below" else "pass"
     word = {"above": "They differ", "below": "No difference", "unclear": "Inconclusive"}[found]
-    needed = f"; {would_tell(prompts_for(kl, least))}" if found == "unclear" else ""
-    needed = "; the bounds leave it open" if needed and known_between(kl) else needed
+    by_bounds = known_between(kl) and kl["bound_low"] < least <= kl["bound_high"]
+    needed = f"; {_open_by(kl, least, by_bounds)}" if found == "unclear" else ""
     overlap = _overlap_at_start(tables)
     return Verdict(
         name=name,
@@ -152,12 +154,19 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
         advice={
             "pass": "A difference is one condition; see whether it is a capability, and whether it arrives.",
             "warn": "There is nothing to learn on these prompts: choose another teacher, or prompts where they differ.",
-            "unknown": BOUNDS_ADVICE if known_between(kl) else "Give more prompts or rollouts.",
+            "unknown": BOUNDS_ADVICE if by_bounds else "Give more prompts or rollouts.",
         }[status],
         reference=f"{PAPER}, section 3.3 (teachers that cannot be told apart on student states teach the same)",
         within_floor=near(kl),
         caution="A small KL may hold a capability: few tokens decide an answer. And it is about these prompts alone.",
     )
+
+
+def _open_by(row: pd.Series, least: float, by_bounds: bool) -> str:
+    """Say what leaves it open on which side of a threshold a row lies."""
+    if by_bounds:
+        return "the bounds leave it open"
+    return "more prompts would tell" if known_between(row) else would_tell(prompts_for(row, least))
 
 
 def _block_at_start(tables: Tables) -> str:
