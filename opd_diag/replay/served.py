@@ -104,7 +104,8 @@ def served_teacher(settings: Settings) -> Served | None:
             f"found {settings.teacher_temperature:g}. Leave --teacher-temperature out, or load the teacher here."
         )
     wanted = settings.teacher_top
-    server = connect(settings.teacher, model=settings.teacher_model, top=settings.k if wanted is None else wanted)
+    top = settings.k if wanted is None else wanted
+    server = connect(settings.teacher, model=settings.teacher_model, top=top, dtype=settings.dtype)
     limit = server.about.top_limit
     top = wanted if wanted is not None else MOST_TOP if limit is None else min(MOST_TOP, limit)
     if top != EVERYTHING and top < settings.k:

@@ -6,6 +6,8 @@
 `server.py`           ``Server``, ``About``: what every server is, and what it cannot be asked
 `vllm.py`             vLLM's requests and answers
 `sglang.py`           SGLang's
+`vllm_in_process.py`  vLLM without a server
+`vllm_engine.py`      its engine, and the thread that works with it
 `contract.py`         what an answer must be before it is believed
 `reading.py`          answers of any form, read
 `in_flight.py`        ``answered``: many questions at once, answers in order
@@ -16,7 +18,7 @@
 ====================  ==================================================================================
 
 A new engine is one module with a class that is a ``Server``, and a line in ``NAMES``, ``CONTEXT``, ``LOGITS`` and
-``_MODULES``. requests and orjson are the extra ``servers``, loaded by ``connect``.
+``_MODULES``. requests and orjson are the extra ``servers`` and vLLM is the extra ``vllm``, loaded by ``connect``.
 """
 
 from opd_diag.servers.addresses import is_address

@@ -1,8 +1,10 @@
-"""What a user writes for a server: ``vllm=http://127.0.0.1:8000``."""
+"""What a user writes for a server: ``vllm=http://127.0.0.1:8000``; or for vLLM in this process: ``vllm=DIR``."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 from urllib.parse import urlsplit
 
 from opd_diag.errors import InputError
@@ -13,8 +15,11 @@ KEY_VARIABLE = "OPD_DIAG_SERVER_KEY"
 """The environment variable with the key that a server asks for, if it asks for one."""
 
 
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+
+
 def is_address(text: str) -> bool:
-    """Tell whether what may also be a folder or a hub id is meant as the address of a server, well written or not.
+    """Tell whether what may also be a folder or a hub id is meant for an engine, well written or not.
 
     Examples
     --------
@@ -23,6 +28,20 @@ def is_address(text: str) -> bool:
     """
     engine, equals, url = text.strip().partition("=")
     return (bool(equals) and engine in NAMES) or (url if equals else engine).startswith(("http://", "https://"))
+
+
+def model_here(address: str) -> str | None:
+    """Give the folder or hub id of ``vllm=…``, which vLLM loads in this process; None where it is none.
+
+    Examples
+    --------
+    >>> model_here("vllm=Qwen/Qwen3-8B"), model_here("vllm=http://127.0.0.1:8000"), model_here("sglang=org/model")
+    ('Qwen/Qwen3-8B', None, None)
+    """
+    engine, equals, model = address.strip().partition("=")
+    if engine != "vllm" or not equals or "://" in model:
+        return None
+    return model if os.path.isdir(model) or _HUB_ID.fullmatch(model) else None
 
 
 def parsed(address: str) -> tuple[str, str]:
@@ -49,7 +68,10 @@ def parsed(address: str) -> tuple[str, str]:
     except ValueError as error:
         raise InputError(f"{_short(url)!r} is no address: {error}. Write {engine}=http://HOST:PORT.") from error
     if parts.scheme not in ("http", "https") or not host:
-        raise InputError(f"{_short(url)!r} is no http address. Write {engine}=http://HOST:PORT.")
+        what, loaded = (
+            ("no http address, folder or hub id", ", or vllm=DIR") if engine == "vllm" else ("no http address", "")
+        )
+        raise InputError(f"{_short(url)!r} is {what}. Write {engine}=http://HOST:PORT{loaded}.")
     if parts.username is not None or parts.password is not None:
         raise InputError(
             f"The address of {host} has a name or password in it, which would be written to reports. Leave it out, and "

@@ -1,4 +1,4 @@
-"""From an address to a server that is known to answer."""
+"""From an address, or a model for vLLM in this process, to a server that is known to answer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib
 import os
 from typing import Any
 
-from opd_diag.errors import MissingExtra, ServerError
-from opd_diag.servers.addresses import KEY_VARIABLE, parsed
+from opd_diag.errors import InputError, MissingExtra, ServerError
+from opd_diag.servers.addresses import KEY_VARIABLE, model_here, parsed
 from opd_diag.servers.answers import ALL
 from opd_diag.servers.patience import Patience
 from opd_diag.servers.server import NAMES, About, Server
@@ -20,19 +20,23 @@ MODELS = "/v1/models"
 _MODULES = {"vllm": ("opd_diag.servers.vllm", "VLLM"), "sglang": ("opd_diag.servers.sglang", "SGLang")}
 
 
-def connect(address: str, *, model: str | None = None, top: int, patience: Patience | None = None) -> Server:
-    """Reach a server, and find out what it can be asked.
+def connect(
+    address: str, *, model: str | None = None, top: int, patience: Patience | None = None, dtype: str | None = None
+) -> Server:
+    """Reach a server or load a model into vLLM here, and find out what it can be asked.
 
     Parameters
     ----------
     address
-        ``vllm=http://HOST:PORT`` or ``sglang=http://HOST:PORT``.
+        ``vllm=http://HOST:PORT`` or ``sglang=http://HOST:PORT``; ``vllm=DIR`` or ``vllm=ORG/NAME`` loads the model.
     model
         The name of the served model. Default: the one it serves.
     top
         The most probable ids a row that will be asked; -1 for the whole vocabulary.
     patience
         How long and how often it is asked. Default: :class:`~opd_diag.servers.patience.Patience`.
+    dtype
+        Precision of a model that is loaded, as ``"float32"``. Default: what vLLM chooses for it.
 
     Notes
     -----
@@ -42,14 +46,23 @@ def connect(address: str, *, model: str | None = None, top: int, patience: Patie
     Raises
     ------
     InputError
-        The address is none.
+        The address is none, or `model` is named where one is loaded.
     MissingExtra
-        requests or orjson are not installed.
+        requests or orjson are not installed; or vLLM, where it loads the model.
     ServerError
-        The server does not answer, serves another model, gives less than `top`, or answers what it must not.
+        The server does not answer, serves another model, gives less than `top`, or answers what it must not; or the
+        model does not load.
     """
     if top < 1 and top != ALL:
         raise ValueError(f"top must be at least 1, or {ALL} for all, got {top}")
+    if (here := model_here(address)) is not None:
+        if model is not None:
+            raise InputError(
+                f"The name of a model, {visible(model, keep='')}, is for a server that has several; {address.strip()} "
+                "is loaded here. Leave the name out."
+            )
+        loaded: Server = _loaded("opd_diag.servers.vllm_in_process").VLLMInProcess(here, top, dtype)
+        return loaded
     engine, url = parsed(address)
     patience = patience or Patience()
     transport = _loaded("opd_diag.servers.transport")

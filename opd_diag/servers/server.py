@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from opd_diag.errors import ServerError
 from opd_diag.servers.answers import ALL, Answer, Question, Sampled
+from opd_diag.text import visible
 
 NAMES = {"vllm": "vLLM", "sglang": "SGLang"}
 """Engines, as their makers write them."""
@@ -37,17 +38,17 @@ class About:
     vocab_size: int | None = None
     """V, the ids of a row of the whole vocabulary; None where the server does not tell."""
     url: str = ""
-    """Where it is, without its key."""
+    """Where it is, without its key; empty for a model in this process."""
 
     @property
     def name(self) -> str:
-        """How messages call it, as ``vLLM at http://127.0.0.1:8000``."""
-        return f"{NAMES[self.engine]} at {self.url}"
+        """How messages call it, as ``vLLM at http://127.0.0.1:8000`` or ``vLLM with models/teacher``."""
+        return f"{NAMES[self.engine]} at {self.url}" if self.url else f"{NAMES[self.engine]} with {visible(self.model)}"
 
 
 @runtime_checkable
 class Server(Protocol):
-    """A model behind an address."""
+    """A model behind an address, or in an engine in this process."""
 
     about: About
 
@@ -93,7 +94,7 @@ def refuse_what_it_cannot(about: About, question: Question) -> None:
     if about.context is not None and needed > about.context:
         raise ServerError(
             f"{about.name} reads at most {about.context} tokens, {needed} are needed for a sequence of "
-            f"{len(question.ids)}. {CONTEXT[about.engine].format(needed)}"
+            f"{len(question.ids)}. {CONTEXT[about.engine].format(needed) if about.url else 'Leave longer ones out.'}"
         )
     refuse_more_than_its_limit(about, question.top)
     if question.at is not None and not about.exact_ids:

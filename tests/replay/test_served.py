@@ -54,7 +54,7 @@ def put_behind(teacher):
 
     def put(patch, model=None, **about):
         server = ModelServer(model or teacher.model, **({"tokenizer": teacher.tokenizer} | about))
-        patch.setattr(served_module, "connect", lambda address, *, model, top: server)
+        patch.setattr(served_module, "connect", lambda address, *, model, top, dtype: server)
         return server
 
     return put

@@ -3,7 +3,7 @@
 import pytest
 
 from opd_diag.errors import InputError
-from opd_diag.servers.addresses import is_address, is_loopback, parsed
+from opd_diag.servers.addresses import is_address, is_loopback, model_here, parsed
 
 WRITTEN = {
     "vllm=http://127.0.0.1:8000": ("vllm", "http://127.0.0.1:8000"),
@@ -15,8 +15,16 @@ REFUSED = {
         "A server is written as vllm=http://HOST:PORT or sglang=http://HOST:PORT; found 'http://127.0.0.1:8000'."
     ),
     "tgi=http://h": "A server is written as vllm=http://HOST:PORT or sglang=http://HOST:PORT; found 'tgi=http://h'.",
-    "vllm=file:///etc/passwd": "'file:///etc/passwd' is no http address. Write vllm=http://HOST:PORT.",
-    "vllm=127.0.0.1:8000": "'127.0.0.1:8000' is no http address. Write vllm=http://HOST:PORT.",
+    "vllm=file:///etc/passwd": (
+        "'file:///etc/passwd' is no http address, folder or hub id. Write vllm=http://HOST:PORT, or vllm=DIR."
+    ),
+    "vllm=127.0.0.1:8000": (
+        "'127.0.0.1:8000' is no http address, folder or hub id. Write vllm=http://HOST:PORT, or vllm=DIR."
+    ),
+    "vllm=/no/such/folder": (
+        "'/no/such/folder' is no http address, folder or hub id. Write vllm=http://HOST:PORT, or vllm=DIR."
+    ),
+    "sglang=org/model": "'org/model' is no http address. Write sglang=http://HOST:PORT.",
     "vllm=http://h:port": (
         "'http://h:port' is no address: Port could not be cast to integer value as 'port'. Write vllm=http://HOST:PORT."
     ),
@@ -25,7 +33,7 @@ REFUSED = {
         "The address of h has a name or password in it, which would be written to reports. Leave it out, and put the "
         "server's key into the environment variable OPD_DIAG_SERVER_KEY."
     ),
-    "vllm=\x1b[31m": "'\\\\x1b[31m' is no http address. Write vllm=http://HOST:PORT.",
+    "vllm=\x1b[31m": ("'\\\\x1b[31m' is no http address, folder or hub id. Write vllm=http://HOST:PORT, or vllm=DIR."),
 }
 
 
@@ -49,6 +57,16 @@ def test_this_machine_itself():
 @pytest.mark.parametrize("text", [*WRITTEN, "http://h", "tgi=https://h", "vllm=", "sglang=h:1"])
 def test_what_is_meant_as_an_address(text):
     assert is_address(text)
+
+
+def test_a_model_that_is_loaded_here(tmp_path, monkeypatch):
+    (tmp_path / "with:2=signs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert model_here(f" vllm={tmp_path} ") == str(tmp_path)
+    assert model_here("vllm=with:2=signs") == "with:2=signs"
+    assert model_here("vllm=org/Model-1.5_b") == "org/Model-1.5_b"
+    for none in (*WRITTEN, *REFUSED, "org/model", "vllm=", "vllm=a/b/c", "vllm=../up", "vllm=org/mo del"):
+        assert model_here(none) is None, none
 
 
 @pytest.mark.parametrize("text", ["", "vllm", "org/model", "runs/a=b", "./vllm=x", "C:\\models"])

@@ -1,0 +1,146 @@
+"""A stand-in for the package vllm: the classes that are used of vLLM 0.32, with a model of arithmetic.
+
+Rows, refusals and their words are those of ``entrypoints/llm.py``, ``logprobs.py``, ``outputs.py``,
+``v1/engine/logprobs.py`` and ``v1/engine/input_processor.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+
+class VLLMError(Exception):
+    """vLLM's own base: derived from nothing that is caught elsewhere."""
+
+
+@dataclass
+class FlatLogprobs:
+    start_indices: list = field(default_factory=list)
+    end_indices: list = field(default_factory=list)
+    token_ids: list = field(default_factory=list)
+    logprobs: list = field(default_factory=list)
+
+    def row(self, ids, values):
+        self.start_indices.append(len(self.token_ids))
+        self.token_ids += [int(one) for one in ids]
+        self.logprobs += [float(np.float32(one)) for one in values]
+        self.end_indices.append(len(self.token_ids))
+
+
+class SamplingParams:
+    """Keeps what it is given; a name that vLLM has not is a TypeError, as there."""
+
+    NAMES = ("n", "max_tokens", "temperature", "top_p", "seed", "logprobs", "prompt_logprobs", "detokenize")
+    NAMES += ("flat_logprobs", "prompt_logprob_token_ids", "prompt_logprob_start")
+
+    def __init__(self, **given):
+        assert set(given) <= set(self.NAMES), given
+        values = {"n": 1, "max_tokens": 16, "temperature": 1.0, "top_p": 1.0, **given}
+        for name in self.NAMES:
+            setattr(self, name, values.get(name))
+        if not 0 < self.top_p <= 1:
+            raise VLLMError(f"top_p must be in (0, 1], got {self.top_p}. (parameter=top_p, value={self.top_p})")
+
+
+class Tokenizer:
+    def decode(self, ids, skip_special_tokens=True):
+        assert skip_special_tokens is False
+        return " ".join(map(str, ids))
+
+
+class Fake:
+    """What was loaded and asked, and how the engine misbehaves."""
+
+    def __init__(self, model, *, exact=True, spoil=None, cpu=True, context=512, loads=True, stop_id=None):
+        self.model, self.exact, self.spoil, self.cpu, self.context = model, exact, spoil, cpu, context
+        self.loads, self.stop_id = loads, stop_id
+        self.vocab_size = model([0]).shape[1]
+        self.loaded, self.calls, self.threads = [], [], set()
+        self.gate, self.at_gate = None, threading.Event()
+        """An event that the engine waits for before each call, and one that it sets before it waits."""
+
+    def install(self, monkeypatch):
+        for name, has in {
+            "vllm": {"__version__": "0.32.0", "LLM": self.llm, "SamplingParams": SamplingParams, "TokensPrompt": dict},
+            "vllm.platforms": {"current_platform": SimpleNamespace(is_cpu=lambda: self.cpu)},
+            "vllm.exceptions": {"VLLMError": VLLMError},
+        }.items():
+            module = ModuleType(name)
+            vars(module).update(has)
+            monkeypatch.setitem(sys.modules, name, module)
+        return self
+
+    def llm(self, **arguments):
+        self.threads.add(threading.current_thread().name)
+        self.loaded.append(arguments)
+        if not self.loads:
+            raise ValueError("No model\nhere.")
+        config = SimpleNamespace(max_model_len=self.context, get_vocab_size=lambda: self.vocab_size)
+        return SimpleNamespace(model_config=config, generate=self.generate, get_tokenizer=Tokenizer)
+
+    def generate(self, prompts, params, *, use_tqdm):
+        assert use_tqdm is False
+        assert len(prompts) == len(params) > 0
+        self.threads.add(threading.current_thread().name)
+        if self.gate is not None:
+            self.at_gate.set()
+            self.gate.wait(10)
+        self.calls.append([tuple(prompt["prompt_token_ids"]) for prompt in prompts])
+        return [self.output(prompt["prompt_token_ids"], one) for prompt, one in zip(prompts, params, strict=True)]
+
+    def output(self, ids, params):
+        if max(ids) >= self.vocab_size:
+            raise VLLMError(f"Token id {max(ids)} is out of vocabulary")
+        at = params.prompt_logprob_token_ids
+        if at is not None and not self.exact:
+            raise VLLMError(
+                "prompt_logprob_token_ids requires the V2 model runner (VLLM_USE_V2_MODEL_RUNNER=1). "
+                "(parameter=prompt_logprob_token_ids)"
+            )
+        assert params.detokenize is False
+        assert params.flat_logprobs is True
+        spoil = self.spoil if len(ids) > 2 else None
+        rows = self.model(ids)
+        if spoil == "logits":
+            rows = rows + 9.0
+        out = SimpleNamespace(
+            prompt_token_ids=[*ids[:-1], ids[-1] + 1] if spoil == "other_ids" else list(ids),
+            prompt_logprobs=self.prompt_rows(ids, rows, params, spoil),
+            prompt_token_id_logprobs=None,
+            outputs=[self.response(ids, params, i) for i in range(params.n - (spoil == "few_responses"))],
+        )
+        if at is not None:
+            scored = rows[params.prompt_logprob_start : len(ids) - 1]
+            assert len(at) == len(scored)
+            values = np.take_along_axis(scored, np.maximum(at, 0), axis=1)
+            out.prompt_token_id_logprobs = np.where(at < 0, -np.inf, values).astype(np.float32)
+        return out
+
+    def prompt_rows(self, ids, rows, params, spoil):
+        """The first token has none; each other its own value first, then the K best with ties as the sort has them."""
+        k = self.vocab_size if params.prompt_logprobs == -1 else params.prompt_logprobs
+        if k is None:
+            return None
+        flat = FlatLogprobs()
+        flat.row([], [])
+        last = len(ids) - (spoil == "few_rows")
+        for own, row in zip(ids[1:last], rows, strict=False):
+            best = np.argsort(-row)[:k]
+            one = (own + 1) % self.vocab_size if spoil == "shifted" else own
+            flat.row([one, *best], [row[own], *row[best]])
+        return flat
+
+    def response(self, ids, params, index):
+        numbers, drawn, flat = np.random.default_rng([params.seed or 0, index]), [], FlatLogprobs()
+        while len(drawn) < params.max_tokens and (not drawn or drawn[-1] != self.stop_id):
+            row = self.model([*ids, *drawn])[-1]
+            scores = np.exp(row / params.temperature) if params.temperature else row == row.max()
+            drawn.append(int(numbers.choice(len(row), p=scores / scores.sum())))
+            flat.row([drawn[-1]], [row[drawn[-1]]])
+        reason = "stop" if drawn[-1] == self.stop_id else "length"
+        return SimpleNamespace(token_ids=drawn, logprobs=flat, finish_reason=reason)
