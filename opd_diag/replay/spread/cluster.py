@@ -207,6 +207,10 @@ def _those_that_come(ray: Any, coming: Sequence[_RayWorker], progress: Progress)
                 there.append(worker.there())
             except Lost as lost:  # another one takes its place when it is needed
                 reason = f" The last one: {lost}"
+            except InputError:  # none can work: they give back the room they hold
+                for one in coming:
+                    one.let_go()
+                raise
         here += len(ready)
         progress(what, here, len(coming))
     for worker in pending.values():

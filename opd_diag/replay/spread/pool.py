@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from opd_diag.errors import WorkerError
+from opd_diag.errors import OpdDiagError, WorkerError
 from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.replay.spread.calls import Answer, Call, Told
 
@@ -81,6 +81,7 @@ class Pool:
         self._seats = [_Seat(None) for _ in range(count)]
         self._begin: Callable[[], Sequence[Hired]] | None = begin
         self._beginning = threading.Lock()
+        self._failed: OpdDiagError | None = None
         self._hire = hire
         self._waiting: list[_Waiting] = []
         self._change = threading.Condition()
@@ -149,9 +150,15 @@ class Pool:
 
     def _begun(self) -> None:
         with self._beginning:
+            if self._failed is not None:
+                raise self._failed
             if self._begin is None or self._closed:
                 return
-            workers = self._begin()
+            try:
+                workers = self._begin()
+            except OpdDiagError as error:  # everyone who waits hears it; nobody hires once more
+                self._failed = error
+                raise
             with self._change:
                 self._seats = self._seats[: len(workers)]  # no one waits for workers that did not come
                 for seat, worker in zip(self._seats, workers, strict=True):

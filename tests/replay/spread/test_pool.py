@@ -66,6 +66,25 @@ def test_workers_are_hired_when_the_first_call_comes():
     assert begun == [1]
 
 
+def test_where_none_can_work_everyone_hears_it_and_nobody_hires_again():
+    """Who waited while it failed would otherwise hire once more, and wait for room that the first ones still hold."""
+    gate, begun = Gate(), []
+
+    def begin():
+        begun.append(1)
+        gate(None)
+        raise InputError("No folder.")
+
+    pool = Pool(1, begin, never)
+    with ThreadPoolExecutor(3) as threads:
+        calls = [threads.submit(pool.do, call("step 10")) for _ in range(3)]
+        assert gate.there.acquire(timeout=SECONDS)
+        gate.open.set()
+        errors = [str(of.exception(SECONDS)) for of in calls]
+    assert errors == ["No folder."] * 3
+    assert begun == [1]
+
+
 def test_where_fewer_came_nobody_waits_for_the_others():
     pool = Pool(5, lambda: [Hand("a")], never)
     assert [pool.do(call(label)).made for label in ("step 1", "step 2")] == [b"a", b"a"]
