@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from models import byte_tokenizer, random_rollouts, wrapped
 
 from opd_diag.inference import score
+from opd_diag.records.scores import TENSOR_FIELDS
 from opd_diag.records.vocabulary import Token
 from opd_diag.report.figures import Figures
 from opd_diag.report.maps import map_panel
@@ -227,11 +228,7 @@ def test_long_responses_are_cut_and_say_so(tokens):
     scores = score(student, teacher, [long])
     wide = replace(
         scores,
-        **{
-            name: np.concatenate([getattr(scores, name)] * 3)
-            for name in scores.__dataclass_fields__
-            if name not in ("grid", "provenance", "position")
-        },
+        **{name: np.concatenate([getattr(scores, name)] * 3) for name in TENSOR_FIELDS if name != "position"},
         position=np.arange(3 * len(scores)),
     )
     (rollout,) = token_view([(wide, [long])], tokens, k=4).groups[0].rollouts
@@ -242,11 +239,7 @@ def test_long_responses_are_cut_and_say_so(tokens):
 
 def as_long(scores, factor):
     """The scores again and again, at later and later positions."""
-    wide = {
-        name: np.concatenate([getattr(scores, name)] * factor)
-        for name in scores.__dataclass_fields__
-        if name not in ("grid", "provenance", "position")
-    }
+    wide = {name: np.concatenate([getattr(scores, name)] * factor) for name in TENSOR_FIELDS if name != "position"}
     longest = int(scores.position.max()) + 1
     position = np.concatenate([scores.position + i * longest for i in range(factor)])
     return replace(scores, **wide, position=position)
