@@ -11,7 +11,6 @@
 `contract.py`         what an answer must be before it is believed
 `reading.py`          answers of any form, read
 `in_flight.py`        ``answered``: many questions at once, answers in order
-`repeatability.py`    ``repeatability``: whether the same question has the same answer
 `transport.py`        one request: tries, pauses, limits
 `patience.py`         ``Patience``: how many of them, and how long
 `addresses.py`        what a user writes for a server
@@ -26,7 +25,6 @@ from opd_diag.servers.answers import ALL, Answer, Question, Sampled
 from opd_diag.servers.connecting import connect
 from opd_diag.servers.in_flight import answered
 from opd_diag.servers.patience import Patience
-from opd_diag.servers.repeatability import Repeatability, repeatability
 from opd_diag.servers.server import About, Server
 
 __all__ = [
@@ -35,11 +33,9 @@ __all__ = [
     "Answer",
     "Patience",
     "Question",
-    "Repeatability",
     "Sampled",
     "Server",
     "answered",
     "connect",
     "is_address",
-    "repeatability",
 ]

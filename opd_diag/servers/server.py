@@ -14,6 +14,16 @@ NAMES = {"vllm": "vLLM", "sglang": "SGLang"}
 """Engines, as their makers write them."""
 
 
+NOTHING_ELSE = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""Ways of sampling that are put aside; servers take them from generation_config.json, or from how they were started."""
+
+
 @dataclass(frozen=True)
 class About:
     """What a server says of itself, and what was found out when it was first asked."""

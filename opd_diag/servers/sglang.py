@@ -18,7 +18,7 @@ from opd_diag.errors import ServerError
 from opd_diag.servers import contract
 from opd_diag.servers.answers import Answer, Ints, Question, Sampled, whole
 from opd_diag.servers.reading import at_path, most_bytes, sampled_of
-from opd_diag.servers.server import About, refuse_more_than_its_limit, refuse_what_it_cannot
+from opd_diag.servers.server import NOTHING_ELSE, About, refuse_more_than_its_limit, refuse_what_it_cannot
 from opd_diag.servers.transport import SMALL, Line
 
 GENERATE, DETOKENIZE = "/generate", "/detokenize"
@@ -80,14 +80,9 @@ class SGLang:
 
     def text(self, ids: Sequence[int]) -> str | None:
         """Give the server's own text of ids, special tokens kept; None where it does not offer that."""
-        body = {"model": self.about.model, "tokens": whole(ids), "skip_special_tokens": False}
-        reply = self._line.asked(DETOKENIZE, body, most=SMALL)
-        if reply.status in (404, 405):
-            return None
-        if not reply.ok:
-            self._line.refused(DETOKENIZE, reply)
-        text = at_path(reply.data, "text")
-        return text if isinstance(text, str) else None
+        return self._line.text(
+            DETOKENIZE, {"model": self.about.model, "tokens": whole(ids), "skip_special_tokens": False}, "text"
+        )
 
     def sampled(
         self, prompt_ids: Sequence[int], *, n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int
@@ -97,7 +92,7 @@ class SGLang:
         Seeds hold where the server was started with ``--enable-deterministic-inference``. Log-probabilities are there
         at temperature 1 alone: the server divides logits by the temperature first.
         """
-        one = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, **_NOTHING_ELSE}
+        one = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, **NOTHING_ELSE}
         body = {
             "input_ids": [whole(prompt_ids)] * n,
             "sampling_params": [{**one, "sampling_seed": seed + i} for i in range(n)],
@@ -228,16 +223,6 @@ class SGLang:
                     f"{contract.MEND}"
                 )
         return read[0], read[1]
-
-
-_NOTHING_ELSE = {
-    "top_k": -1,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-}
-"""A server may have been started with other preferences."""
 
 
 def _are_triples(rows: Any) -> bool:

@@ -125,6 +125,22 @@ class Line:
             self.refused(path, reply)
         return reply
 
+    def text(self, path: str, body: dict[str, Any], name: str) -> str | None:
+        """Ask for the text of ids, which stands under a name; None where the server offers no such thing.
+
+        Raises
+        ------
+        ServerError
+            As :meth:`wanted`.
+        """
+        reply = self.asked(path, body, most=SMALL)
+        if reply.status in (404, 405):
+            return None
+        if not reply.ok:
+            self.refused(path, reply)
+        text = reply.data.get(name) if isinstance(reply.data, dict) else None
+        return text if isinstance(text, str) else None
+
     def refused(self, path: str, reply: Reply) -> NoReturn:
         """Say that the server refuses a request."""
         if reply.status in (401, 403):

@@ -17,7 +17,7 @@ from opd_diag.errors import ServerError
 from opd_diag.servers import contract
 from opd_diag.servers.answers import ALL, Answer, Floats, Ints, Question, Sampled, whole
 from opd_diag.servers.reading import at_path, most_bytes, npy_array, sampled_of
-from opd_diag.servers.server import About, refuse_more_than_its_limit, refuse_what_it_cannot
+from opd_diag.servers.server import NOTHING_ELSE, About, refuse_more_than_its_limit, refuse_what_it_cannot
 from opd_diag.servers.transport import SMALL, Line
 from opd_diag.text import visible
 
@@ -81,14 +81,7 @@ class VLLM:
 
     def text(self, ids: Sequence[int]) -> str | None:
         """Give the server's own text of ids, special tokens kept; None where it does not offer that."""
-        body = {"model": self.about.model, "tokens": whole(ids)}
-        reply = self._line.asked(DETOKENIZE, body, most=SMALL)
-        if reply.status in (404, 405):
-            return None
-        if not reply.ok:
-            self._line.refused(DETOKENIZE, reply)
-        text = at_path(reply.data, "prompt")
-        return text if isinstance(text, str) else None
+        return self._line.text(DETOKENIZE, {"model": self.about.model, "tokens": whole(ids)}, "prompt")
 
     def sampled(
         self, prompt_ids: Sequence[int], *, n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int
@@ -106,7 +99,7 @@ class VLLM:
             "logprobs": 0,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
-            **_NOTHING_ELSE,
+            **NOTHING_ELSE,
         }
         reply = self._line.wanted(COMPLETIONS, body, most=SMALL + 1024 * different * max_new_tokens)
         choices = at_path(reply.data, "choices")
@@ -227,14 +220,6 @@ class VLLM:
 
 
 _ONE_ID = np.zeros((1, 1), np.int64)
-_NOTHING_ELSE = {
-    "top_k": -1,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-}
-"""A server takes these from the model's generation_config.json where a request does not say."""
 
 
 def _other_ids(name: str, echo: Any, sent: tuple[int, ...]) -> str:
