@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from opd_diag.inference import Model, load_model, sample_rollouts, score
-from opd_diag.inference.served import EVERYTHING, ServedTeacher, score_served
+from opd_diag.inference.served import ServedTeacher, score_served
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.prompt import load_prompts
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.sampling import Sampling
 from opd_diag.records.scores import OF_WHOLE, TENSOR_FIELDS, Scores
-from opd_diag.servers import Question, Server, answered, connect
+from opd_diag.servers import ALL, Question, Server, answered, connect
 from opd_diag.tokenization import EncodedPrompt, encode_prompts, load_tokenizer
 
 TOLERANCE = 1e-3
@@ -114,7 +114,7 @@ def whole_vocabulary(found: Found, student: Model, teacher: Model, server: Serve
             for r in rollouts[:: len(rollouts) // 6]
         ]  # fmt: skip
     local = score(student, teacher, few)
-    scores = score_served(student, served(teacher, server, EVERYTHING, at_once=2), few)
+    scores = score_served(student, served(teacher, server, ALL, at_once=2), few)
     compare(found, "whole vocabulary", scores, local, TENSOR_FIELDS, f"{len(scores)} states of {teacher.vocabulary}")
 
 

@@ -126,17 +126,7 @@ class Blocks:
             both = zip(self.heads, (student[part], teacher[part]), self.plan.temperatures, strict=True)
             s, t = (head.tile(hidden, 0, self.plan.vocabulary).double() / by for head, hidden, by in both)
             norms = {"student_normaliser": s.logsumexp(-1), "teacher_normaliser": t.logsumexp(-1)}
-            parts.append(
-                norms
-                | by_definition(
-                    s.log_softmax(-1),
-                    t.log_softmax(-1),
-                    sampled[part],
-                    self.plan.stop_ids,
-                    self.plan.k_kept,
-                    self.plan.grid,
-                )
-            )
+            parts.append(norms | by_definition(s.log_softmax(-1), t.log_softmax(-1), sampled[part], self.plan))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _cut_mass(self, model: int, hidden: Tensor, norm: Tensor) -> Tensor:
@@ -149,9 +139,7 @@ class Blocks:
         return torch.sigmoid(rest - norm).float()
 
 
-def by_definition(
-    p: Tensor, q: Tensor, sampled: Tensor, stop_ids: tuple[int, ...], k_kept: int, grid: tuple[int, ...]
-) -> dict[str, Tensor]:
+def by_definition(p: Tensor, q: Tensor, sampled: Tensor, plan: BlockPlan) -> dict[str, Tensor]:
     """Give the fields of m states from both models' log-probabilities, (m, V) in float64, by the metrics themselves.
 
     Of the fields of :meth:`Blocks.score`, all but the sampled ids, the terminal flags and the cut masses.
@@ -165,16 +153,16 @@ def by_definition(
         "forward_kl": metrics.forward_kl(p, q),
         "jensen_shannon": metrics.jensen_shannon(p, q),
         "common_mass": metrics.common_mass(p, q),
-        "student_stop_logprobs": metrics.stop_logprobs(p, stop_ids),
-        "teacher_stop_logprobs": metrics.stop_logprobs(q, stop_ids),
+        "student_stop_logprobs": metrics.stop_logprobs(p, plan.stop_ids),
+        "teacher_stop_logprobs": metrics.stop_logprobs(q, plan.stop_ids),
         "gradient_squared_norm": metrics.gradient_squared_norm(p, q),
         "centred_reverse_kl": metrics.centred_reverse_kl(p, q),
     }
     tops = []
     for own, other in ((p, q), (q, p)):
-        values, ids, tied = topk_of_blocks(own, block_maxima(own), max(k_kept, grid[-1]))
+        values, ids, tied = topk_of_blocks(own, block_maxima(own), plan.k_found)
         tops.append(Top(values, ids, other.gather(-1, ids), tied))
-    return fields | kept_fields(tops[0], tops[1], k_kept, grid)
+    return fields | kept_fields(tops[0], tops[1], plan.k_kept, plan.grid)
 
 
 def kept_fields(student: Top, teacher: Top, k: int, grid: tuple[int, ...]) -> dict[str, Tensor]:

@@ -14,6 +14,9 @@ from opd_diag.records.arrays import Arrays, scratch
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 
+ENDS = "ends."
+"""Stands before the names of bounds among the fields of a shard."""
+
 
 class Filling:
     """The arrays of scores, made once at full length, block after block written to its rows."""
@@ -39,6 +42,8 @@ class Outline:
     """The k of the concentration curve."""
     about: dict[str, object]
     """The provenance, but for what the states decide."""
+    bound_ks: tuple[int, ...] = ()
+    """The k of the bounds, where there are some."""
 
     def of(self, rollouts: Sequence[Rollout]) -> Outline:
         """Give the same with other copies of its responses, or without any."""
@@ -67,5 +72,7 @@ class Outline:
         rows_of = np.repeat(np.arange(len(rollouts), dtype=np.int32), np.diff(first_row))
         filling.put(slice(None), {"rollout": rows_of, "position": np.concatenate(positions)})
         tied = int(filling.arrays.pop("tied").sum())
-        everything: dict[str, Any] = filling.arrays
-        return Scores(**everything, grid=self.grid, provenance=self.about | {"n_tied": tied})
+        bounds = {name.removeprefix(ENDS): of for name, of in filling.arrays.items() if name.startswith(ENDS)}
+        exact: dict[str, Any] = {name: of for name, of in filling.arrays.items() if not name.startswith(ENDS)}
+        about = self.about | {"n_tied": tied}
+        return Scores(**exact, grid=self.grid, provenance=about, bounds=bounds, bound_ks=self.bound_ks)

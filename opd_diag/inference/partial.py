@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from opd_diag import metrics
-from opd_diag.inference.block import at_ids, by_definition, kept_fields
+from opd_diag.inference.block import BlockPlan, at_ids, by_definition, kept_fields
 from opd_diag.inference.onepass import Top
+from opd_diag.inference.outline import ENDS
 from opd_diag.metrics.topk import block_maxima, topk_of_blocks
 
 BOUNDED = ("teacher_entropy", "reverse_kl", "forward_kl", "jensen_shannon", "common_mass")
@@ -22,22 +23,15 @@ BOUNDED = ("teacher_entropy", "reverse_kl", "forward_kl", "jensen_shannon", "com
 UNBOUNDED = {"gradient_squared_norm": 0.0, "centred_reverse_kl": -math.inf}
 """Fields of which nothing is known without the whole distribution but the least that they can be."""
 
-ENDS = "ends."
-"""Stands before the names of bounds among the fields of a block."""
-
 
 @dataclass(frozen=True)
-class Known:
-    """What is known beforehand, the same for every state."""
+class PartialPlan(BlockPlan):
+    """What is the same for every block of states of which a server says something."""
 
-    vocabulary: int
-    student_temperature: float
-    stop_ids: tuple[int, ...]
-    grid: tuple[int, ...]
-    k_kept: int
     ks: tuple[int, ...]
     """Of the sweep of bounds; empty where whole distributions come back."""
     slack: float
+    """How far the sum of returned probabilities may be off by rounding."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ def repeated(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     return found
 
 
-def whole_fields(p: Tensor, teacher: Rows, plan: Known) -> dict[str, Tensor]:
+def whole_fields(p: Tensor, teacher: Rows, plan: PartialPlan) -> dict[str, Tensor]:
     """Give all fields of m states whose distributions are known in full."""
     width = max(plan.vocabulary, int(teacher.topk_ids.max()) + 1)
     q = torch.full((len(p), width), -math.inf, dtype=torch.float64)
@@ -82,20 +76,20 @@ def whole_fields(p: Tensor, teacher: Rows, plan: Known) -> dict[str, Tensor]:
     common = q[:, : plan.vocabulary]
     norm = common.logsumexp(-1, keepdim=True)
     sampled = torch.from_numpy(teacher.sampled)
-    fields = by_definition(p, common - norm, sampled, plan.stop_ids, plan.k_kept, plan.grid)
+    fields = by_definition(p, common - norm, sampled, plan)
     cut_mass = 1 - (norm.squeeze(-1) - q.logsumexp(-1)).exp()
-    return _typed(fields | _of_sampled(sampled) | _cut_masses(p, cut_mass.clamp(0, 1)))
+    return _typed(fields | _of_sampled(sampled) | {"teacher_cut_mass": cut_mass.clamp(0, 1)})
 
 
-def partial_fields(p: Tensor, teacher: Rows, plan: Known) -> dict[str, Tensor]:
+def partial_fields(p: Tensor, teacher: Rows, plan: PartialPlan) -> dict[str, Tensor]:
     """Give what is known of m states, and the bounds of what is not."""
     sampled, top_ids = torch.from_numpy(teacher.sampled), torch.from_numpy(teacher.topk_ids.astype(np.int64))
     top_logprobs, (extra_ids, extra) = torch.from_numpy(teacher.topk_logprobs), teacher.beyond()
     known_ids, known = torch.cat([top_ids, extra_ids], dim=-1), torch.cat([top_logprobs, extra], dim=-1)
-    found = max(plan.k_kept, plan.grid[-1])
-    values, ids, tied = topk_of_blocks(p, block_maxima(p), found)
-    ours = Top(values, ids, _looked_up(ids, known_ids, known), tied)
-    theirs = Top(top_logprobs[:, :found], top_ids[:, :found], p.gather(-1, top_ids[:, :found]), torch.zeros_like(tied))
+    values, ids, tied = topk_of_blocks(p, block_maxima(p), plan.k_found)
+    ours = Top(values, ids, metrics.known_at(known_ids, known, ids), tied)
+    first = top_ids[:, : plan.k_found]
+    theirs = Top(top_logprobs[:, : plan.k_found], first, p.gather(-1, first), torch.zeros_like(tied))
     fields = {
         "student_sampled_logprobs": at_ids(p, sampled),
         "teacher_sampled_logprobs": torch.from_numpy(teacher.sampled_logprobs),
@@ -115,13 +109,13 @@ def partial_fields(p: Tensor, teacher: Rows, plan: Known) -> dict[str, Tensor]:
     last = {name: of[:, -1] for name, of in ends.items()}
     fields |= {name: torch.where(of[:, 0] == of[:, 1], of[:, 0], unknown) for name, of in last.items()}
     bounds = {f"{ENDS}{name}": of.float() for name, of in ends.items()}
-    return _typed(fields | _of_sampled(sampled) | _cut_masses(p, unknown)) | bounds
+    return _typed(fields | _of_sampled(sampled) | {"teacher_cut_mass": unknown}) | bounds
 
 
-def _stop_ends(top: Tensor, known_ids: Tensor, known: Tensor, plan: Known) -> Tensor:
+def _stop_ends(top: Tensor, known_ids: Tensor, known: Tensor, plan: PartialPlan) -> Tensor:
     """Give (m, J, 2) bounds of the teacher's log-probability of stopping: exact where all stop ids are known."""
     stops = torch.tensor(plan.stop_ids, dtype=torch.long)
-    at = _looked_up(stops.expand(len(top), len(stops)), known_ids, known)
+    at = metrics.known_at(known_ids, known, stops.expand(len(top), len(stops)))
     exact = at.logsumexp(-1).clamp(max=0) if len(stops) else torch.full_like(top[:, 0], -math.inf)
     mass = metrics.teacher_mass_bounds(known_ids, known, top[:, -1], stops, plan.vocabulary, slack=plan.slack)
     all_known = ~at.isnan().any(-1)
@@ -129,19 +123,8 @@ def _stop_ends(top: Tensor, known_ids: Tensor, known: Tensor, plan: Known) -> Te
     return torch.stack([low, high], -1).unsqueeze(1).expand(len(top), len(plan.ks), 2)
 
 
-def _looked_up(ids: Tensor, known_ids: Tensor, known: Tensor) -> Tensor:
-    """Give the teacher's log-probabilities at ids (m, n); NaN where they are not known."""
-    same = ids.unsqueeze(-1) == known_ids.unsqueeze(-2)
-    values = known.unsqueeze(-2).expand(same.shape).gather(-1, same.int().argmax(-1, keepdim=True)).squeeze(-1)
-    return values.masked_fill(~same.any(-1), math.nan)
-
-
 def _of_sampled(sampled: Tensor) -> dict[str, Tensor]:
     return {"sampled_ids": sampled.int(), "terminal": sampled < 0}
-
-
-def _cut_masses(p: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    return {"student_cut_mass": torch.zeros_like(p[:, 0]), "teacher_cut_mass": teacher}
 
 
 _DOUBLE = ("gradient_squared_norm", "centred_reverse_kl")

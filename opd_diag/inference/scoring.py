@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +110,7 @@ class Scoring:
     @torch.inference_mode()
     def outline(self, rollouts: Sequence[Rollout], states: str) -> Outline:
         """Cut a state set; parameters and errors as :func:`score`."""
-        _validate(rollouts, self.student, self.teacher, self.plan.vocabulary)
+        validate(rollouts, self.student, self.teacher, self.plan.vocabulary)
         cut = Cut.of(self.student, self.teacher, rollouts)
         about = _provenance(self.student, self.teacher, states, self.plan) | {"sizes": _sizes(cut, self._blocks)}
         return Outline(cut, self.plan.grid, about)
@@ -167,7 +167,26 @@ def _plan(student: Model, teacher: Model, student_temperature: float, teacher_te
     )
 
 
-def _validate(rollouts: Sequence[Rollout], student: Model, teacher: Model, vocabulary: int) -> None:
+class Reader(Protocol):
+    """Who reads rollouts: a model here, or one behind a server."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that it reads; None where there is no limit, or none is known."""
+
+
+def validate(rollouts: Sequence[Rollout], student: Reader, teacher: Reader, vocabulary: int) -> None:
+    """Refuse rollouts that the two cannot be scored on; `vocabulary` is the number of their common ids.
+
+    Raises
+    ------
+    RolloutsError
+        No rollout has a state, an id lies outside the common vocabulary, or a sequence exceeds a context.
+    """
     if not any(r.state_positions for r in rollouts):
         raise RolloutsError(f"Nothing to score: none of the {len(rollouts)} rollouts has a response token.")
     for rollout in rollouts:
@@ -177,11 +196,11 @@ def _validate(rollouts: Sequence[Rollout], student: Model, teacher: Model, vocab
                 f"Rollout {rollout.name} holds token id {highest}, but {student.name} and {teacher.name} have only "
                 f"{vocabulary} ids in common. These rollouts belong to another tokenizer."
             )
-        for model, prompt in ((student, rollout.prompt_ids), (teacher, rollout.teacher_prompt_ids)):
+        for reader, prompt in ((student, rollout.prompt_ids), (teacher, rollout.teacher_prompt_ids)):
             length = len(prompt) + len(rollout.response_ids)
-            if model.context is not None and length > model.context:
+            if reader.context is not None and length > reader.context:
                 raise RolloutsError(
-                    f"Rollout {rollout.name} has {length} tokens, {model.name} takes {model.context}. "
+                    f"Rollout {rollout.name} has {length} tokens, {reader.name} takes {reader.context}. "
                     "Lower --max-new-tokens or leave the prompt out."
                 )
 

@@ -21,12 +21,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from opd_diag.errors import ModelError, RolloutsError, ServerError
+from opd_diag.errors import ModelError, ServerError
 from opd_diag.inference.cut import Cut, hidden_at_states, positions_of
 from opd_diag.inference.model import Forwarded, Model
-from opd_diag.inference.outline import Filling
-from opd_diag.inference.partial import ENDS, Known, Rows, partial_fields, repeated, whole_fields
-from opd_diag.inference.scoring import of_model, score
+from opd_diag.inference.outline import Filling, Outline
+from opd_diag.inference.partial import PartialPlan, Rows, partial_fields, repeated, whole_fields
+from opd_diag.inference.scoring import of_model, score, validate
 from opd_diag.inference.shards import Keep, Progress, Told, keep_nothing
 from opd_diag.metrics.topk import block_maxima, topk_of_blocks
 from opd_diag.records.arrays import Arrays
@@ -34,9 +34,6 @@ from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 from opd_diag.records.settings import CURVE_GRID, K_KEPT
 from opd_diag.servers import ALL, Answer, Question, Server, answered
-
-EVERYTHING = ALL
-"""As the number of ids that are asked for: the whole vocabulary."""
 
 ADDED = 2
 """Tokens that a request adds to a sequence: one behind its last, for the row there, and one that engines generate."""
@@ -55,7 +52,7 @@ class ServedTeacher:
     """Of what it is: equal teachers, equal key."""
     server: Server
     top: int
-    """K, the most probable ids that are asked for at each state; `EVERYTHING`: all."""
+    """K, the most probable ids that are asked for at each state; `ALL`: the whole vocabulary."""
     stop_ids: tuple[int, ...] = ()
     """Ids that end a response, as its generation settings name them."""
     at_once: int = 16
@@ -72,7 +69,7 @@ class ServedTeacher:
     @property
     def whole(self) -> bool:
         """Whether whole distributions come back."""
-        return self.top == EVERYTHING
+        return self.top == ALL
 
     @property
     def asks(self) -> bool:
@@ -123,45 +120,38 @@ def score_served(
     -------
     Scores
         With `bounds` unless whole distributions came back. K, and the grid of the curve, end where the server's top K
-        does. Both distributions are taken over the student's vocabulary.
+        does. Both distributions are taken over the common ids: the student's, or as many as the server says it has.
 
     Raises
     ------
     RolloutsError
-        No rollout has a state, an id lies outside the student's vocabulary, or a sequence exceeds a context.
+        No rollout has a state, an id lies outside the common vocabulary, or a sequence exceeds a context.
     ModelError
         The student gives NaN or infinite logits.
     ServerError
         The server cannot be reached, or answers what it must not.
     """
-    known = _known(student, teacher, student_temperature)
-    _validate(rollouts, student, teacher)
+    plan = _plan(student, teacher, student_temperature)
+    validate(rollouts, student, teacher, plan.vocabulary)
     cut = Cut.of(student, student, rollouts)
-    positions = [np.array(positions_of(rollout), dtype=np.int32) for rollout in rollouts]
-    first_row = np.cumsum([0, *(len(p) for p in positions)])
-    filling = Filling(int(first_row[-1]))
     told = Told(progress, sum(cut.lengths))
-    asking = _Asking(student, teacher, cut, known, keep_answers)
-    for number, batches in enumerate(cut.parts):
-        tokens = [sum(cut.lengths[i] for i in batch) for batch in batches]
-        rows = np.concatenate([np.arange(first_row[i], first_row[i + 1]) for batch in batches for i in batch])
-        filling.put(rows, keep(cut.shard(number), partial(asking.shard, number, told.within)))
-        told.shard(sum(tokens))
-    rows_of = np.repeat(np.arange(len(rollouts), dtype=np.int32), np.diff(first_row))
-    filling.put(slice(None), {"rollout": rows_of, "position": np.concatenate(positions)})
-    arrays = filling.arrays
-    tied = int(arrays.pop("tied").sum())
-    bounds = {name.removeprefix(ENDS): arrays.pop(name) for name in [*arrays] if name.startswith(ENDS)}
-    about = _provenance(student, teacher, states, known) | {"n_tied": tied}
-    return Scores(**arrays, grid=known.grid, provenance=about, bounds=bounds, bound_ks=known.ks)
+    asking = _Asking(student, teacher, cut, plan, keep_answers)
+
+    def shards() -> Iterator[tuple[int, Arrays]]:
+        for number in range(len(cut.parts)):
+            yield number, keep(cut.shard(number), partial(asking.shard, number, told.within))
+            told.shard(sum(cut.tokens(number)))
+
+    return Outline(cut, plan.grid, _provenance(student, teacher, states, plan), plan.ks).together(shards())
 
 
-def _known(student: Model, teacher: ServedTeacher, student_temperature: float) -> Known:
-    vocabulary = student.vocabulary
+def _plan(student: Model, teacher: ServedTeacher, student_temperature: float) -> PartialPlan:
+    vocabulary = min(student.vocabulary, teacher.server.about.vocab_size or student.vocabulary)
     top = vocabulary if teacher.whole else min(teacher.top, vocabulary)
-    return Known(
+    return PartialPlan(
         vocabulary=vocabulary,
         student_temperature=student_temperature,
+        teacher_temperature=1.0,
         stop_ids=tuple(sorted(i for i in {*student.stop_ids, *teacher.stop_ids} if i < vocabulary)),
         grid=tuple(k for k in CURVE_GRID if k <= top),
         k_kept=min(K_KEPT, top),
@@ -170,32 +160,11 @@ def _known(student: Model, teacher: ServedTeacher, student_temperature: float) -
     )
 
 
-def _validate(rollouts: Sequence[Rollout], student: Model, teacher: ServedTeacher) -> None:
-    if not any(r.state_positions for r in rollouts):
-        raise RolloutsError(f"Nothing to score: none of the {len(rollouts)} rollouts has a response token.")
-    for rollout in rollouts:
-        highest = max(*rollout.prompt_ids, *rollout.teacher_prompt_ids, *rollout.response_ids, 0)
-        if highest >= student.vocabulary:
-            raise RolloutsError(
-                f"Rollout {rollout.name} holds token id {highest}, but {student.name} has only {student.vocabulary} "
-                "ids. These rollouts belong to another tokenizer."
-            )
-        sides = ((student.name, student.context, rollout.prompt_ids), (teacher.name, teacher.context,
-                  rollout.teacher_prompt_ids))  # fmt: skip
-        for name, context, prompt in sides:
-            length = len(prompt) + len(rollout.response_ids)
-            if context is not None and length > context:
-                raise RolloutsError(
-                    f"Rollout {rollout.name} has {length} tokens, {name} takes {context}. Lower --max-new-tokens, "
-                    "leave the prompt out, or let the server take more."
-                )
-
-
 class _Asking:
     """Questions in flight from the first shard on that has to be asked, and what comes back, shard by shard."""
 
-    def __init__(self, student: Model, teacher: ServedTeacher, cut: Cut, known: Known, keep: Keep[Arrays]) -> None:
-        self.student, self.teacher, self.cut, self.known, self.keep = student, teacher, cut, known, keep
+    def __init__(self, student: Model, teacher: ServedTeacher, cut: Cut, plan: PartialPlan, keep: Keep[Arrays]) -> None:
+        self.student, self.teacher, self.cut, self.plan, self.keep = student, teacher, cut, plan, keep
         self._waiting: deque[tuple[int, Rollout]] = deque()
         self._answers: Iterator[Answer] | None = None
         self._hidden: dict[int, Tensor] = {}
@@ -207,11 +176,12 @@ class _Asking:
         self._hidden.pop(number)
         sampled = np.array([(*r.response_ids, -1)[p] for r in rollouts for p in positions_of(r)], dtype=np.int64)
         filling, done = Filling(len(hidden)), 0
-        for p in self._logprobs(hidden):
+        for p, cut_mass in self._logprobs(hidden):
             block = slice(done, done + len(p))
             self._refuse_nan(p, number, done)
             rows = Rows(sampled=sampled[block], **{name: of[block] for name, of in said.items()})
-            fields = (whole_fields if self.teacher.whole else partial_fields)(p.cpu(), rows, self.known)
+            fields = (whole_fields if self.teacher.whole else partial_fields)(p.cpu(), rows, self.plan)
+            fields["student_cut_mass"] = cut_mass.cpu()
             filling.put(block, {name: value.numpy() for name, value in fields.items()})
             done += len(p)
         return filling.arrays
@@ -256,6 +226,8 @@ class _Asking:
             if shard == number:
                 left -= 1
                 yield rollout, answer
+            else:
+                self._hidden.pop(shard, None)
 
     def _questions(self, first: int) -> Iterator[Question]:
         for number in range(first, len(self.cut.parts)):
@@ -274,11 +246,11 @@ class _Asking:
         """Give the student's most probable ids and the stop ids at each state, -1 for a second time."""
         with torch.inference_mode():  # a generator leaves the mode of who began it
             found = [
-                topk_of_blocks(p, block_maxima(p), self.known.grid[-1])[1].cpu().numpy()
-                for p in self._logprobs(self._students(number))
+                topk_of_blocks(p, block_maxima(p), self.plan.grid[-1])[1].cpu().numpy()
+                for p, _ in self._logprobs(self._students(number))
             ]
         ids = np.concatenate(found).astype(np.int64)
-        stops = np.broadcast_to(np.array(self.known.stop_ids, dtype=np.int64), (len(ids), len(self.known.stop_ids)))
+        stops = np.broadcast_to(np.array(self.plan.stop_ids, dtype=np.int64), (len(ids), len(self.plan.stop_ids)))
         both = np.concatenate([ids, stops], axis=-1)
         return np.where(repeated(both), -1, both)
 
@@ -290,12 +262,17 @@ class _Asking:
             self._hidden[number] = torch.cat(parts)
         return self._hidden[number]
 
-    def _logprobs(self, hidden: Tensor) -> Iterator[Tensor]:
-        """Give (rows, V) the student's log-probabilities in float64, few states at a time."""
-        rows = max(1, BLOCK_ELEMENTS // self.known.vocabulary)
+    def _logprobs(self, hidden: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the student's log-probabilities of the common ids, (rows, V) in float64, and the mass of its others.
+
+        Few states at a time.
+        """
+        rows = max(1, BLOCK_ELEMENTS // self.student.vocabulary)
         for start in range(0, len(hidden), rows):
-            logits = self.student.head.tile(hidden[start : start + rows], 0, self.known.vocabulary).double()
-            yield (logits / self.known.student_temperature).log_softmax(-1)
+            logits = self.student.head.tile(hidden[start : start + rows], 0, self.student.vocabulary).double()
+            every = (logits / self.plan.student_temperature).log_softmax(-1)
+            cut_mass = every[:, self.plan.vocabulary :].exp().sum(-1).float()
+            yield every[:, : self.plan.vocabulary].log_softmax(-1), cut_mass
 
     def _refuse_nan(self, p: Tensor, number: int, done: int) -> None:
         bad = (~p.logsumexp(-1).isfinite()).nonzero()
@@ -308,14 +285,14 @@ class _Asking:
 
     def _refuse_other_ids(self, said: Arrays) -> None:
         highest = int(said["topk_ids"].max(initial=0)) if "topk_ids" in said else 0
-        if highest >= self.known.vocabulary and not self.teacher.whole:
+        if highest >= self.plan.vocabulary and not self.teacher.whole:
             raise ServerError(
                 f"{self.teacher.name} returned token id {highest}, but {self.student.name} has only "
-                f"{self.known.vocabulary} ids. The server has another model, or another tokenizer."
+                f"{self.plan.vocabulary} ids. The server has another model, or another tokenizer."
             )
 
 
-def _provenance(student: Model, teacher: ServedTeacher, states: str, known: Known) -> dict[str, object]:
+def _provenance(student: Model, teacher: ServedTeacher, states: str, plan: PartialPlan) -> dict[str, object]:
     about = teacher.server.about
     served = {
         "engine": " ".join(filter(None, (about.engine, about.version))),
@@ -327,10 +304,10 @@ def _provenance(student: Model, teacher: ServedTeacher, states: str, known: Know
         "student": of_model(student) | {"label": student.label, "step": student.step},
         "teacher": {"name": teacher.name, "key": teacher.key, "vocabulary": None, "parameters": None}
         | {"served": served | {"top": None if teacher.whole else teacher.top}},
-        "student_temperature": known.student_temperature,
-        "teacher_temperature": 1.0,
-        "common_vocabulary": known.vocabulary,
-        "stop_ids": list(known.stop_ids),
+        "student_temperature": plan.student_temperature,
+        "teacher_temperature": plan.teacher_temperature,
+        "common_vocabulary": plan.vocabulary,
+        "stop_ids": list(plan.stop_ids),
         "dtype": str(student.dtype).removeprefix("torch."),
         "device": str(student.device),
         "threads": torch.get_num_threads(),

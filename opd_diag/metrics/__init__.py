@@ -61,7 +61,7 @@ from opd_diag.metrics.ranks import rank_biased_overlap
 from opd_diag.metrics.reliability import near_zero_advantage, signal_to_noise
 from opd_diag.metrics.stopping import stop_logprobs
 from opd_diag.metrics.tail_mass import Bounds
-from opd_diag.metrics.teacher_bounds import teacher_logprob_bounds, teacher_mass_bounds
+from opd_diag.metrics.teacher_bounds import known_at, teacher_mass_bounds
 from opd_diag.metrics.temperature import TemperatureFit, Tempered, fitted_temperature, tempered_reverse_kl
 from opd_diag.metrics.topk import topk
 from opd_diag.metrics.trl import trl_clamped, trl_topk_forward_kl, trl_topk_jensen_shannon, trl_topk_reverse_kl
@@ -98,6 +98,7 @@ __all__ = [
     "gradient_shares",
     "gradient_squared_norm",
     "jensen_shannon",
+    "known_at",
     "near_zero_advantage",
     "negative_topk_kl",
     "nested_bounds",
@@ -116,7 +117,6 @@ __all__ = [
     "student_overlap_mass",
     "tail_bounds",
     "teachable_mass",
-    "teacher_logprob_bounds",
     "teacher_mass_bounds",
     "teacher_overlap_mass",
     "tempered_reverse_kl",

@@ -1,4 +1,4 @@
-"""What a teacher that told its probabilities at some ids can have at the others: one by one, as a set, in entropy."""
+"""What a teacher that told its probabilities at some ids can have at the others: as a set of ids, and in entropy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from opd_diag.metrics.tail_mass import (
     TailMass,
     between,
     left_of,
-    mass_left,
     require_distinct,
     require_known,
     require_leading,
@@ -73,58 +72,12 @@ def teacher_mass_bounds(
     require_known(known_ids, known_logprobs, vocabulary)
     require_distinct(ids, vocabulary)
     tail = tail_mass(known_ids, known_logprobs, cap, vocabulary, slack)
-    told = _told(known_ids, known_logprobs, ids)
+    told = known_at(known_ids, known_logprobs, ids)
     wanted = (told.isnan() & (ids >= 0)).sum(-1, keepdim=True)
     of_known = told.exp().nan_to_num(nan=0.0).sum(-1, keepdim=True)
     low = (tail.low - (tail.n - wanted) * tail.cap).clamp(min=0)
     high = torch.minimum(wanted * tail.cap, tail.high)
     return between(of_known + low, of_known + high, 1.0)
-
-
-def teacher_logprob_bounds(
-    known_ids: Tensor, known_logprobs: Tensor, cap: Tensor, ids: Tensor, *, slack: float = SLACK
-) -> Bounds:
-    """Bound the teacher's log-probabilities one by one.
-
-    Formula: log q(v) where v is known; [-inf, min(log c, log r)] where it is not, with r = 1 - Σ_C q and c the cap.
-
-    Parameters
-    ----------
-    known_ids
-        (..., C) int64, distinct, in any order; -1 for a place that is not used.
-    known_logprobs
-        (..., C) the teacher's log-probabilities there, -inf allowed.
-    cap
-        (...) log of the greatest probability that an unknown id can have.
-    ids
-        (..., n) ids of the vocabulary.
-    slack
-        Probability by which r may be too small.
-
-    Returns
-    -------
-    Bounds
-        (..., n) nats, at most 0; `high` is attained where the others have room for the rest of r.
-
-    Raises
-    ------
-    ValueError
-        The shapes do not fit, or a known id is there twice.
-
-    Examples
-    --------
-    >>> known = torch.tensor([3, 1]), torch.tensor([0.5, 0.375]).log()
-    >>> teacher_logprob_bounds(*known, torch.tensor(0.375).log(), torch.tensor([1, 7]), slack=0.0).high.exp()
-    tensor([0.3750, 0.1250], dtype=torch.float64)
-    """
-    known_ids, ids = known_ids.long(), ids.long()
-    require_leading(known_ids.shape[:-1], ids, cap.unsqueeze(-1))
-    require_known(known_ids, known_logprobs)
-    rest = mass_left(known_ids, known_logprobs)
-    most = torch.minimum(cap.double().unsqueeze(-1), (rest + slack).clamp(0, 1).log())
-    told = _told(known_ids, known_logprobs, ids)
-    unknown = told.isnan()
-    return Bounds(torch.where(unknown, -torch.inf, told), torch.where(unknown, most, told))
 
 
 def bounds_of_entropy(known_logprobs: Tensor, tail: TailMass) -> Bounds:
@@ -149,13 +102,26 @@ def bounds_of_entropy(known_logprobs: Tensor, tail: TailMass) -> Bounds:
     return between(of_known + low, of_known + high, math.inf)
 
 
-def _told(known_ids: Tensor, known_logprobs: Tensor, ids: Tensor) -> Tensor:
-    """Give the known log-probabilities at ids, NaN where there is none."""
+def known_at(known_ids: Tensor, known_logprobs: Tensor, ids: Tensor) -> Tensor:
+    """Give the known log-probabilities at ids, (..., n); NaN where none is known.
+
+    Parameters
+    ----------
+    known_ids, known_logprobs
+        (..., C) as of :func:`teacher_mass_bounds`.
+    ids
+        (..., n) ids of each state, -1 for a place that is not used.
+
+    Examples
+    --------
+    >>> known_at(torch.tensor([3, 1]), torch.tensor([-0.5, -2.0]), torch.tensor([1, 7]))
+    tensor([-2., nan], dtype=torch.float64)
+    """
     spare = torch.nn.functional.pad(known_ids, (0, 1), value=-1)
     place = rank_in(spare, ids)
     told = torch.nn.functional.pad(known_logprobs.double(), (0, 1))
     found = told.gather(-1, place.clamp(max=known_ids.shape[-1]))
-    return found.masked_fill((place > known_ids.shape[-1]) | (ids < 0), torch.nan)
+    return found.masked_fill((place > known_ids.shape[-1]) | (ids < 0), math.nan)
 
 
 def _of_each_state(ids: Tensor, known_ids: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opd_diag.errors import InputError, TokenizerMismatchError
-from opd_diag.inference.served import EVERYTHING, ServedTeacher
+from opd_diag.inference.served import ServedTeacher
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.settings import Settings
 from opd_diag.replay.recorded import TEACHER_LABEL
-from opd_diag.servers import Server, connect, is_address
+from opd_diag.servers import ALL, Server, connect, is_address
 from opd_diag.text import visible
 from opd_diag.tokenization import Tokenizer
 
@@ -50,12 +50,12 @@ class Served:
     @property
     def whole(self) -> bool:
         """Whether whole distributions come back."""
-        return self.top == EVERYTHING
+        return self.top == ALL
 
     @property
     def decides(self) -> list[object]:
         """Give what else decides which numbers come back."""
-        return [self.top, self.server.about.exact_ids]
+        return [self.top, self.server.about.exact_ids, self.server.about.vocab_size]
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -108,7 +108,7 @@ def served_teacher(settings: Settings) -> Served | None:
     server = connect(settings.teacher, model=settings.teacher_model, top=top, dtype=settings.dtype)
     limit = server.about.top_limit
     top = wanted if wanted is not None else MOST_TOP if limit is None else min(MOST_TOP, limit)
-    if top != EVERYTHING and top < settings.k:
+    if top != ALL and top < settings.k:
         raise InputError(
             f"Option k is {settings.k}, but only the {top} most probable ids of the teacher are asked for. Lower --k "
             f"to {top}, or raise --teacher-top."

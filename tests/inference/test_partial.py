@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from opd_diag.inference.partial import BOUNDED, ENDS, UNBOUNDED, Known, Rows, partial_fields, repeated, whole_fields
+from opd_diag.inference.outline import ENDS
+from opd_diag.inference.partial import BOUNDED, UNBOUNDED, PartialPlan, Rows, partial_fields, repeated, whole_fields
 from opd_diag.records.scores import OF_WHOLE
 
 M, V, TOP, K, STOPS = 14, 40, 12, 8, (2, 5)
@@ -17,8 +18,8 @@ LOST = ("teacher_entropy", "reverse_kl", "forward_kl", "jensen_shannon", "common
 TERMINAL = M - 1
 
 
-def known(*, vocabulary=V, ks=(1, 4, TOP), slack=0.0):
-    return Known(vocabulary, 1.0, STOPS, grid=(1, 2, 4, K), k_kept=K, ks=ks, slack=slack)
+def plan_of(*, vocabulary=V, ks=(1, 4, TOP), slack=0.0):
+    return PartialPlan(vocabulary, 1.0, 1.0, STOPS, grid=(1, 2, 4, K), k_kept=K, ks=ks, slack=slack)
 
 
 def logprobs(shape, seed, spread=2.0):
@@ -91,13 +92,13 @@ def at(values, ids):
 @pytest.fixture(scope="module")
 def whole(student, teacher, sampled):
     """The fields of whole distributions."""
-    return whole_of(student, rows(teacher, sampled, top=V), known(ks=()))
+    return whole_of(student, rows(teacher, sampled, top=V), plan_of(ks=()))
 
 
 @pytest.fixture(scope="module")
 def fields(student, teacher, sampled):
     """Those of the top K."""
-    return top_of(student, rows(teacher, sampled), known())
+    return top_of(student, rows(teacher, sampled), plan_of())
 
 
 class TestTheWholeVocabulary:
@@ -126,7 +127,7 @@ class TestTheWholeVocabulary:
 
     def test_ids_that_only_the_teacher_has_are_cut_off_and_their_mass_is_told(self, student, sampled):
         larger = logprobs((M, V + 6), 3).numpy()
-        fields = whole_of(student, rows(larger, sampled, top=V + 6), known(ks=()))
+        fields = whole_of(student, rows(larger, sampled, top=V + 6), plan_of(ks=()))
         kept = np.exp(larger[:, :V])
         np.testing.assert_allclose(fields["teacher_cut_mass"], np.exp(larger[:, V:]).sum(-1), rtol=1e-5)
         q = np.log(kept / kept.sum(-1, keepdims=True))
@@ -137,7 +138,7 @@ class TestTheWholeVocabulary:
         q = teacher.copy()
         q[:, 7] = -math.inf
         q -= np.log(np.exp(q).sum(-1, keepdims=True))
-        fields = whole_of(student, rows(q, sampled, top=V), known(ks=()))
+        fields = whole_of(student, rows(q, sampled, top=V), plan_of(ks=()))
         assert np.isposinf(fields["reverse_kl"]).all()
         b = np.exp(q)
         forward = np.where(b > 0, b * np.where(b > 0, q - student.numpy(), 0), 0).sum(-1)
@@ -163,7 +164,7 @@ class TestTheTopK:
 
     def test_the_curve_counts_and_weighs_what_both_top_k_share(self, fields, student, teacher):
         p = student.numpy()
-        for j, k in enumerate(known().grid):
+        for j, k in enumerate(plan_of().grid):
             ours, theirs = best_first(p)[:, :k], best_first(teacher)[:, :k]
             shared = [sorted({*a} & {*b}) for a, b in zip(ours.tolist(), theirs.tolist(), strict=True)]
             assert fields["curve_shared"][:, j].tolist() == [len(ids) for ids in shared]
@@ -222,7 +223,7 @@ def test_bounds_by_hand():
     """Student .4 .3 .2 .1; of the teacher .5 and .25 are known, so that the other two share .25, neither above it."""
     student = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64).log()
     said = Rows(np.array([[0, 1]]), np.log([[0.5, 0.25]]), np.array([0]), np.log([0.5]))
-    plan = Known(4, 1.0, (3,), grid=(1, 2), k_kept=2, ks=(2,), slack=0.0)
+    plan = PartialPlan(4, 1.0, 1.0, (3,), grid=(1, 2), k_kept=2, ks=(2,), slack=0.0)
     fields = top_of(student, said, plan)
     sure = 0.5 * math.log(0.5 / 0.4) + 0.25 * math.log(0.25 / 0.3)
     expected = {
@@ -237,7 +238,7 @@ def test_bounds_by_hand():
 
 
 def test_a_top_k_of_the_whole_vocabulary_leaves_nothing_open_but_two_sums(student, teacher, sampled):
-    fields = top_of(student, rows(teacher, sampled, top=V), known(ks=(4, V)))
+    fields = top_of(student, rows(teacher, sampled, top=V), plan_of(ks=(4, V)))
     truth = truth_of(student.numpy(), teacher)
     for name in (*BOUNDED, "teacher_stop_logprobs"):
         np.testing.assert_allclose(fields[name], truth[name], rtol=1e-5, err_msg=name)
@@ -249,11 +250,11 @@ def test_ids_that_are_asked_for_are_known_and_narrow_the_bounds(student, teacher
     ours = best_first(student.numpy())[:, :K]
     asked = np.concatenate([ours, np.broadcast_to(STOPS, (M, 2))], 1)
     asked = np.where(repeated(asked), -1, asked)
-    fields = top_of(student, rows(teacher, sampled, asked=asked), known())
+    fields = top_of(student, rows(teacher, sampled, asked=asked), plan_of())
     np.testing.assert_allclose(fields["teacher_at_student_topk_logprobs"], at(teacher, ours), rtol=2e-6)
     truth = truth_of(student.numpy(), teacher)
     np.testing.assert_allclose(fields["teacher_stop_logprobs"], truth["teacher_stop_logprobs"], rtol=1e-5)
-    ends, wider = (f[ENDS + "forward_kl"][:, -1] for f in (fields, top_of(student, rows(teacher, sampled), known())))
+    ends, wider = (f[ENDS + "forward_kl"][:, -1] for f in (fields, top_of(student, rows(teacher, sampled), plan_of())))
     assert (ends[:, 0] >= wider[:, 0] - 1e-6).all()
     assert (ends[:, 1] <= wider[:, 1] + 1e-6).all()
     assert (ends[:, 1] - ends[:, 0]).mean() < 0.9 * (wider[:, 1] - wider[:, 0]).mean()

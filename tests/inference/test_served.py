@@ -14,9 +14,10 @@ from models import V, random_rollouts, rollout, tiny_model, wrapped
 from opd_diag.errors import ModelError, RolloutsError, ServerError
 from opd_diag.inference import packing, score
 from opd_diag.inference.partial import BOUNDED, repeated
-from opd_diag.inference.served import EVERYTHING, ServedTeacher, score_served
+from opd_diag.inference.served import ServedTeacher, score_served
 from opd_diag.records.arrays import load_arrays, save_arrays
 from opd_diag.records.scores import OF_WHOLE, TENSOR_FIELDS, Scores
+from opd_diag.servers import ALL
 
 RAGGED = ((1, 7), (12, 20), (5, 1), (30, 3), (3, 30), (9, 9))
 TOP = 20
@@ -58,7 +59,7 @@ def cut(values, like):
 
 class TestTheWholeVocabulary:
     def test_every_field_is_that_of_a_teacher_that_is_loaded_here(self, student, teacher, rollouts, local):
-        scores = score_served(student, served(teacher, EVERYTHING), rollouts)
+        scores = score_served(student, served(teacher, ALL), rollouts)
         assert scores.grid == local.grid
         assert not scores.bounds
         for name in TENSOR_FIELDS:
@@ -68,10 +69,25 @@ class TestTheWholeVocabulary:
 
     def test_ids_that_only_the_teacher_has_are_cut_off_and_counted(self, student, rollouts):
         larger = wrapped("qwen3", seed=2, vocab_size=V + 7)
-        scores, truth = score_served(student, served(larger, EVERYTHING), rollouts), score(student, larger, rollouts)
+        scores, truth = score_served(student, served(larger, ALL), rollouts), score(student, larger, rollouts)
         assert (truth.teacher_cut_mass > 0).all()
         for name in ("teacher_cut_mass", "forward_kl", "teacher_entropy", "reverse_kl"):
             np.testing.assert_allclose(getattr(scores, name), getattr(truth, name), atol=2e-5, err_msg=name)
+
+    def test_ids_that_only_the_student_has_are_cut_off_and_counted(self, teacher, rollouts):
+        larger = wrapped("llama", seed=1, vocab_size=V + 7)
+        of = told_its_size(served(teacher, ALL))
+        scores, truth = score_served(larger, of, rollouts), score(larger, teacher, rollouts)
+        assert (truth.student_cut_mass > 0).all()
+        assert scores.provenance["common_vocabulary"] == V
+        for name in TENSOR_FIELDS:
+            np.testing.assert_allclose(getattr(scores, name), getattr(truth, name), atol=2e-5, rtol=2e-5, err_msg=name)
+
+
+def told_its_size(of):
+    """The same, of a server that tells how many ids its model has."""
+    of.server.about = replace(of.server.about, vocab_size=V)
+    return of
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +132,20 @@ class TestTheTopK:
                 assert not (np.diff(high, axis=1) > 1e-5).any(), name
         width = np.diff(scores.bounds["forward_kl"], axis=-1)[..., 0].mean(axis=0)
         assert width[-1] < width[0] / 2
+
+    def test_ids_that_only_the_student_has_are_cut_off_and_the_truth_is_inside(self, teacher, rollouts):
+        larger = wrapped("llama", seed=1, vocab_size=V + 7)
+        scores, truth = (
+            score_served(larger, told_its_size(served(teacher)), rollouts),
+            score(larger, teacher, rollouts),
+        )
+        np.testing.assert_allclose(scores.student_cut_mass, truth.student_cut_mass, atol=2e-5)
+        for name in ("student_entropy", "student_topk_logprobs", "curve_student_shared_mass"):
+            found = getattr(scores, name)
+            np.testing.assert_allclose(found, cut(getattr(truth, name), found), atol=2e-5, err_msg=name)
+        for name in BOUNDED:
+            (low, high), value = scores.bounds[name][:, -1].T, getattr(truth, name)
+            assert ((low <= value + 1e-4) & (value - 1e-4 <= high)).all(), name
 
     def test_what_is_not_known_is_nan_and_nothing_is_filled_in(self, scores):
         for name in ("teacher_entropy", "forward_kl", "reverse_kl", "jensen_shannon", "common_mass",
@@ -195,7 +225,7 @@ class TestWhatIsSeen:
 
     def test_a_students_temperature_is_the_students_alone(self, student, teacher, rollouts):
         truth = score(student, teacher, rollouts, student_temperature=2.0)
-        scores = score_served(student, served(teacher, EVERYTHING), rollouts, student_temperature=2.0)
+        scores = score_served(student, served(teacher, ALL), rollouts, student_temperature=2.0)
         np.testing.assert_allclose(scores.reverse_kl, truth.reverse_kl, atol=2e-5)
 
 
@@ -205,15 +235,21 @@ class TestShards:
         monkeypatch.setitem(packing.TOKENS_PER_PACK, "cpu", 30)
         monkeypatch.setattr("opd_diag.inference.shards.TOKENS_PER_SHARD", 40)
 
-    @pytest.mark.usefixtures("small")
-    def test_what_was_found_is_not_asked_for_again(self, student, teacher, rollouts, tmp_path):
-        def keep(shard, make):
+    @pytest.fixture
+    def keep(self, tmp_path):
+        """Keep shards in the folder, and find them there again."""
+
+        def found_or_made(shard, make):
             path = tmp_path / f"{shard.number}.safetensors"
             if path.is_file():
                 return load_arrays(path)
             save_arrays(path, part := make())
             return part
 
+        return found_or_made
+
+    @pytest.mark.usefixtures("small")
+    def test_what_was_found_is_not_asked_for_again(self, student, teacher, rollouts, keep, tmp_path):
         first = served(teacher)
         scores = score_served(student, first, rollouts, keep=keep)
         assert len({*tmp_path.iterdir()}) > 2
@@ -226,14 +262,7 @@ class TestShards:
             np.testing.assert_array_equal(getattr(scores, name), getattr(same, name))
 
     @pytest.mark.usefixtures("small")
-    def test_answers_serve_another_student_at_the_same_states(self, student, teacher, rollouts, tmp_path):
-        def keep(shard, make):
-            path = tmp_path / f"{shard.number}.safetensors"
-            if path.is_file():
-                return load_arrays(path)
-            save_arrays(path, part := make())
-            return part
-
+    def test_answers_serve_another_student_at_the_same_states(self, student, teacher, rollouts, keep):
         other = wrapped("llama", name="step 40", label="step 40", step=40, seed=3)
         score_served(student, served(teacher), rollouts, keep_answers=keep)
         silent = served(teacher)
@@ -261,7 +290,7 @@ class TestBadInput:
     def test_ids_of_another_vocabulary(self, student, teacher):
         with pytest.raises(RolloutsError) as error:
             score_served(student, served(teacher), [rollout([3], (V + 2, 4))])
-        assert f"holds token id {V + 2}, but step 20 has only {V} ids" in str(error.value)
+        assert f"holds token id {V + 2}, but step 20 and big have only {V} ids in common" in str(error.value)
 
     def test_a_teacher_that_returns_ids_the_student_lacks(self, student, rollouts):
         hf = tiny_model("qwen3", vocab_size=V + 7)

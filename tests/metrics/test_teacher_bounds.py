@@ -100,29 +100,23 @@ def test_a_mass_is_exact_where_all_ids_are_known_and_gets_no_wider_with_more():
     assert low.tolist() == pytest.approx(value.tolist(), abs=1e-12)
 
 
-def test_log_probabilities_one_by_one():
-    # r = .1 and c = .25 in the first state; r = .25 and c = .2 in the second.
-    known_ids = torch.tensor([[3, 1, 7], [0, 4, -1]])
-    known = torch.tensor([[0.5, 0.4, 0.0], [0.5, 0.25, 0.3]], dtype=torch.float64).log()
-    cap = torch.tensor([0.25, 0.2]).log()
-    found = metrics.teacher_logprob_bounds(known_ids, known, cap, torch.tensor([[1, 2, 7], [2, 0, 9]]), slack=0.0)
-    assert found.low.exp().tolist() == [pytest.approx([0.4, 0, 0]), pytest.approx([0, 0.5, 0])]
-    assert found.high.exp().tolist() == [pytest.approx([0.4, 0.1, 0]), pytest.approx([0.2, 0.5, 0.2])]
-    wider = metrics.teacher_logprob_bounds(known_ids, known, cap, torch.tensor([[1], [2]]) + 1, slack=0.01)
-    assert wider.high.exp().flatten().tolist() == pytest.approx([0.11, 0.2])
-    # What is known comes back to the bit.
-    assert found.low[0, 0] == found.high[0, 0] == known[0, 1]
+def test_what_is_known_comes_back_to_the_bit_and_nan_elsewhere():
+    known_ids = torch.tensor([[3, 1, -1, -1], [0, 4, 2, -1]])
+    known = torch.tensor([[0.5, 0.4, 0.3, 0.0], [0.5, 0.25, 0.0, 0.3]], dtype=torch.float64).log()
+    found = metrics.known_at(known_ids, known, torch.tensor([[1, 2, -1, 3, 3], [2, -1, 0, 9, 1]]))
+    of = [
+        [known[0, 1], math.nan, math.nan, known[0, 0], known[0, 0]],
+        [-math.inf, math.nan, known[1, 0], math.nan, math.nan],
+    ]
+    np.testing.assert_array_equal(found, np.array(of))
+    assert found.dtype == torch.float64
 
 
-def test_log_probabilities_where_nothing_is_left_or_nothing_is_known():
-    everything = torch.tensor([3, 1]), log([0.5, 0.5]), log(0.5)
-    found = metrics.teacher_logprob_bounds(*everything, torch.tensor([2, 3]), slack=0.0)
-    assert ends(found) == ([-math.inf, math.log(0.5)], [-math.inf, math.log(0.5)])
-    above = torch.tensor([3, 1]), log([0.75, 0.5]), log(0.5)
-    assert metrics.teacher_logprob_bounds(*above, torch.tensor([2])).high.item() == -math.inf
-    nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0), log(0.3)
-    found = metrics.teacher_logprob_bounds(*nothing, torch.tensor([2, -1]))
-    assert ends(found) == ([-math.inf] * 2, pytest.approx([math.log(0.3)] * 2))
+def test_nothing_is_known_of_no_ids_and_no_ids_are_wanted():
+    nothing = torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0)
+    assert metrics.known_at(*nothing, torch.tensor([[0, 1], [2, -1]])).isnan().all()
+    some = torch.tensor([[3, 1]]), torch.zeros(1, 2)
+    assert metrics.known_at(*some, torch.zeros(1, 0, dtype=torch.int64)).shape == (1, 0)
 
 
 def test_the_least_entropy_may_be_at_a_whole_number_of_caps():
@@ -143,20 +137,17 @@ def test_the_greatest_entropy_may_lie_between_the_ends_of_the_mass():
 
 def test_refusals():
     ids, known, cap, asked = torch.tensor([[0, 1], [2, 3]]), torch.zeros(2, 2), torch.zeros(2), torch.tensor([[0], [1]])
-    for of_ids in (lambda *a: metrics.teacher_mass_bounds(*a, 4), metrics.teacher_logprob_bounds):
-        with refused("Log-probabilities must have the ids' shape (2, 2), found (2, 1)."):
-            of_ids(ids, known[:, :1], cap, asked)
-        with refused("States must have the shape (2,) everywhere, found (1,)."):
-            of_ids(ids, known, cap[:1], asked)
-        with refused("States must have the shape (2,) everywhere, found (1,)."):
-            of_ids(ids, known, cap, asked[:1])
-        with refused("Ids of a state must be distinct, found 1 twice."):
-            of_ids(torch.ones_like(ids), known, cap, asked)
+    with refused("Log-probabilities must have the ids' shape (2, 2), found (2, 1)."):
+        metrics.teacher_mass_bounds(ids, known[:, :1], cap, asked, 4)
+    with refused("States must have the shape (2,) everywhere, found (1,)."):
+        metrics.teacher_mass_bounds(ids, known, cap[:1], asked, 4)
+    with refused("States must have the shape (2,) everywhere, found (1,)."):
+        metrics.teacher_mass_bounds(ids, known, cap, asked[:1], 4)
+    with refused("Ids of a state must be distinct, found 1 twice."):
+        metrics.teacher_mass_bounds(torch.ones_like(ids), known, cap, asked, 4)
     with refused("Ids must be 0 to 2, or -1 where there is none, found 3."):
         metrics.teacher_mass_bounds(ids, known, cap, asked, 3)
     with refused("Ids must be 0 to 3, or -1 where there is none, found 4."):
         metrics.teacher_mass_bounds(ids, known, cap, asked + 3, 4)
     with refused("Ids of a state must be distinct, found 2 twice."):
         metrics.teacher_mass_bounds(ids, known, cap, torch.tensor([2, 2]), 4)
-    with refused("Ids must be at least 0, or -1 where there is none, found -2."):
-        metrics.teacher_logprob_bounds(ids - 2, known, cap, asked)
