@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -59,12 +59,13 @@ Rollouts = tuple[Rollout, ...]
 class Parts:
     """The parts of one replay, each found in the store or made now."""
 
+    teacher_is_here: ClassVar[bool] = True
+    """Whether its whole distributions and hidden states can be had."""
+
     def __init__(self, plan: ReplayPlan, store: Store, progress: Progress, hidden: Store | None = None) -> None:
         self.plan, self.store, self.progress = plan, store, progress
         self.hidden, self.beyond = KeptHidden(hidden or store, plan.settings.dtype), hidden is not None
         """Whether both models' hidden states at own states outlive this replay, for other pairs."""
-        self.served: ServedTeacher | None = None
-        """The teacher, where it stands behind a server."""
         self._room = cache(partial(refuse_too_large, plan))
         self.teacher = self._teacher()
         try:

@@ -225,7 +225,7 @@ class _Work:
 
     def coverage(self, checkpoint: Checkpoint) -> list[pd.DataFrame]:
         """Tell which of the teacher's states lie near one of the checkpoint's own; empty without both sets."""
-        if not {"on-policy", "teacher"} <= {*self.plan.settings.states} or self.parts.served:
+        if not {"on-policy", "teacher"} <= {*self.plan.settings.states} or not self.parts.teacher_is_here:
             return []
         return [self.parts.coverage(checkpoint, self.of_teacher, self.own[checkpoint])]
 
@@ -235,7 +235,7 @@ class _Work:
         same = next((s for s in earlier if s.rollouts is rollouts), None)
         scores = self.parts.scores(student, listed, states, rollouts, same.scores if same else None)
         # of another student than the rows it is listed under, of others, or without whole distributions
-        if states in ("back", NEAR_ON_POLICY) or self.parts.served:
+        if states in ("back", NEAR_ON_POLICY) or not self.parts.teacher_is_here:
             return ScoredSet(listed, states, scores, rollouts)
         fits = self.parts.fits(student, listed, states, rollouts, same.fits if same else None)
         return ScoredSet(listed, states, scores, rollouts, fits)

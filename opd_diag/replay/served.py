@@ -106,8 +106,8 @@ def served_teacher(settings: Settings) -> Served | None:
     wanted = settings.teacher_top
     top = settings.k if wanted is None else wanted
     server = connect(settings.teacher, model=settings.teacher_model, top=top, dtype=settings.dtype)
-    limit = server.about.top_limit
-    top = wanted if wanted is not None else MOST_TOP if limit is None else min(MOST_TOP, limit)
+    allowed = (MOST_TOP, server.about.top_limit, server.about.vocab_size)
+    top = min(n for n in allowed if n is not None) if wanted is None else wanted
     if top != ALL and top < settings.k:
         raise InputError(
             f"Option k is {settings.k}, but only the {top} most probable ids of the teacher are asked for. Lower --k "
@@ -151,29 +151,34 @@ def check_ids_of_server(served: Served, tokenizer: Tokenizer, ids: Iterable[int]
     ordered = sorted(ids)
     for start in range(0, len(ordered), CHECKED_AT_ONCE):
         chunk = ordered[start : start + CHECKED_AT_ONCE]
-        if served.server.text(chunk[:1]) is None:
+        if (text := served.server.text(chunk)) is None:
             return False
-        if _reads_alike(served, tokenizer, chunk):
-            continue
-        while len(chunk) > 1:  # in either half, or where both join
-            half = chunk[: len(chunk) // 2]
-            other = chunk[len(half) :] if not _reads_alike(served, tokenizer, chunk[len(half) :]) else None
-            chunk = half if not _reads_alike(served, tokenizer, half) else other or chunk[:1]
-        ours, theirs = (visible(of)[:40] for of in (tokenizer.text(chunk), served.server.text(chunk) or ""))
-        raise TokenizerMismatchError(
-            f"Token id {chunk[0]} is {ours!r} to the student's tokenizer and {theirs!r} to the server of "
-            f"{served.name}. Student and teacher must share a tokenizer: name another teacher, or the run's own "
-            "tokenizer with --tokenizer."
-        )
+        if not _alike(text, tokenizer.text(chunk)):
+            _refuse_other_text(served, tokenizer, chunk)
     return True
 
 
-def _reads_alike(served: Served, tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
-    return "".join((served.server.text(ids) or "").split()) == "".join(tokenizer.text(ids).split())
+def _alike(theirs: str, ours: str) -> bool:
+    return "".join(theirs.split()) == "".join(ours.split())
+
+
+def _refuse_other_text(served: Served, tokenizer: Tokenizer, ids: Sequence[int]) -> None:
+    """Refuse ids that both read apart, naming as few of them as are still read apart."""
+    theirs, ours = served.server.text(ids) or "", tokenizer.text(ids)
+    if _alike(theirs, ours):
+        return
+    for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]) if len(ids) > 1 else ():
+        _refuse_other_text(served, tokenizer, half)
+    ours, theirs = (visible(of)[:40] for of in (ours, theirs))
+    which = f"Token id {ids[0]} is" if len(ids) == 1 else f"Token ids {', '.join(map(str, ids[:4]))} together are"
+    raise TokenizerMismatchError(
+        f"{which} {ours!r} to the student's tokenizer and {theirs!r} to the server of {served.name}. Student and "
+        "teacher must share a tokenizer: name another teacher, or the run's own tokenizer with --tokenizer."
+    )
 
 
 def _refuse_without_server(settings: Settings) -> None:
-    for name in ("teacher_model", "teacher_top"):
+    for name in ("teacher_model", "teacher_top", "teacher_tokenizer"):
         if getattr(settings, name) is not None:
             flag = "--" + name.replace("_", "-")
             raise InputError(

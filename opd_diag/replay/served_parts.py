@@ -25,11 +25,12 @@ class ServedParts(Parts):
     over the wire.
     """
 
+    teacher_is_here = False
+
     def __init__(self, plan: ReplayPlan, store: Store, progress: Progress, served: Served) -> None:
         self._plan_of_server = served
         super().__init__(plan, store, progress)
         self.server: ServedTeacher = served.teacher(self.teacher.tokenizer)
-        self.served = self.server
         store.account.served = self.server
         self._read_by_server: set[int] = set()
         """Ids that mean to the server what they mean here."""

@@ -1,10 +1,16 @@
-"""Small reports in processes that may be killed."""
+"""Small reports in processes that may be killed, and the tiny run's teacher as servers have it."""
 
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from opd_diag.inference import load_model
+from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.tokenization import load_tokenizer
 
 from .crashing import Reports, cut_small, with_tables_kept, without_drawing, without_measuring, written
 
@@ -44,3 +50,20 @@ def undisturbed(small_runs):
 def whole(undisturbed):
     """Content of the undisturbed report."""
     return undisturbed[0]
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread of torch, which small models are faster on."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_run):
+    """The tiny run's teacher, loaded, and its tokenizer."""
+    tokenizer = load_tokenizer(str(tiny_run.teacher))
+    where = Checkpoint("teacher", None, tiny_run.teacher, "full")
+    return SimpleNamespace(model=load_model(where, name="teacher", stop_ids=tokenizer.stop_ids), tokenizer=tokenizer)

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import jsonschema
 import numpy as np
 import pytest
-import torch
 from model_server import ModelServer
 from servers.stand_in import stand_in
 from typer.testing import CliRunner
@@ -23,7 +22,8 @@ from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.replay import served as served_module
 from opd_diag.replay.planning import plan_run
 from opd_diag.report.json_file import report_schema
-from opd_diag.tokenization import load_tokenizer
+
+from .crashing import without_drawing
 
 ADDRESS = "vllm=http://127.0.0.1:8000"
 OPTIONS = {"max_prompts": 6, "max_new_tokens": 6, "checkpoints": "30"}
@@ -33,19 +33,7 @@ EXACT = ("overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overl
 OPEN = ("forward_kl", "reverse_kl", "jensen_shannon", "common_mass", "teacher_entropy", "entropy_gap", "teachable_mass")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_run):
-    tokenizer = load_tokenizer(str(tiny_run.teacher))
-    where = Checkpoint("teacher", None, tiny_run.teacher, "full")
-    return SimpleNamespace(model=load_model(where, name="teacher", stop_ids=tokenizer.stop_ids), tokenizer=tokenizer)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +48,10 @@ def put_behind(teacher):
     return put
 
 
-def without_pictures(patch):
-    from opd_diag.report.figures import Figures, Panel
-
-    panels = [Panel("one", "one", "reverse_kl", "", "<svg/>")]
-    patch.setattr("opd_diag.report.figures.draw_figures", lambda tables, k: Figures({}, {}, {}, panels))
-    patch.setattr("opd_diag.report.page.report_page", lambda report, figures: "<!DOCTYPE html>")
-
-
 @pytest.fixture(scope="module")
 def local(tiny_run, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        without_pictures(patch)
+        without_drawing(patch)
         out = tmp_path_factory.mktemp("local") / "out"
         return opd_diag.diagnose(tiny_run.run_dir, out=out, states="on-policy,start", **OPTIONS)
 
@@ -159,7 +139,7 @@ class TestTheTopK:
 
 def test_the_whole_vocabulary_gives_the_local_report(tiny_run, put_behind, tmp_path, local, monkeypatch):
     put_behind(monkeypatch)
-    without_pictures(monkeypatch)
+    without_drawing(monkeypatch)
     options = {"states": "on-policy,start", "teacher": ADDRESS, "teacher_top": -1} | OPTIONS
     report = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "out", **options)
     found, truth = summary_of(report), summary_of(local)
@@ -178,7 +158,7 @@ def test_the_whole_vocabulary_gives_the_local_report(tiny_run, put_behind, tmp_p
 class TestGoingOn:
     @pytest.fixture
     def out(self, made, tmp_path, monkeypatch):
-        without_pictures(monkeypatch)
+        without_drawing(monkeypatch)
         shutil.copytree(made.report.out_dir, tmp_path / "out")
         return tmp_path / "out"
 
@@ -201,7 +181,7 @@ class TestGoingOn:
 @pytest.mark.parametrize(("engine", "options"), [("vllm", {"exact": False}), ("vllm", {}), ("sglang", {})])
 def test_over_the_wire(tiny_run, teacher, tmp_path, local, monkeypatch, engine, options):
     """From an address alone: what servers answer as documented gives the local numbers."""
-    without_pictures(monkeypatch)
+    without_drawing(monkeypatch)
     plain = ModelServer(teacher.model)
     text = teacher.tokenizer.text
     stop = teacher.model.stop_ids[0]
@@ -247,7 +227,7 @@ class TestBadInput:
             plan_run(tiny_run.run_dir, teacher=ADDRESS, **option)
         assert message in str(error.value)
 
-    @pytest.mark.parametrize("option", [{"teacher_model": "x"}, {"teacher_top": 5}])
+    @pytest.mark.parametrize("option", [{"teacher_model": "x"}, {"teacher_top": 5}, {"teacher_tokenizer": "x"}])
     def test_options_of_servers_without_one(self, tiny_run, option):
         with pytest.raises(InputError) as error:
             plan_run(tiny_run.run_dir, **option)

@@ -6,38 +6,26 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-import torch
 from model_server import ModelServer
 
-from opd_diag.inference import load_model
-from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.settings import settings_from
 from opd_diag.replay import make_plan, open_store, replay, wire
 from opd_diag.replay.served import Served
 from opd_diag.replay.wire import WirePace, WireWork, measured_wire, planned_wire
 from opd_diag.replay.work import Lengths
 from opd_diag.runs import read_manifest
-from opd_diag.tokenization import load_tokenizer
 
 ROWS, ROOM = 16, 10
 """Responses of a writer (8 prompts, 2 each), and their most tokens."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def server(tiny_run):
+def server(teacher):
     """(…) → a server of the tiny run's teacher."""
-    tokenizer = load_tokenizer(str(tiny_run.teacher))
-    where = Checkpoint("teacher", None, tiny_run.teacher, "full")
-    model = load_model(where, name="teacher", stop_ids=tokenizer.stop_ids)
-    return lambda **about: ModelServer(model, tokenizer=tokenizer, **about)
+    return lambda **about: ModelServer(teacher.model, tokenizer=teacher.tokenizer, **about)
 
 
 @pytest.fixture
