@@ -3,6 +3,7 @@
 ===============  ============================================================================================
 `model.py`       ``Model``: body, head, what is known of it
 `loading.py`     folder or hub id → ``Model``; adapters, refusals, what a model's folder lacks
+`configs.py`     what a folder or hub id says of a model besides its weights
 `weights.py`     which way weights come into memory, by what their folder holds
 `merging.py`     weights in parts, or pickled → a transformers model, merged in memory
 `ranks.py`       one file a rank (verl, SkyRL), made whole
@@ -10,6 +11,10 @@
 `pickles.py`     tensors of pickles; nothing that they name is run
 `names.py`       which stored tensors are which weights, whatever a trainer wraps around a model
 `completeness.py` whether a model was loaded whole
+`device_maps.py` what ``--device`` and ``--device-map`` name
+`placing.py`     where a model will lie, settled and refused before any weight is read
+`hooks.py`       models whose modules accelerate moves about: where a module computes
+`room.py`        how much memory a device has, and how much of it is free
 `swapping.py`    one model in memory that becomes one checkpoint after another
 `stored.py`      tensors of safetensors files, read into tensors that are there already
 `adapters.py`    PEFT adapters, merged with every weight accounted for
@@ -42,13 +47,13 @@
 """
 
 from opd_diag.inference.cut import Cut, hidden_as_scored
+from opd_diag.inference.device_maps import device_type, resolve_device
 from opd_diag.inference.fitting import SecondPass, second_pass
 from opd_diag.inference.head import HeadCheck, check_head
 from opd_diag.inference.hidden import HiddenStates, Place, hidden_at, teacher_hidden
 from opd_diag.inference.loading import load_model, stored_stop_ids
 from opd_diag.inference.model import Model, wrap_model
 from opd_diag.inference.outline import Outline
-from opd_diag.inference.placing import device_type, resolve_device
 from opd_diag.inference.precision import OtherPrecision, Twin, reference_dtype, usable_dtype
 from opd_diag.inference.sampling import Drawing, in_order, sample_rollouts, sampling_shards
 from opd_diag.inference.scoring import Scoring, score

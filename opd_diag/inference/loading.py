@@ -11,10 +11,11 @@ import torch
 
 from opd_diag.errors import CheckpointError
 from opd_diag.inference.configs import generation_settings, read_config
+from opd_diag.inference.device_maps import DeviceMap, Spread
 from opd_diag.inference.hooks import has_hooks, own_kept
 from opd_diag.inference.libraries import errors_of, quiet
 from opd_diag.inference.model import Model, own_stop_ids, wrap_model
-from opd_diag.inference.placing import DeviceMap, Spread, dispatched, settled
+from opd_diag.inference.placing import dispatched, settled
 from opd_diag.inference.weights import loaded
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.contents import Stamp, refuse_changed

@@ -1,19 +1,14 @@
 """Where models lie: on one device, or spread over several as transformers and accelerate do it.
 
-A *device map* says it: a name, ``auto``, ``balanced`` or ``sequential``; a device; or a device for each module. It is
-settled before any weight is read, on a model without weights, and transformers is then told the device of each module.
-So what it would end in is refused beforehand: modules without a device, layers torn apart, tied weights on two devices,
-and parts on the disk, which accelerate would read from the checkpoint's files at every pass, whoever wrote to them
-meanwhile. What has no room on GPUs stays in the memory of the CPU, and is brought to a GPU for each pass.
-
-A map that puts all on one device is that device: nothing is spread, and accelerate is not needed.
+A device map is settled before any weight is read, on a model without weights, and transformers is then told the device
+of each module. So what it would end in is refused beforehand: modules without a device, layers torn apart, tied weights
+on two devices, and parts on the disk, which accelerate would read from the checkpoint's files at every pass, whoever
+wrote to them meanwhile. What has no room on GPUs stays in the memory of the CPU, and is brought to a GPU for each pass.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,91 +16,15 @@ import transformers
 
 from opd_diag.errors import InputError, MissingExtra
 from opd_diag.inference.configs import read_config
+from opd_diag.inference.device_maps import NAMES, DeviceMap, Spread, called, checked_map, one_device, resolve_device
 from opd_diag.inference.libraries import errors_of, quiet
 from opd_diag.inference.room import room_of
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import readable_size
 from opd_diag.runs.shapes import config_source
 
-NAMES = ("auto", "balanced", "sequential")
-"""``auto``: one GPU where the model has room there, else as ``balanced``."""
-
-ROLES = ("student", "teacher")
-"""A device map may name another one for each."""
-
 SHARE = 0.9
 """Part of a device's free memory that weights are spread over by `NAMES`; the rest is for what else is needed."""
-
-Spread = dict[str, int | str]
-"""A device for each module: the number of a GPU, or ``cpu``."""
-
-DeviceMap = str | Spread
-
-
-def resolve_device(device: str) -> torch.device:
-    """Give the device of a name; ``auto`` takes CUDA where it is there.
-
-    Raises
-    ------
-    InputError
-        The name is no device, or the device is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-        if target.type not in ("cpu", "cuda"):  # mps has no float64
-            raise RuntimeError(target.type)
-        torch.empty(1, device=target)
-    except (RuntimeError, AssertionError) as error:  # the second is what a torch built without CUDA raises
-        raise InputError(f"Device '{device}' is not available here. Use --device cpu or --device auto.") from error
-    return target
-
-
-def device_type(device: str) -> str:
-    """Give ``cpu`` or ``cuda``: of a named device by its name, as it may be another machine's; of ``auto``, of ours."""
-    return resolve_device(device).type if device == "auto" else device.partition(":")[0]
-
-
-def read_device_maps(text: str | None) -> dict[str, DeviceMap]:
-    """Read ``--device-map``: one map for both models, or one for each that is named.
-
-    Parameters
-    ----------
-    text
-        One of `NAMES`, a device, JSON of {module: device} or of {"student": map, "teacher": map}, or a file of it.
-
-    Returns
-    -------
-    dict
-        By role; devices are there, and are numbers of GPUs or ``cpu``.
-
-    Raises
-    ------
-    InputError
-        It is none of these, names a device that is not there, or the disk.
-    """
-    if text is None:
-        return {}
-    value = _parsed(text)
-    if isinstance(value, dict) and value and {*value} <= {*ROLES}:
-        return {role: checked_map(each) for role, each in value.items()}
-    return dict.fromkeys(ROLES, checked_map(value))
-
-
-def normal_form(device: str, text: str | None) -> tuple[str, str | None]:
-    """Give ``--device`` and ``--device-map`` so that the first is where students compute.
-
-    A map of one device is that device, and a map of the teacher alone names its device where that is another one.
-    """
-    maps = read_device_maps(text)
-    if not maps:
-        return device, None
-    own = str(resolve_device(device))
-    student, teacher = (maps.get(role, own) for role in ROLES)
-    if isinstance(student, dict) or student in NAMES:
-        return "auto", json.dumps({"student": student, "teacher": teacher})
-    return student, None if teacher == student else json.dumps({"teacher": teacher})
 
 
 def settled(
@@ -184,64 +103,6 @@ def dispatched(model: Any, spread: Spread) -> Any:
         return _accelerate().dispatch_model(model, spread, skip_keys=stays)
 
 
-def _parsed(text: str) -> Any:
-    """Give a name, or what JSON says."""
-    stripped = text.strip()
-    try:
-        if stripped[:1] in ("{", '"'):
-            return json.loads(stripped)
-        path = Path(stripped).expanduser()
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else stripped
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"--device-map is no JSON: {error}.") from error
-
-
-def checked_map(value: Any) -> DeviceMap:
-    """Check the map of one model; a map of one device becomes that device.
-
-    Raises
-    ------
-    InputError
-        As of :func:`read_device_maps`.
-    """
-    if isinstance(value, str) and value in NAMES:
-        return value
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return str(resolve_device(_called(_device(value))))
-    if not isinstance(value, dict) or not value:
-        raise InputError(
-            f"--device-map must be {', '.join(NAMES)}, a device, or JSON of {{module: device}}, found {value!r}."
-        )
-    spread = {module: _device(device) for module, device in value.items()}
-    return _one(spread) or spread
-
-
-def _device(value: Any) -> int | str:
-    """Check a device; give the number of a GPU, or ``cpu``."""
-    if value == "disk":
-        raise InputError(
-            "--device-map puts a part on the disk, where it would be read from the checkpoint's files at every pass. "
-            'Put it on "cpu", use --dtype bfloat16, or spread the model over more devices.'
-        )
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise InputError(f'--device-map must name devices as 0, "cuda:0" or "cpu", found {value!r}.')
-    device = resolve_device(_called(value))
-    if device.type == "cpu":
-        return "cpu"
-    return torch.cuda.current_device() if device.index is None else device.index
-
-
-def _called(device: int | str) -> str:
-    """Give the name of a device as torch has it."""
-    return f"cuda:{device}" if isinstance(device, int) else device
-
-
-def _one(spread: Spread) -> str | None:
-    """Give the device that all modules are on; None where there are several."""
-    devices = {*spread.values()}
-    return _called(devices.pop()) if len(devices) == 1 else None
-
-
 def _accelerate() -> Any:
     try:
         import accelerate
@@ -253,7 +114,7 @@ def _accelerate() -> Any:
 def _rooms(taken: Mapping[int | str, int]) -> dict[int | str, int]:
     """Give the bytes of each device that weights may fill, GPUs first."""
     devices: list[int | str] = [*range(torch.cuda.device_count()), "cpu"]
-    rooms = {device: room_of(torch.device(_called(device))) for device in devices}
+    rooms = {device: room_of(torch.device(called(device))) for device in devices}
     return {
         device: max(0, round(SHARE * room.free) - taken.get(device, 0))
         for device, room in rooms.items()
@@ -266,7 +127,7 @@ def _inferred(accelerate: Any, name: str, model: Any, rooms: dict[int | str, int
     needed = sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers()))
     roomy = [device for device, room in rooms.items() if device != "cpu" and needed <= room]
     if name == "auto" and roomy:
-        return torch.device(_called(roomy[0]))
+        return torch.device(called(roomy[0]))
     blocks, most = _unsplit(model), dict(rooms)
     with quiet():
         if name != "sequential":
@@ -275,12 +136,12 @@ def _inferred(accelerate: Any, name: str, model: Any, rooms: dict[int | str, int
             most = get_balanced_memory(model, most, no_split_module_classes=blocks)
         spread: Spread = dict(accelerate.infer_auto_device_map(model, most, no_split_module_classes=blocks))
     if "disk" in spread.values():
-        there = ", ".join(f"{readable_size(room)} on {_called(device)}" for device, room in rooms.items())
+        there = ", ".join(f"{readable_size(room)} on {called(device)}" for device, room in rooms.items())
         raise InputError(
             f"A {type(model).__name__} of {readable_size(needed)} has no room here: there are {there}, where "
             f"{1 - SHARE:.0%} is left for what else is needed. Use --dtype bfloat16, or serve the teacher elsewhere."
         )
-    one = _one(spread)
+    one = one_device(spread)
     return spread if one is None else torch.device(one)
 
 
@@ -311,7 +172,7 @@ def _refuse_unfit(spread: Spread, model: Any) -> None:
         raise InputError(f'--device-map gives no device to {missing[0]} of a {kind}. Add it, or "" for all the rest.')
     together = [[f"{name}.{n}" for n, _ in module.named_parameters()] for name, module in _blocks(model)]
     for names in (*together, *_tied(model)):
-        devices = sorted({_called(device) for name in names if (device := _device_of(name, spread)) is not None})
+        devices = sorted({called(device) for name in names if (device := _device_of(name, spread)) is not None})
         if len(devices) > 1:
             raise InputError(
                 f"--device-map puts {names[0]} and {names[-1]} of a {kind} on {' and '.join(devices)}; they must be on "

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from opd_diag.errors import ModelError
+from opd_diag.inference.device_maps import resolve_device
 from opd_diag.inference.loading import DTYPES
 from opd_diag.inference.model import Forwarded, Model
-from opd_diag.inference.placing import resolve_device
 
 
 def reference_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -26,10 +26,11 @@ from typing import Any, BinaryIO
 import torch
 
 from opd_diag.inference.adapters import merged, touched_by
+from opd_diag.inference.device_maps import DeviceMap, Spread
 from opd_diag.inference.libraries import errors_of, quiet
 from opd_diag.inference.loading import DTYPES, load_model, unchanged, wrap_checkpoint
 from opd_diag.inference.model import Model
-from opd_diag.inference.placing import DeviceMap, Spread, settled
+from opd_diag.inference.placing import settled
 from opd_diag.inference.stored import Copied, fits, looks_like, read_into
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.contents import StoredTensor

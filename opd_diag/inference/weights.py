@@ -12,10 +12,10 @@ from opd_diag.errors import CheckpointError
 from opd_diag.inference.adapters import merged, merged_tensors
 from opd_diag.inference.completeness import refuse_incomplete
 from opd_diag.inference.configs import generation_settings, read_config
+from opd_diag.inference.device_maps import Spread
 from opd_diag.inference.distributed import DistributedCheckpoint
 from opd_diag.inference.merging import Pickles, Source, merged_model
 from opd_diag.inference.pickles import read_tensors
-from opd_diag.inference.placing import Spread
 from opd_diag.inference.ranks import RankFiles
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.huggingface import ADAPTER, ADAPTER_BIN, ADAPTER_CONFIG

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from opd_diag.inference import HeadCheck, Model, check_head
-from opd_diag.inference.placing import read_device_maps
+from opd_diag.inference.device_maps import read_device_maps
 from opd_diag.inference.swapping import Resident
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import Rollout

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import torch
 
 from opd_diag.errors import CheckpointError, InputError
+from opd_diag.inference.device_maps import Spread, read_device_maps
 from opd_diag.inference.loading import DTYPES
 from opd_diag.inference.onepass import BUFFER_BYTES, ROWS, TILE_ELEMENTS
 from opd_diag.inference.packing import TOKENS_PER_PACK
 from opd_diag.inference.places import SPARE
-from opd_diag.inference.placing import Spread, read_device_maps, settled, skeleton, weights_by_device
+from opd_diag.inference.placing import settled, skeleton, weights_by_device
 from opd_diag.inference.precision import cpu_computes, reference_dtype
 from opd_diag.inference.room import Room, room_of
 from opd_diag.inference.sampling import PLACES, TOKENS_IN_PLACES

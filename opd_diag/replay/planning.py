@@ -10,7 +10,7 @@ from typing import Any
 
 from opd_diag.errors import CheckpointError, InputError, RunFolderError
 from opd_diag.inference import resolve_device, usable_dtype
-from opd_diag.inference.placing import normal_form
+from opd_diag.inference.device_maps import normal_form
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.settings import NEAR_ON_POLICY, Settings, settings_from
 from opd_diag.replay.near import Near

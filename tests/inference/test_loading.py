@@ -18,7 +18,6 @@ from opd_diag import tokenization
 from opd_diag.errors import CheckpointError, InputError, MissingExtra
 from opd_diag.inference import check_head, load_model, wrap_model
 from opd_diag.inference.loading import stored_stop_ids
-from opd_diag.inference.placing import resolve_device
 
 IDS = torch.randint(0, V, (2, 90), generator=torch.Generator().manual_seed(0))
 
@@ -411,10 +410,6 @@ def _cutting(file):
 
 
 class TestSmallParts:
-    def test_devices(self):
-        assert resolve_device("cpu") == torch.device("cpu")
-        assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-
     def test_revisions(self, tmp_path):
         assert tokenization.split_revision("org/name@v1") == ("org/name", "v1")
         assert tokenization.split_revision("org/name") == ("org/name", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import accelerate
@@ -12,8 +11,7 @@ from models import V, checkpoint, save, tiny_model
 
 from opd_diag.errors import InputError, MissingExtra
 from opd_diag.inference import load_model, loading, placing, swapping
-from opd_diag.inference.placing import normal_form, read_device_maps, resolve_device, settled, skeleton
-from opd_diag.inference.room import Room
+from opd_diag.inference.placing import settled, skeleton
 from opd_diag.inference.swapping import Resident
 
 from .test_loading import quiet_setup, save_adapter  # noqa: F401 (a fixture)
@@ -22,27 +20,6 @@ from .test_swapping import put
 IDS = torch.randint(0, V, (2, 20), generator=torch.Generator().manual_seed(0))
 ON_DISK = {"model.embed_tokens": "cpu", "model.layers": "disk", "model.norm": "cpu", "model.rotary_emb": "cpu"}
 """What is refused where a user names it makes accelerate lay hooks where there is no GPU."""
-
-
-def _json_error(text):
-    with pytest.raises(ValueError, match="line 1") as found:
-        json.loads(text)
-    return f"{found.value}."
-
-
-@pytest.fixture
-def two_gpus(monkeypatch):
-    """Two GPUs as far as maps are concerned; give what is free on each device, to be changed."""
-    free = {"cuda:0": 10**6, "cuda:1": 10**6, "cpu": 10**6}
-    there = resolve_device
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(placing, "room_of", lambda device: Room(free[str(device)], 10**7))
-    monkeypatch.setattr(
-        placing, "resolve_device", lambda name: torch.device(name) if name in ("cuda", *free) else there(name)
-    )
-    return free
 
 
 @pytest.fixture
@@ -54,64 +31,6 @@ def llama(tmp_path):
 
 def place(found, device_map, **how):
     return settled(found, "auto", device_map, dtype=torch.float32, **how)
-
-
-class TestReading:
-    @pytest.mark.parametrize("name", ["auto", "balanced", "sequential", "cpu"])
-    def test_a_name_is_for_both(self, name):
-        assert read_device_maps(name) == {"student": name, "teacher": name}
-        assert read_device_maps(json.dumps({"teacher": name})) == {"teacher": name}
-
-    def test_none_is_none(self):
-        assert read_device_maps(None) == {}
-
-    def test_a_file_holds_the_same(self, tmp_path):
-        (tmp_path / "map.json").write_text('{"student": "cpu"}')
-        assert read_device_maps(str(tmp_path / "map.json")) == {"student": "cpu"}
-
-    def test_gpus_have_numbers(self, two_gpus):
-        both = read_device_maps('{"model": "cuda:1", "lm_head": "cuda", "model.norm": 1, "model.embed_tokens": "cpu"}')
-        assert both["teacher"] == {"model": 1, "lm_head": 0, "model.norm": 1, "model.embed_tokens": "cpu"}
-
-    def test_one_device_is_no_map(self, two_gpus):
-        assert read_device_maps('{"model": 1, "lm_head": "cuda:1"}') == {"student": "cuda:1", "teacher": "cuda:1"}
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("{1}", "--device-map is no JSON: " + _json_error("{1}")),
-            ("{}", "--device-map must be auto, balanced, sequential, a device, or JSON of {module: device}, found {}."),
-            ("abacus", "Device 'abacus' is not available here. Use --device cpu or --device auto."),
-            ('{"model": [1]}', '--device-map must name devices as 0, "cuda:0" or "cpu", found [1].'),
-            ('{"model": true}', '--device-map must name devices as 0, "cuda:0" or "cpu", found True.'),
-            ('{"model": 99}', "Device 'cuda:99' is not available here. Use --device cpu or --device auto."),
-            (
-                '{"model": "disk"}',
-                "--device-map puts a part on the disk, where it would be read from the checkpoint's files at every "
-                'pass. Put it on "cpu", use --dtype bfloat16, or spread the model over more devices.',
-            ),
-        ],
-    )
-    def test_what_cannot_be_read(self, text, message):
-        with pytest.raises(InputError) as found:
-            read_device_maps(text)
-        assert str(found.value) == message
-
-    @pytest.mark.parametrize(
-        ("given", "normal"),
-        [
-            (("cpu", None), ("cpu", None)),
-            (("auto", "cpu"), ("cpu", None)),
-            (("cpu", '{"student": "cuda:1"}'), ("cuda:1", '{"teacher": "cpu"}')),
-            (("cuda:1", '{"teacher": "cuda:1"}'), ("cuda:1", None)),
-            (("cpu", "auto"), ("auto", '{"student": "auto", "teacher": "auto"}')),
-            (("cpu", '{"student": "auto"}'), ("auto", '{"student": "auto", "teacher": "cpu"}')),
-            (("cpu", '{"teacher": {"model": 0, "lm_head": 1}}'), ("cpu", '{"teacher": {"model": 0, "lm_head": 1}}')),
-        ],
-    )
-    def test_the_device_is_where_students_compute(self, two_gpus, given, normal):
-        assert normal_form(*given) == normal
-        assert normal_form(*normal) == normal
 
 
 class TestSettling:
