@@ -43,10 +43,16 @@ def brought(module: nn.Module) -> AbstractContextManager[None]:
 
 
 def own_kept(model: nn.Module) -> None:
-    """Give weights that are kept in the memory of the CPU between passes memory of their own."""
+    """Give weights that are kept in the memory of the CPU between passes memory of their own.
+
+    accelerate knows tied weights by the addresses they had, which whatever is read later may be given: it forgets them.
+    """
     for state in {id(state): state for module in model.modules() for state in _kept(module)}.values():
         for name, tensor in state.items():
             state[name] = tensor.clone()
+    for hook in (hook for module in model.modules() for hook in _hooks(module)):
+        if getattr(hook, "tied_params_map", None):
+            hook.tied_params_map.clear()
 
 
 _HOOK = "_hf_hook"

@@ -97,6 +97,17 @@ def test_kept_weights_get_memory_of_their_own():
     assert torch.equal(wrap_model(hf, name="m").hidden(torch.tensor([[1, 2, 3]])), expected)
 
 
+def test_addresses_of_tied_weights_are_forgotten_once_they_have_moved():
+    """What is read from files later may be given the address that a tied weight had, and would be taken for it."""
+    hf = tiny_model("qwen3")
+    with quiet():
+        hf = accelerate.dispatch_model(hf, {"": "cpu"}, force_hooks=True)
+    known = hf.model.embed_tokens._hf_hook.tied_params_map
+    assert [*known] == [hf.lm_head.weight.data_ptr()]
+    own_kept(hf)
+    assert known == {}
+
+
 class TestTwoGpus:
     """Layers on two devices, and two models whose heads are on different ones."""
 
