@@ -14,8 +14,8 @@ from opd_diag.records.arrays import Arrays, scratch
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
 
-ENDS = "ends."
-"""Stands before the names of bounds among the fields of a shard."""
+ENDS, DRAWN = "ends.", "drawn."
+"""Stand before the names of bounds, and of what is said of drawn tokens, among the fields of a shard."""
 
 
 class Filling:
@@ -72,7 +72,10 @@ class Outline:
         rows_of = np.repeat(np.arange(len(rollouts), dtype=np.int32), np.diff(first_row))
         filling.put(slice(None), {"rollout": rows_of, "position": np.concatenate(positions)})
         tied = int(filling.arrays.pop("tied").sum())
-        bounds = {name.removeprefix(ENDS): of for name, of in filling.arrays.items() if name.startswith(ENDS)}
-        exact: dict[str, Any] = {name: of for name, of in filling.arrays.items() if not name.startswith(ENDS)}
+        exact: dict[str, Any] = {n: of for n, of in filling.arrays.items() if not n.startswith((ENDS, DRAWN))}
+        bounds, drawn = (
+            {n.removeprefix(prefix): of for n, of in filling.arrays.items() if n.startswith(prefix)}
+            for prefix in (ENDS, DRAWN)
+        )
         about = self.about | {"n_tied": tied}
-        return Scores(**exact, grid=self.grid, provenance=about, bounds=bounds, bound_ks=self.bound_ks)
+        return Scores(**exact, grid=self.grid, provenance=about, bounds=bounds, drawn=drawn, bound_ks=self.bound_ks)

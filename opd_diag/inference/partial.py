@@ -14,7 +14,7 @@ from torch import Tensor
 from opd_diag import metrics
 from opd_diag.inference.block import BlockPlan, at_ids, by_definition, kept_fields
 from opd_diag.inference.onepass import Top
-from opd_diag.inference.outline import ENDS
+from opd_diag.inference.outline import DRAWN, ENDS
 from opd_diag.metrics.topk import block_maxima, topk_of_blocks
 
 BOUNDED = ("teacher_entropy", "reverse_kl", "forward_kl", "jensen_shannon", "common_mass")
@@ -45,6 +45,8 @@ class Rows:
     at_ids: npt.NDArray[np.int64] | None = None
     """Ids that it was asked for, -1 in unused places."""
     at_logprobs: npt.NDArray[Any] | None = None
+    drawn_ids: npt.NDArray[np.int64] | None = None
+    """(m,) ids that were drawn from the student, each among `at_ids` or the top K."""
 
     def beyond(self) -> tuple[Tensor, Tensor]:
         """Give ids outside the top K whose log-probabilities are known too, -1 in unused places: sampled, and asked."""
@@ -109,7 +111,10 @@ def partial_fields(p: Tensor, teacher: Rows, plan: PartialPlan) -> dict[str, Ten
     last = {name: of[:, -1] for name, of in ends.items()}
     fields |= {name: torch.where(of[:, 0] == of[:, 1], of[:, 0], unknown) for name, of in last.items()}
     bounds = {f"{ENDS}{name}": of.float() for name, of in ends.items()}
-    return _typed(fields | _of_sampled(sampled) | {"teacher_cut_mass": unknown}) | bounds
+    fields |= _of_sampled(sampled) | {"teacher_cut_mass": unknown}
+    if teacher.drawn_ids is not None:
+        fields |= _of_drawn(torch.from_numpy(teacher.drawn_ids), p, known_ids, known)
+    return _typed(fields) | bounds
 
 
 def _stop_ends(top: Tensor, known_ids: Tensor, known: Tensor, plan: PartialPlan) -> Tensor:
@@ -121,6 +126,12 @@ def _stop_ends(top: Tensor, known_ids: Tensor, known: Tensor, plan: PartialPlan)
     all_known = ~at.isnan().any(-1)
     low, high = (torch.where(all_known, exact, of.log()) for of in (mass.low, mass.high))
     return torch.stack([low, high], -1).unsqueeze(1).expand(len(top), len(plan.ks), 2)
+
+
+def _of_drawn(drawn: Tensor, p: Tensor, known_ids: Tensor, known: Tensor) -> dict[str, Tensor]:
+    theirs = metrics.known_at(known_ids, known, drawn.unsqueeze(-1)).squeeze(-1)
+    of = {"ids": drawn.int(), "student_logprobs": at_ids(p, drawn), "teacher_logprobs": theirs}
+    return {f"{DRAWN}{name}": values for name, values in of.items()}
 
 
 def _of_sampled(sampled: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ over what is asked next.
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from opd_diag.errors import ModelError, ServerError
 from opd_diag.inference.cut import Cut, hidden_at_states, positions_of
+from opd_diag.inference.drawing import draw
 from opd_diag.inference.model import Forwarded, Model
 from opd_diag.inference.outline import Filling, Outline
 from opd_diag.inference.partial import PartialPlan, Rows, partial_fields, repeated, whole_fields
@@ -209,7 +211,7 @@ class _Asking:
             tell(tokens)
         said = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
         if self.teacher.asks:
-            said["at_ids"] = self._asked_ids(number)
+            said["at_ids"], said["drawn_ids"] = self._asked_ids(number)
         self._refuse_other_ids(said)
         return said
 
@@ -231,7 +233,7 @@ class _Asking:
 
     def _questions(self, first: int) -> Iterator[Question]:
         for number in range(first, len(self.cut.parts)):
-            at, done = self._asked_ids(number) if self.teacher.asks else None, 0
+            at, done = self._asked_ids(number)[0] if self.teacher.asks else None, 0
             for r in self._scored(number):
                 places = np.array(positions_of(r))
                 start, asked = len(r.teacher_prompt_ids) + int(places[0]), None
@@ -242,17 +244,22 @@ class _Asking:
                 self._waiting.append((number, r))
                 yield Question((*r.teacher_prompt_ids, *r.response_ids), start, self.teacher.top, r.truncated, asked)
 
-    def _asked_ids(self, number: int) -> npt.NDArray[np.int64]:
-        """Give the student's most probable ids and the stop ids at each state, -1 for a second time."""
+    def _asked_ids(self, number: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Give what is asked for at each state, -1 for a second time, and the one of it that is drawn from the student.
+
+        These are the student's most probable ids, the stop ids, and an id that is drawn.
+        """
+        uniforms = torch.from_numpy(np.concatenate([_uniforms(r) for r in self._scored(number)]))
+        ids, drawn, done = [], [], 0
         with torch.inference_mode():  # a generator leaves the mode of who began it
-            found = [
-                topk_of_blocks(p, block_maxima(p), self.plan.grid[-1])[1].cpu().numpy()
-                for p, _ in self._logprobs(self._students(number))
-            ]
-        ids = np.concatenate(found).astype(np.int64)
-        stops = np.broadcast_to(np.array(self.plan.stop_ids, dtype=np.int64), (len(ids), len(self.plan.stop_ids)))
-        both = np.concatenate([ids, stops], axis=-1)
-        return np.where(repeated(both), -1, both)
+            for p, _ in self._logprobs(self._students(number)):
+                ids.append(topk_of_blocks(p, block_maxima(p), self.plan.grid[-1])[1].cpu())
+                drawn.append(draw(p.float(), uniforms[done : done + len(p)].to(p.device), 1.0, 1.0)[0].cpu())
+                done += len(p)
+        every = torch.cat(drawn).long()
+        stops = torch.tensor(self.plan.stop_ids, dtype=torch.long).expand(len(every), -1)
+        asked = torch.cat([torch.cat(ids), stops, every.unsqueeze(-1)], dim=-1).numpy()
+        return np.where(repeated(asked), -1, asked), every.numpy()
 
     def _students(self, number: int) -> Tensor:
         """Give (states of the shard, d) the student's hidden states; run once."""
@@ -290,6 +297,13 @@ class _Asking:
                 f"{self.teacher.name} returned token id {highest}, but {self.student.name} has only "
                 f"{self.plan.vocabulary} ids. The server has another model, or another tokenizer."
             )
+
+
+def _uniforms(rollout: Rollout) -> npt.NDArray[np.float64]:
+    """Give a random number in [0, 1) a state, the same whoever scores it: checkpoints are compared by equal draws."""
+    positions = np.array(positions_of(rollout))
+    stream = np.random.default_rng([zlib.crc32(b"drawn"), rollout.prompt_index, rollout.rollout_index])
+    return stream.random(int(positions[-1]) + 1)[positions]
 
 
 def _provenance(student: Model, teacher: ServedTeacher, states: str, plan: PartialPlan) -> dict[str, object]:

@@ -45,6 +45,7 @@ from opd_diag.metrics.divergence import (
     jensen_shannon,
     reverse_kl,
     sampled_reverse_kl,
+    tail_sampled_reverse_kl,
 )
 from opd_diag.metrics.entropies import entropy, entropy_difference, entropy_gap
 from opd_diag.metrics.gradient import GradientShares, centred_reverse_kl, gradient_shares, gradient_squared_norm
@@ -116,6 +117,7 @@ __all__ = [
     "stop_logprobs",
     "student_overlap_mass",
     "tail_bounds",
+    "tail_sampled_reverse_kl",
     "teachable_mass",
     "teacher_mass_bounds",
     "teacher_overlap_mass",

@@ -101,6 +101,9 @@ class Scores:
     """By field, (N, J, 2): the least and the greatest it can be, had a teacher behind a server returned only the first
     k of its most probable ids, for each k of `bound_ks`. Where the last two differ the field itself is NaN: it is not
     known. Empty where the whole distributions were seen."""
+    drawn: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """``ids``, ``student_logprobs`` and ``teacher_logprobs``, each (N,): of a token drawn from the student at every
+    state, for estimates, where a server could be asked for its log-probability. Else empty."""
     bound_ks: tuple[int, ...] = ()
     """The k of `bounds`, increasing; the last is what the server returned."""
 
@@ -126,7 +129,8 @@ class Scores:
         about = {"scores_version": SCORES_VERSION, "grid": self.grid, "provenance": self.provenance}
         bounds = {f"{_BOUNDS}{name}": array for name, array in self.bounds.items()}
         arrays = {name: getattr(self, name) for name in TENSOR_FIELDS}
-        save_arrays(path, arrays | bounds, about | {"bound_ks": self.bound_ks})
+        drawn = {f"{_DRAWN}{name}": array for name, array in self.drawn.items()}
+        save_arrays(path, arrays | bounds | drawn, about | {"bound_ks": self.bound_ks})
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -145,14 +149,16 @@ class Scores:
             )
         try:
             tensors: dict[str, Any] = {name: arrays[name] for name in TENSOR_FIELDS}
-            bounds = {name.removeprefix(_BOUNDS): of for name, of in arrays.items() if name.startswith(_BOUNDS)}
+            bounds, drawn = (_named(arrays, prefix) for prefix in (_BOUNDS, _DRAWN))
             known: dict[str, Any] = {name: tuple(about[name]) for name in ("grid", "bound_ks")}
-            return cls(**tensors, **known, provenance=about["provenance"], bounds=bounds)
+            return cls(**tensors, **known, provenance=about["provenance"], bounds=bounds, drawn=drawn)
         except (KeyError, TypeError) as error:
             raise StoreError(f"{path} is no readable scores file: {error}. Delete it and run report again.") from error
 
 
-TENSOR_FIELDS = tuple(f.name for f in fields(Scores) if f.name not in ("grid", "provenance", "bounds", "bound_ks"))
+_NO_TENSORS = ("grid", "provenance", "bounds", "drawn", "bound_ks")
+
+TENSOR_FIELDS = tuple(f.name for f in fields(Scores) if f.name not in _NO_TENSORS)
 """Names of the tensors that every file has, in file order."""
 
 OF_WHOLE = (
@@ -161,5 +167,10 @@ OF_WHOLE = (
 )
 """Fields that take the teacher's whole distribution: NaN where a server returned only a part of it."""
 
-_BOUNDS = "bounds."
-"""Stands before the names of the tensors of `Scores.bounds`."""
+_BOUNDS, _DRAWN = "bounds.", "drawn."
+"""Stand before the names of the tensors of `Scores.bounds` and `Scores.drawn`."""
+
+
+def _named(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Give the arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): of for name, of in arrays.items() if name.startswith(prefix)}

@@ -55,7 +55,8 @@ class Served:
     @property
     def decides(self) -> list[object]:
         """Give what else decides which numbers come back."""
-        return [self.top, self.server.about.exact_ids, self.server.about.vocab_size]
+        about = self.server.about
+        return [self.top, about.exact_ids and ("whole" if self.whole else "one of them drawn"), about.vocab_size]
 
     @property
     def checkpoint(self) -> Checkpoint:

@@ -35,7 +35,7 @@ from opd_diag.report.tails import tail_panels
 from opd_diag.report.wording import STATES_NAMES
 from opd_diag.tables.assembled import Tables
 from opd_diag.tables.floors import floors_of
-from opd_diag.verdicts.evidence import is_partly_known
+from opd_diag.verdicts.evidence import ESTIMATE, is_partly_known
 
 ALIGNMENT_GROUPS: dict[str, tuple[str, ...]] = {
     "Agreement": (
@@ -128,15 +128,22 @@ def draw_figures(tables: Tables, *, k: int) -> Figures:
     floors, partly = floors_of(tables.summary), is_partly_known(tables)
     return Figures(
         concentration={STATES_NAMES[s]: list(_concentration(tables.concentration, s, k, floors)) for s in sets},
-        alignment={group: list(_alignment(tables, names)) for group, names in ALIGNMENT_GROUPS.items()}
+        alignment={group: list(_alignment(tables, names)) for group, names in _groups(partly).items()}
         | {LOGGED: list(_alignment(tables, drawn_only_here(tables.logged, ALIGNMENT_GROUPS)))}
         | {GRADIENT: [] if partly else [_gradient(tables.summary, s) for s in sets]},
-        depth={STATES_NAMES[s]: list(_depth(tables.depth, s, floors)) for s in sets},
+        depth={STATES_NAMES[s]: list(_depth(tables.depth, s, floors, partly)) for s in sets},
         entropies=[] if partly else list(_entropies(tables.states, floors)),
         glance=glance(tables, k=k),
         bounds=bound_panels(tables),
         tails=[] if partly else tail_panels(tables, SETS_IN_FULL),
     )
+
+
+def _groups(partly: bool) -> dict[str, tuple[str, ...]]:
+    """Give the small multiples; where a server leaves no upper bound of reverse KL, with its estimate."""
+    if not partly:
+        return ALIGNMENT_GROUPS
+    return ALIGNMENT_GROUPS | {"Distance": ("reverse_kl", ESTIMATE, "forward_kl", "sampled_reverse_kl")}
 
 
 def _concentration(table: pd.DataFrame, states: str, k: int, floors: Floors) -> Iterator[Panel]:
@@ -193,11 +200,11 @@ def _curve(tables: Tables, name: str) -> Axes:
     return plots.metric_by_step(tables.summary, name, logged=tables.logged)
 
 
-def _depth(table: pd.DataFrame, states: str, floors: Floors) -> Iterator[Panel]:
+def _depth(table: pd.DataFrame, states: str, floors: Floors, partly: bool) -> Iterator[Panel]:
     reached = table[table["n_rollouts"] >= FEWEST_ROLLOUTS]  # a few long responses would set the scale of all
     drawn = reached if (reached["states"] == states).any() else table
     of_maps = table[(table["metric"] == MAPPED) & table["states"].isin(SETS_IN_FULL)]
-    for name in DEPTH_METRICS:
+    for name in (ESTIMATE if partly and name == MAPPED else name for name in DEPTH_METRICS):
         if drawn[drawn["metric"] == name]["value"].isna().all() and len(drawn):
             continue  # a server left it open
         if name == MAPPED and has_map(table, states):

@@ -8,7 +8,7 @@ from opd_diag import plots
 from opd_diag.report.panel import Panel
 from opd_diag.report.readings import metric_values
 from opd_diag.tables.assembled import Tables
-from opd_diag.verdicts.evidence import is_partly_known
+from opd_diag.verdicts.evidence import ESTIMATE, START, change_of_kl, is_partly_known
 
 OUTCOMES = ("accuracy", "forward_kl", "unigram_entropy")
 """What the third picture may show, the first that is defined on own states: at best, how well the task is done."""
@@ -27,7 +27,7 @@ def glance(tables: Tables, *, k: int) -> list[Panel]:
     summary = tables.summary
     if summary.empty:
         return []
-    distance = "forward_kl" if is_partly_known(tables) else "reverse_kl"  # of which a server leaves no upper bound
+    distance = _distance(tables)
     outcome = next((name for name in OUTCOMES if _known(summary, name)), None)
     return [
         Panel.of(
@@ -44,6 +44,13 @@ def glance(tables: Tables, *, k: int) -> list[Panel]:
 def _by_step(summary: pd.DataFrame, name: str) -> Panel:
     drawn, what = plots.metric_by_step(summary, name), plots.quantity(name)
     return Panel.of(f"glance-{name}", what.title, name, metric_values(summary, name), drawn)
+
+
+def _distance(tables: Tables) -> str:
+    """Choose what shows where both come closer; of reverse KL a server leaves no upper bound."""
+    if not is_partly_known(tables):
+        return "reverse_kl"
+    return ESTIMATE if change_of_kl(tables, START).metric == ESTIMATE else "forward_kl"
 
 
 def _known(summary: pd.DataFrame, metric: str) -> bool:

@@ -14,6 +14,7 @@ from opd_diag.stats.rounding import between
 from opd_diag.tables.assembled import Tables
 from opd_diag.tables.k_sweep import SWEPT, sufficient
 from opd_diag.verdicts.established import plain
+from opd_diag.verdicts.evidence import ESTIMATE, change_of_kl
 from opd_diag.verdicts.thresholds import DEFAULTS
 
 if TYPE_CHECKING:
@@ -72,9 +73,22 @@ def of_server(report: Report) -> OfServer | None:
         top,
         f"The teacher stands behind a server, which returned its {top} most probable ids at each state. Overlap, and "
         f"both masses on the shared tokens, are exact for every k up to {top}. What hangs on the rest of the "
-        "vocabulary lies between the bounds below, whatever the rest is; nothing was filled in.",
+        "vocabulary lies between the bounds below, whatever the rest is; nothing was filled in."
+        f"{_estimated(tables)}",
         [STATES_NAMES[states] for states in sets],
         [_row(tables, metric, sets) for metric in SWEPT],
+    )
+
+
+def _estimated(tables: Tables) -> str:
+    """Say where the mean of reverse KL is estimated."""
+    sets = [STATES_NAMES[states] for states in SETS if change_of_kl(tables, states).metric == ESTIMATE]
+    if not sets:
+        return ""
+    where = " and ".join(filter(None, (", ".join(sets[:-1]), sets[-1])))
+    return (
+        f" The mean of reverse KL, which no top K bounds from above, is estimated without bias on {where}: by the "
+        "tail-sampled reverse KL, on which verdicts on reverse KL rest there."
     )
 
 

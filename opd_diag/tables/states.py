@@ -62,7 +62,7 @@ def measure(scores: Scores, rollouts: Sequence[Rollout], *, k: int = 16) -> pd.D
     )
     own = np.array([sampled_by_scorer(scores, r) for r in rollouts])[rows]
     columns = {
-        name: np.where(own | (not m.on_policy_only), column[scored], np.nan)
+        name: np.where(own | (not m.on_policy_only) | (m.takes_drawn and bool(scores.drawn)), column[scored], np.nan)
         for m in CATALOGUE
         for name, column in metric_columns(m, scores, k).items()
     }

@@ -210,7 +210,10 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     Those on recorded states are left out, so that no other one depends on whether there are such.
     """
     p_values, adjusted = table["p_value"].to_numpy(float), np.full(len(table), np.nan)
-    primary = table["metric"].isin([m.name for m in CATALOGUE if m.primary])
+    names = [m.name for m in CATALOGUE if m.primary]
+    if table.loc[table["metric"] == "reverse_kl", "bound_low"].notna().any():
+        names.append("tail_sampled_reverse_kl")  # which stands in for it where a server leaves only bounds
+    primary = table["metric"].isin(names)
     pairs = (primary & (table["states"] != NEAR_ON_POLICY)).to_numpy()
     for rows in table[pairs].groupby(["from_label", "to_label"], sort=False).groups.values():
         adjusted[rows] = stats.holm(p_values[rows])

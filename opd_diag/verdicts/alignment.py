@@ -10,7 +10,7 @@ from opd_diag.tables import Tables
 from opd_diag.tables.curves import curve_of
 from opd_diag.tables.split import PARTS
 from opd_diag.verdicts.established import Outcome, caution, delta, open_advice, order_said, outcome, plain, told
-from opd_diag.verdicts.evidence import OWN, START, TEACHER, Change, change, is_scored, split_change
+from opd_diag.verdicts.evidence import OWN, START, TEACHER, Change, change, change_of_kl, is_scored, split_of_kl
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, not_scored, too_little, unknown
 
@@ -40,7 +40,7 @@ def moved_on(tables: Tables, states: str, limits: Thresholds, *, ordered: bool =
 
     Alone it decides nothing against the pair: past the tokens that carry mass it compares noise with noise.
     """
-    overlap, kl = change(tables, "overlap_ratio", states), change(tables, "reverse_kl", states)
+    overlap, kl = change(tables, "overlap_ratio", states), change_of_kl(tables, states)
     shared = outcome(overlap, limits, direction=1, ordered=ordered)
     apart = outcome(kl, limits, direction=-1, ordered=ordered)
     status: Status
@@ -65,7 +65,7 @@ def moved_at_start(tables: Tables, limits: Thresholds, *, ordered: bool = True) 
     state change is established, progress holds in part only.
     """
     moved, own = moved_on(tables, START, limits, ordered=ordered), moved_on(tables, OWN, limits, ordered=False)
-    whole, policy, state = (split_change(tables, "reverse_kl", part) for part in PARTS[:3])
+    whole, policy, state = (split_of_kl(tables, part) for part in PARTS[:3])
     held = policy.value / whole.value if own.status == "pass" and whole.fell else math.nan
     if moved.status == "pass" and held < limits.held_share and state.fell:
         moved = replace(moved, status="warn", word="progress in part")
@@ -206,8 +206,7 @@ def _verdict(
 
 def _said_split(tables: Tables) -> str:
     """Say how the change of reverse KL on own states divides."""
-    policy = split_change(tables, "reverse_kl", "policy_change")
-    state = split_change(tables, "reverse_kl", "state_change")
+    policy, state = (split_of_kl(tables, part) for part in PARTS[1:3])
     if math.isnan(policy.value):
         return ""
     return f"; of the change of reverse KL on own states, policy {policy.said} and states {state.said}"

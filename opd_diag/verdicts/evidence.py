@@ -14,6 +14,9 @@ from opd_diag.tables.floors import floors_of, is_small, near
 
 OWN, START, TEACHER = "on-policy", "start", "teacher"
 
+ESTIMATE = "tail_sampled_reverse_kl"
+"""What stands in for the reverse KL where a teacher's server leaves it without an upper bound."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -122,6 +125,13 @@ def change(tables: Tables, metric: str, states: str) -> Change:
     )
 
 
+def change_of_kl(tables: Tables, states: str) -> Change:
+    """Read the change of reverse KL on `states`; of its estimate where a server leaves only bounds, if there is one."""
+    seen = change(tables, "reverse_kl", states)
+    estimated = change(tables, ESTIMATE, states) if seen.bounds else seen
+    return seen if math.isnan(estimated.difference) else estimated
+
+
 def _difference(table: pd.DataFrame, metric: str, states: str, first: str, last: str) -> pd.Series | None:
     """Find the row of a difference; None of what does not change, as the teacher's own responses."""
     rows = table[
@@ -173,6 +183,11 @@ def split_change(tables: Tables, metric: str, part: str) -> Part:
     return Part(value, low, high, floor)
 
 
+def split_of_kl(tables: Tables, part: str) -> Part:
+    """Read one part of the change of reverse KL on own states, or of its estimate as in :func:`change_of_kl`."""
+    return split_change(tables, ESTIMATE if is_partly_known(tables) else "reverse_kl", part)
+
+
 def is_scored(tables: Tables, states: str) -> bool:
     """Whether the run was scored on these states at all."""
     return bool((tables.summary["states"] == states).any())
@@ -193,6 +208,13 @@ def row_at(tables: Tables, metric: str, states: str, place: int) -> pd.Series | 
     if rows.empty or (pd.isna(rows.iloc[place]["value"]) and not known_between(rows.iloc[place])):
         return None
     return rows.iloc[place]
+
+
+def row_of_kl(tables: Tables, states: str, place: int) -> pd.Series | None:
+    """Give the summary row of reverse KL, or of its estimate, as :func:`row_at` and :func:`change_of_kl`."""
+    seen = row_at(tables, "reverse_kl", states, place)
+    estimated = None if seen is None or not known_between(seen) else row_at(tables, ESTIMATE, states, place)
+    return seen if estimated is None else estimated
 
 
 def is_partly_known(tables: Tables) -> bool:

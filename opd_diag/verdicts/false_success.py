@@ -11,7 +11,7 @@ from opd_diag.tables import Tables
 from opd_diag.tables.split import PARTS
 from opd_diag.verdicts.alignment import PAPER, moved_at_start, moved_on
 from opd_diag.verdicts.established import ONE_RUN, outcome
-from opd_diag.verdicts.evidence import OWN, START, TEACHER, Change, change, is_scored, row_at, split_change
+from opd_diag.verdicts.evidence import OWN, START, TEACHER, Change, change, change_of_kl, is_scored, row_at, split_of_kl
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import STEP_ZERO_ADVICE, needs_whole, not_scored, too_little, unknown
 
@@ -46,6 +46,9 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
         return too_little(NAME, QUESTION, own.kl.n_prompts, limits, own.kl.n_checkpoints)
     if own.kl.bounds and own.status in ("unknown", "pass"):  # progress is held against parts of it, which have none
         return needs_whole(NAME, QUESTION, f"reverse KL on own states ({own.kl.ends})")
+    start = change_of_kl(tables, START)
+    if own.status == "pass" and start.bounds:  # where it holds is not known
+        return needs_whole(NAME, QUESTION, f"reverse KL at the start's states ({start.ends})")
     if math.isnan(own.kl.ci_low):
         missing = f"There is no interval of reverse KL on own states ({own.kl.ends})."
         return unknown(NAME, QUESTION, missing, "See which tokens one model holds impossible, as for masked ids.")
@@ -59,7 +62,7 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
     else:
         status, reading = _without_harm(tables, limits, signs)
     said = "; ".join(sign.said for sign in (worse or signs) if sign.known)
-    start, state = change(tables, "reverse_kl", START), split_change(tables, "reverse_kl", "state_change")
+    state = split_of_kl(tables, "state_change")
     so = f"state change of reverse KL {state.said}, {own.kl.n_prompts} prompts"
     return Verdict(
         name=NAME,
@@ -69,7 +72,7 @@ def false_success(tables: Tables, limits: Thresholds, step_zero_known: bool) -> 
         ci_low=state.ci_low,
         ci_high=state.ci_high,
         threshold=math.nan,
-        evidence=f"{reading}: reverse KL {own.kl.ends} on own states, {start.ends} at the start's"
+        evidence=f"{reading}: {own.kl.path} on own states, {start.ends} at the start's"
         f"{'; ' + said if said else ''}; {so}.",
         advice=_ADVICE[status],
         reference=f"Ours; the curves it contradicts: {PAPER}, section 4.1",
@@ -99,12 +102,12 @@ def _without_harm(tables: Tables, limits: Thresholds, signs: list[Sign]) -> tupl
 
 
 def _extent(tables: Tables) -> str:
-    return "holds in part" if change(tables, "reverse_kl", START).difference < 0 else "does not hold"
+    return "holds in part" if change_of_kl(tables, START).difference < 0 else "does not hold"
 
 
 def moved_elsewhere(tables: Tables, limits: Thresholds) -> bool:
     """Whether a good part of the progress on own states comes, beyond doubt, from visiting other states."""
-    whole, _, state = (split_change(tables, "reverse_kl", part) for part in PARTS[:3])
+    whole, _, state = (split_of_kl(tables, part) for part in PARTS[:3])
     return state.value < limits.state_share * whole.value < 0 and state.fell
 
 

@@ -24,7 +24,7 @@ from opd_diag.verdicts.established import (
     told,
     would_tell,
 )
-from opd_diag.verdicts.evidence import OWN, baseline, change, is_scored, row_at, said
+from opd_diag.verdicts.evidence import OWN, baseline, called, change, is_scored, row_at, row_of_kl, said
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import BOUNDS_ADVICE, STEP_ZERO_ADVICE, not_measured, not_scored, too_little, unknown
 
@@ -130,7 +130,7 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
         return unknown(name, question, "Step 0 is unknown.", STEP_ZERO_ADVICE)
     if not is_scored(tables, OWN):
         return not_scored(name, question, OWN)
-    kl = row_at(tables, "reverse_kl", OWN, 0)
+    kl = row_of_kl(tables, OWN, 0)
     if kl is None or math.isnan(kl["ci_low"]) or kl["n_prompts"] < limits.prompts:
         return too_little(name, question, 0 if kl is None else int(kl["n_prompts"]), limits)
     floor = kl.get("floor", math.nan)
@@ -149,8 +149,9 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
         ci_low=float(kl["ci_low"]),
         ci_high=float(kl["ci_high"]),
         threshold=least,
-        evidence=f"{word} at δ = {plain(least)}: at {kl['label']} reverse KL {said(kl)} nats on own states"
-        f"{', ' if overlap else ''}{overlap} ({int(kl['n_states'])} states, {int(kl['n_prompts'])} prompts){needed}.",
+        evidence=f"{word} at δ = {plain(least)}: at {kl['label']} {called(str(kl['metric']))} {said(kl)} nats on own "
+        f"states{', ' if overlap else ''}{overlap} ({int(kl['n_states'])} states, {int(kl['n_prompts'])} prompts)"
+        f"{needed}.",
         advice={
             "pass": "A difference is one condition; see whether it is a capability, and whether it arrives.",
             "warn": "There is nothing to learn on these prompts: choose another teacher, or prompts where they differ.",
@@ -172,10 +173,9 @@ def _open_by(row: pd.Series, least: float, by_bounds: bool) -> str:
 def _block_at_start(tables: Tables) -> str:
     """Say the rest of the block at step 0: overlap ratio beside its baselines, entropy gap, reverse KL."""
     told_of = [_overlap_at_start(tables)]
-    for metric, name in (("entropy_gap", "entropy gap"), ("reverse_kl", "reverse KL")):
-        row = row_at(tables, metric, OWN, 0)
+    for row in (row_at(tables, "entropy_gap", OWN, 0), row_of_kl(tables, OWN, 0)):
         if row is not None:
-            told_of.append(f"{name} {said(row)} nats")
+            told_of.append(f"{called(str(row['metric']))} {said(row)} nats")
     return ", ".join(filter(None, told_of))
 
 

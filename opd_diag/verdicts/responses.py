@@ -20,7 +20,7 @@ from opd_diag.verdicts.established import (
     rise_excluded,
     would_tell,
 )
-from opd_diag.verdicts.evidence import OWN, TEACHER, Change, called, change, is_scored, row_at, said
+from opd_diag.verdicts.evidence import OWN, TEACHER, Change, called, change, change_of_kl, is_scored, row_at, said
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.titles import title_of
 from opd_diag.verdicts.unanswered import not_measured, not_scored, too_little
@@ -72,7 +72,7 @@ def degeneration(tables: Tables, limits: Thresholds) -> Verdict:
     known = [sign for sign in found if sign.exceeds and sign.theirs is not None]
     bad, unclear = grown or known, [sign for sign in found if not sign.is_harmless]
     status: Status = "fail" if grown else "warn" if known else "unknown" if unclear else "pass"
-    kl = change(tables, "reverse_kl", OWN)
+    kl = change_of_kl(tables, OWN)
     falls = outcome(kl, limits, direction=-1, ordered=False) == "fall"
     low = f", while reverse KL falls {kl.ends}: a low KL that is no success" if bad and falls else ""
     shown = (bad or unclear or found)[0]

@@ -14,7 +14,18 @@ from opd_diag.tables import Tables
 from opd_diag.tables.cohort import halves_of_run
 from opd_diag.tables.curves import depth_curve_of
 from opd_diag.verdicts.established import ONE_RUN, plain, prompts_for, rise_excluded, side, would_tell
-from opd_diag.verdicts.evidence import OWN, START, TEACHER, called, change, is_partly_known, is_scored, row_at, said
+from opd_diag.verdicts.evidence import (
+    ESTIMATE,
+    OWN,
+    START,
+    TEACHER,
+    called,
+    change,
+    is_partly_known,
+    is_scored,
+    row_at,
+    said,
+)
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import needs_whole, not_measured, not_scored, too_little, unknown
 
@@ -159,17 +170,18 @@ def depth_decay(tables: Tables, limits: Thresholds) -> Verdict:
     for states in (OWN, TEACHER):
         if not is_scored(tables, states):
             return not_scored(name, question, states)
-    if is_partly_known(tables):
-        return needs_whole(name, question, "reverse KL by depth")
+    metric = ESTIMATE if is_partly_known(tables) else "reverse_kl"
     own, theirs, before, length = halves_of_run(tables.states)
-    rise = _contrast(own, (-1.0, 1.0))
-    beyond, than = _contrast([*own, *theirs], (-1.0, 1.0, 1.0, -1.0)), "on the teacher's own"
+    if metric == ESTIMATE and all(part[metric].isna().all() for part in theirs):
+        return needs_whole(name, question, "reverse KL by depth")
+    rise = _contrast(metric, own, (-1.0, 1.0))
+    beyond, than = _contrast(metric, [*own, *theirs], (-1.0, 1.0, 1.0, -1.0)), "on the teacher's own"
     if math.isnan(beyond.ci_low) or beyond.n_clusters < limits.prompts:
         n = beyond.n_clusters
         found = f"Only {n} {'prompt has' if n == 1 else 'prompts have'} responses of {length} tokens by both models"
         return unknown(name, question, f"{found}, too few to tell.", "Give more prompts, or more tokens.")
     least = limits.depth_change
-    grown = _contrast([*own, *before], (-1.0, 1.0, 1.0, -1.0))
+    grown = _contrast(metric, [*own, *before], (-1.0, 1.0, 1.0, -1.0))
     if not beyond.ci_low > least and grown.n_clusters >= limits.prompts and min(grown.ci_low, rise.ci_low) > least:
         beyond, than = grown, "at the first checkpoint"
     excluded, prompts = rise_excluded(beyond, least)
@@ -185,8 +197,8 @@ def depth_decay(tables: Tables, limits: Thresholds) -> Verdict:
         ci_high=beyond.ci_high,
         threshold=least,
         evidence=f"{word} at δ = {plain(least)}: from the early to the late half of the first {length} tokens of the "
-        f"same rollouts reverse KL changes by {_with(rise)} nats, that is {_with(beyond)} more than {than}"
-        f"{_break(tables, status)}; {beyond.n_clusters} prompts{needed}.",
+        f"same rollouts {called(metric)} changes by {_with(rise)} nats, that is {_with(beyond)} more than {than}"
+        f"{_break(tables, metric, status)}; {beyond.n_clusters} prompts{needed}.",
         advice={
             "pass": "Longer responses than these may behave otherwise.",
             "warn": "Train on shorter responses first, or weigh late tokens less.",
@@ -199,18 +211,18 @@ def depth_decay(tables: Tables, limits: Thresholds) -> Verdict:
     )
 
 
-def _contrast(parts: list[pd.DataFrame], weights: tuple[float, ...]) -> stats.Estimate:
+def _contrast(metric: str, parts: list[pd.DataFrame], weights: tuple[float, ...]) -> stats.Estimate:
     if any(part.empty for part in parts):
         return stats.Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, 0)
-    samples = [(part[["reverse_kl"]].to_numpy(float), part["prompt_index"].to_numpy()) for part in parts]
+    samples = [(part[[metric]].to_numpy(float), part["prompt_index"].to_numpy()) for part in parts]
     return stats.clustered_contrasts(samples, weights)[0]
 
 
-def _break(tables: Tables, status: Status) -> str:
+def _break(tables: Tables, metric: str, status: Status) -> str:
     """Say where the curve over positions changes its level, if it decays and such a place is established."""
     if status != "warn":
         return ""
-    curve = depth_curve_of(tables.states, "reverse_kl", OWN, str(tables.states["label"].iloc[-1]))
+    curve = depth_curve_of(tables.states, metric, OWN, str(tables.states["label"].iloc[-1]))
     found = curve.change_point(shared_effects=False)
     if found.location is None or found.jump <= 0:
         return ", with no clear break"

@@ -133,7 +133,7 @@ class Thresholds:
         >>> Thresholds().effect("reverse_kl")
         0.02
         """
-        return float(getattr(self, f"{metric}_change"))
+        return float(getattr(self, f"{_ESTIMATES.get(metric, metric)}_change"))
 
     @classmethod
     def of(cls, given: Thresholds | Mapping[str, float]) -> Thresholds:
@@ -160,6 +160,10 @@ class Thresholds:
                 raise InputError(f"{where}: there is no threshold '{name}'. Known: {', '.join(sorted(known))}.")
             _check(name, value, where)
         return cls(**{name: float(value) for name, value in values.items()})
+
+
+_ESTIMATES = {"tail_sampled_reverse_kl": "reverse_kl"}
+"""Metrics that estimate another one."""
 
 
 def _check(name: str, value: Any, where: str) -> None:

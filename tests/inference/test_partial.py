@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from opd_diag.inference.outline import ENDS
+from opd_diag.inference.outline import DRAWN, ENDS
 from opd_diag.inference.partial import BOUNDED, UNBOUNDED, PartialPlan, Rows, partial_fields, repeated, whole_fields
 from opd_diag.records.scores import OF_WHOLE
 
@@ -260,6 +261,18 @@ def test_ids_that_are_asked_for_are_known_and_narrow_the_bounds(student, teacher
     assert (ends[:, 1] - ends[:, 0]).mean() < 0.9 * (wider[:, 1] - wider[:, 0]).mean()
     assert (ends[:, 0] <= truth["forward_kl"] + 1e-5).all()
     assert (truth["forward_kl"] - 1e-5 <= ends[:, 1]).all()
+
+
+def test_what_is_drawn_is_said_of_both_models(student, teacher, sampled):
+    drawn = np.random.default_rng(1).integers(V, size=M)
+    said = replace(
+        rows(teacher, sampled, asked=np.concatenate([drawn[:, None], drawn[:, None] * 0 - 1], 1)), drawn_ids=drawn
+    )
+    fields = top_of(student, said, plan_of())
+    assert fields[DRAWN + "ids"].tolist() == drawn.tolist()
+    for name, of in (("student_logprobs", student.numpy()), ("teacher_logprobs", teacher)):
+        np.testing.assert_allclose(fields[DRAWN + name], at(of, drawn[:, None])[:, 0], rtol=2e-6)
+    assert not any(name.startswith(DRAWN) for name in top_of(student, rows(teacher, sampled), plan_of()))
 
 
 class TestBeyondTheTopK:

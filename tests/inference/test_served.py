@@ -18,6 +18,7 @@ from opd_diag.inference.served import ServedTeacher, score_served
 from opd_diag.records.arrays import load_arrays, save_arrays
 from opd_diag.records.scores import OF_WHOLE, TENSOR_FIELDS, Scores
 from opd_diag.servers import ALL
+from opd_diag.tables import measure
 
 RAGGED = ((1, 7), (12, 20), (5, 1), (30, 3), (3, 30), (9, 9))
 TOP = 20
@@ -180,6 +181,11 @@ class TestTheTopK:
         np.testing.assert_array_equal(few.teacher_topk_ids, local.teacher_topk_ids[:, :3])
 
 
+@pytest.fixture(scope="module")
+def drawn(student, teacher, rollouts):
+    return score_served(student, served(teacher, exact_ids=True), rollouts)
+
+
 class TestIdsThatAreAskedFor:
     def test_the_students_and_the_stop_ids_are_exact(self, student, teacher, rollouts, local):
         scores = score_served(student, served(teacher, exact_ids=True), rollouts)
@@ -195,6 +201,55 @@ class TestIdsThatAreAskedFor:
         assert (asked[:, 1] - asked[:, 0]).mean() < (without[:, 1] - without[:, 0]).mean()
         truth = local.forward_kl
         assert ((asked[:, 0] <= truth + 1e-4) & (truth - 1e-4 <= asked[:, 1])).all()
+
+    def test_one_token_a_state_is_drawn_and_known_to_both(self, drawn, student, teacher, rollouts):
+        ids = drawn.drawn["ids"]
+        assert drawn.drawn.keys() == {"ids", "student_logprobs", "teacher_logprobs"}
+        assert len(set(ids.tolist())) > 30
+        for name, model in (("student", student), ("teacher", teacher)):
+            truth = np.concatenate([logprobs_of(model, r) for r in rollouts])
+            assert truth.shape == (len(ids), V)
+            found = drawn.drawn[f"{name}_logprobs"]
+            np.testing.assert_allclose(found, truth[np.arange(len(ids)), ids], atol=2e-5)
+
+    def test_it_is_drawn_from_the_student(self, student, teacher):
+        """Of a thousand states with equal uniform numbers as many as expected lie below the place that was drawn."""
+        many = random_rollouts([(3, 25)] * 40)
+        many = [replace(r, prompt_index=i) for i, r in enumerate(many)]
+        found = score_served(student, served(teacher, exact_ids=True), many)
+        truth = np.concatenate([logprobs_of(student, r) for r in many])
+        below = (np.exp(truth) * (np.arange(V) < found.drawn["ids"][:, None])).sum(-1)
+        at = np.exp(found.drawn["student_logprobs"])
+        middle = below + at / 2  # uniform on average where ids are drawn in proportion to their probability
+        assert abs(middle.mean() - 0.5) < 4 * math.sqrt(1 / 12 / len(middle))
+        assert np.histogram(middle, 4, (0, 1))[0].min() > 0.2 * len(middle)
+
+    def test_another_student_is_given_the_same_random_numbers_and_other_rollouts_others(self, teacher, rollouts):
+        one, same = (wrapped("llama", name=name, seed=1) for name in ("step 20", "step 40"))
+        first, second = (score_served(s, served(teacher, exact_ids=True), rollouts) for s in (one, same))
+        assert first.drawn["ids"].tolist() == second.drawn["ids"].tolist()
+        other = [replace(r, rollout_index=r.rollout_index + 1) for r in rollouts]
+        third = score_served(one, served(teacher, exact_ids=True), other)
+        assert (first.drawn["ids"] != third.drawn["ids"]).mean() > 0.5
+
+    def test_nothing_is_drawn_where_no_ids_can_be_asked_or_all_come_back(self, scores, student, teacher, rollouts):
+        assert not scores.drawn
+        assert not score_served(student, served(teacher, ALL, exact_ids=True), rollouts).drawn
+
+    def test_its_estimate_of_the_mean_reverse_kl_is_the_local_one_but_for_chance(self, drawn, rollouts, local):
+        states = ~drawn.terminal
+        estimate = measure(drawn, rollouts, k=8)["tail_sampled_reverse_kl"].to_numpy(float)
+        distance = estimate - local.reverse_kl[states]
+        assert np.isfinite(estimate).all(), "on every state set, whoever wrote the responses"
+        assert 0 < abs(distance.mean()) < 3 * distance.std() / math.sqrt(len(distance))
+
+
+def logprobs_of(model, r):
+    """(states, V) of a response, by the model's own forward pass."""
+    ids = torch.tensor([[*r.prompt_ids, *r.response_ids]])
+    with torch.inference_mode():
+        every = model.hf(ids).logits[0].double().log_softmax(-1).numpy()
+    return every[len(r.prompt_ids) - 1 : len(r.prompt_ids) - 1 + len(r.response_ids) + r.truncated]
 
 
 class TestWhatIsSeen:

@@ -106,6 +106,49 @@ def test_sampled_has_the_reverse_kl_as_its_mean(random_pair):
     assert weighted == pytest.approx(scipy_entropy(student.exp().numpy(), teacher.exp().numpy(), axis=-1))
 
 
+class TestTailSampled:
+    def estimates(self, student, teacher, k):
+        """At every token that may be drawn, (rows, V)."""
+        top, v = teacher.topk(k).indices, student.shape[-1]
+        known = [of.gather(-1, top).unsqueeze(1).expand(-1, v, -1) for of in (teacher, student)]
+        ids = torch.arange(v).expand(len(student), -1)
+        return metrics.tail_sampled_reverse_kl(top.unsqueeze(1).expand(-1, v, -1), *known, ids, student, teacher)
+
+    def test_by_hand(self):
+        # p = (.5, .3, .2), q = (.2, .7, .1), T = {1}: .3 log(.3 / .7), and log 2.5 or log 2 where 0 or 2 is drawn
+        p, q = torch.tensor([[0.5, 0.3, 0.2]]).double().log(), torch.tensor([[0.2, 0.7, 0.1]]).double().log()
+        of_top = 0.3 * math.log(0.3 / 0.7)
+        expected = [of_top + math.log(2.5), of_top, of_top + math.log(2)]
+        assert self.estimates(p, q, 1)[0].tolist() == pytest.approx(expected)
+
+    @pytest.mark.parametrize("k", [1, 5, 29, 30])
+    def test_its_mean_over_what_the_student_draws_is_the_reverse_kl_whatever_k(self, random_pair, k):
+        student, teacher = random_pair(30, 5)
+        mean = (student.exp() * self.estimates(student, teacher, k)).sum(-1).numpy()
+        expected = scipy_entropy(student.exp().numpy(), teacher.exp().numpy(), axis=-1)
+        assert mean == pytest.approx(expected, rel=1e-9)
+
+    def test_it_varies_less_the_more_is_known_and_less_than_one_sample(self, random_pair):
+        student, teacher = random_pair(30, 5)
+        weights = student.exp()
+
+        def variance(values):
+            mean = (weights * values).sum(-1, keepdim=True)
+            return (weights * (values - mean) ** 2).sum(-1)
+
+        found = [variance(self.estimates(student, teacher, k)).mean().item() for k in (4, 12, 24, 30)]
+        assert found == sorted(found, reverse=True)
+        assert found[-1] < 1e-20
+        assert found[1] < variance(metrics.sampled_reverse_kl(student, teacher)).mean()
+
+    def test_without_a_draw_there_is_none_and_what_the_teacher_excludes_is_infinite(self):
+        top, ids, known = torch.tensor([[0]]).expand(2, 1), torch.tensor([-1, 2]), torch.full((2, 1), 0.5).log()
+        theirs, drawn = torch.tensor([math.nan, -math.inf]), torch.tensor([math.nan, -1.0])
+        found = metrics.tail_sampled_reverse_kl(top, known, known, ids, drawn, theirs)
+        assert math.isnan(found[0])
+        assert found[1] == math.inf
+
+
 def test_what_one_side_excludes():
     p, q = torch.tensor([0.5, 0.5, 0.0]).log(), torch.tensor([1.0, 0.0, 0.0]).log()
     assert metrics.reverse_kl(p, q).item() == math.inf

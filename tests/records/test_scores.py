@@ -57,9 +57,9 @@ def refusal(file) -> str:
     return str(caught.value)
 
 
-def test_the_fields_that_every_file_has_as_tensors_are_all_but_four():
+def test_the_fields_that_every_file_has_as_tensors_are_all_but_five():
     others = {f.name for f in dataclasses.fields(Scores)} - set(TENSOR_FIELDS)
-    assert others == {"grid", "provenance", "bounds", "bound_ks"}
+    assert others == {"grid", "provenance", "bounds", "drawn", "bound_ks"}
     assert (len(PER_KEPT), len(PER_POINT)) == (6, 5)
 
 
@@ -68,6 +68,16 @@ def test_round_trip(saved):
     assert_same(loaded, random_scores(7))
     assert (len(loaded), loaded.k_kept) == (7, K)
     assert os.listdir(saved.parent) == ["a.safetensors"]
+
+
+def test_what_is_known_of_drawn_tokens_comes_back(tmp_path):
+    drawn = {"ids": np.arange(7, dtype=np.int32), "teacher_logprobs": np.full(7, -np.inf, dtype=np.float32)}
+    dataclasses.replace(random_scores(7), drawn=drawn).save(tmp_path / "a.safetensors")
+    loaded = Scores.load(tmp_path / "a.safetensors")
+    assert_same(loaded, random_scores(7))
+    assert loaded.drawn.keys() == drawn.keys()
+    for name, values in drawn.items():
+        np.testing.assert_array_equal(loaded.drawn[name], values, strict=True)
 
 
 def test_round_trip_of_nan_infinities_and_arrays_that_are_views(tmp_path):

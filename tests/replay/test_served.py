@@ -22,6 +22,7 @@ from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.replay import served as served_module
 from opd_diag.replay.planning import plan_run
 from opd_diag.report.json_file import report_schema
+from opd_diag.report.served import of_server
 
 from .crashing import without_drawing
 
@@ -83,13 +84,22 @@ class TestTheTopK:
                 assert not here["ci_low"] > row["ci_low"] + 1e-5
                 assert not here["ci_high"] < row["ci_high"] - 1e-5
 
+    def test_the_mean_of_reverse_kl_is_estimated_on_own_states(self, made, local):
+        found, truth = summary_of(made.report), summary_of(local)
+        for label in ("step 0", "step 30"):
+            row = found.loc[(label, "on-policy", "tail_sampled_reverse_kl")]
+            error = (row["ci_high"] - row["ci_low"]) / 2
+            assert 0 < abs(row["value"] - truth.loc[(label, "on-policy", "reverse_kl"), "value"]) < 2 * error
+        assert math.isnan(found.loc[("step 30", "start", "tail_sampled_reverse_kl"), "value"])
+
     def test_verdicts_that_the_bounds_decide_stay_open(self, made):
         verdicts = {v.name: v for v in made.report.verdicts}
-        for name in ("alignment_on_policy", "false_success", "sharpness"):
+        assert "tail-sampled reverse KL" in verdicts["alignment_on_policy"].evidence
+        for name in ("alignment_at_start", "false_success", "sharpness"):
             assert verdicts[name].status == "unknown", name
             assert "--teacher-top -1" in verdicts[name].advice
         assert made.report.headline.title == (
-            "Alignment cannot be told: the teacher's server returned its most probable tokens alone"
+            "More alike on own states; whether that is progress at equal states is not known"
         )
         assert verdicts["patterns_compatible"].status in ("pass", "warn")
 
@@ -135,6 +145,25 @@ class TestTheTopK:
         monkeypatch.setattr(served_module, "connect", None)
         again = opd_diag.check(made.report.out_dir)
         assert [v.as_record() for v in again] == [v.as_record() for v in made.report.verdicts]
+
+
+def test_chosen_ids_make_an_estimate_on_every_set_and_verdicts_rest_on_it(
+    tiny_run, put_behind, tmp_path, local, monkeypatch
+):
+    put_behind(monkeypatch, exact_ids=True, sees_all=False, top_limit=20)
+    without_drawing(monkeypatch)
+    options = {"states": "on-policy,start", **BEHIND} | OPTIONS
+    report = opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "out", **options)
+    found, truth = summary_of(report), summary_of(local)
+    for label, states in ((label, states) for label in ("step 0", "step 30") for states in ("on-policy", "start")):
+        row = found.loc[(label, states, "tail_sampled_reverse_kl")]
+        error = (row["ci_high"] - row["ci_low"]) / 2
+        assert 0 < abs(row["value"] - truth.loc[(label, states, "reverse_kl"), "value"]) < 2 * error
+    verdicts = {v.name: v for v in report.verdicts}
+    for name in ("alignment_on_policy", "alignment_at_start"):
+        assert "tail-sampled reverse KL" in verdicts[name].evidence
+        assert "--teacher-top -1" not in verdicts[name].advice
+    assert "is estimated without bias on own states and the start's states" in of_server(report).sentence
 
 
 def test_the_whole_vocabulary_gives_the_local_report(tiny_run, put_behind, tmp_path, local, monkeypatch):

@@ -63,8 +63,8 @@ def test_positions_that_few_responses_reach_do_not_set_the_scale(monkeypatch):
     depth = made_up_report(Path("unused")).tables.depth
     few = depth.assign(n_rollouts=figures.FEWEST_ROLLOUTS - 1)
     late = depth["depth_low"] == depth["depth_low"].max()
-    list(figures._depth(depth.assign(n_rollouts=depth["n_rollouts"].mask(late, 1)), "start", {}))
+    list(figures._depth(depth.assign(n_rollouts=depth["n_rollouts"].mask(late, 1)), "start", {}, False))
     assert drawn[0]["n_rollouts"].min() >= figures.FEWEST_ROLLOUTS
     assert len(drawn[0]) < len(depth)
-    list(figures._depth(few, "start", {}))
+    list(figures._depth(few, "start", {}, False))
     assert len(drawn[-1]) == len(depth)

@@ -88,6 +88,18 @@ class TestWhatIsLeftOpen:
             ],
         )
 
+    def test_where_the_mean_of_reverse_kl_is_estimated_is_said(self, partly):
+        differences, summary = partly.tables.differences.copy(), partly.tables.summary
+        open_ = differences["metric"] == "reverse_kl"
+        differences.loc[open_, ["value", "bound_low", "bound_high"]] = [math.nan, -1.0, INF]
+        known = dataclasses.replace(partly.tables, differences=differences, summary=summary)
+        said = of_server(dataclasses.replace(partly, tables=known)).sentence
+        assert said.endswith(
+            "nothing was filled in. The mean of reverse KL, which no top K bounds from above, is estimated without "
+            "bias on own states, the start's states and the teacher's states: by the tail-sampled reverse KL, on which "
+            "verdicts on reverse KL rest there."
+        )
+
     def test_widths_that_would_do_are_the_changes_that_count(self):
         assert {*EFFECTS} == {*SWEPT}
         assert EFFECTS["forward_kl"] == DEFAULTS.effect("forward_kl")

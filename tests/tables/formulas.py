@@ -29,10 +29,15 @@ def formulas(p, q, sampled, k, kept=KEPT):
         **of_gradient(p, q, tops, kl),
         "signal_to_noise": signal_to_noise(p, q, {*tops[0], *tops[1]} | ({sampled} - {None})),
         "sampled_reverse_kl": math.nan if sampled is None else math.log(p[sampled] / q[sampled]),
+        "tail_sampled_reverse_kl": math.nan if sampled is None else tail_sampled(p, q, sampled, rankings[1][:kept]),
         "near_zero_advantage_rate": math.nan
         if sampled is None
         else float(abs(math.log(q[sampled] / p[sampled])) < 1e-4),
     }
+
+
+def tail_sampled(p, q, y, known):
+    return sum(p[v] * math.log(p[v] / q[v]) for v in known) + (y not in known) * math.log(p[y] / q[y])
 
 
 def of_overlap(p, q, tops, rankings):

@@ -20,7 +20,7 @@ FIRST = np.array([[5, 2, 1], [1, 4, 3], [2, 1, 5]]) / 8
 """The first student: the next token given the one before, in eighths."""
 LATER = np.array([[1, 3, 4], [3, 4, 1], [5, 2, 1]]) / 8
 TEACHER = np.array([[0.15, 0.25, 0.6], [0.2, 0.45, 0.35], [0.1, 0.6, 0.3]])
-SAMPLED = ["sampled_reverse_kl", "near_zero_advantage_rate", "signal_to_noise"]
+SAMPLED = ["sampled_reverse_kl", "tail_sampled_reverse_kl", "near_zero_advantage_rate", "signal_to_noise"]
 """They depend on the sampled token, and so on more than the state."""
 EXACT_METRICS = [name for name in METRIC_NAMES if name not in SAMPLED]
 

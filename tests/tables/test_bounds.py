@@ -71,7 +71,7 @@ def bounded(run):
 OVERLAPS = (
     "overlap_ratio", "top1_agreement", "student_overlap_mass", "teacher_overlap_mass", "overlap_token_advantage",
     "student_topk_mass", "teacher_topk_mass", "verl_topk_forward_kl", "trl_topk_forward_kl", "student_entropy",
-    "sampled_reverse_kl",
+    "sampled_reverse_kl", "tail_sampled_reverse_kl",
 )  # fmt: skip
 
 
@@ -182,6 +182,35 @@ def test_without_an_upper_bound_neither_the_interval_has_one(bounded):
 
 def test_exact_rows_have_no_bounds(exact):
     assert summarize(exact)[["bound_low", "bound_high"]].isna().all(axis=None)
+
+
+def test_the_estimate_is_one_of_the_primary_metrics_where_reverse_kl_has_bounds(exact, bounded, run):
+    rollouts = pd.concat([rollout_table(measure(*s.pair, k=K), s.rollouts) for s in run], ignore_index=True)
+    whole, partly = (difference_table(of, rollouts) for of in (exact, bounded))
+    primary = {m.name for m in CATALOGUE if m.primary}
+    adjusted = [{*of.loc[of["p_adjusted"].notna(), "metric"]} for of in (whole, partly)]
+    assert adjusted[0] == primary
+    known = {name for name in primary if f"{name}_low" not in bounded}
+    assert 3 < len(known) < len(primary)
+    assert adjusted[1] == known | {"tail_sampled_reverse_kl"}
+
+
+def test_drawn_tokens_make_an_estimate_of_states_that_others_sampled(run):
+    made = run[-1]
+    scores = partial(made.scores)
+    assert scores.provenance["states"] == "start"
+    assert measure(scores, made.rollouts, k=K)["tail_sampled_reverse_kl"].isna().all()
+    ids = scores.teacher_topk_ids[:, 3]  # one of the teacher's top, so that the tail adds nothing
+    drawn = {"ids": ids, "student_logprobs": np.full(len(ids), -1.0), "teacher_logprobs": np.full(len(ids), -3.0)}
+    found = measure(replace(scores, drawn=drawn), made.rollouts, k=K)
+    p = scores.student_at_teacher_topk_logprobs.astype(np.float64)
+    of_top = (np.exp(p) * (p - scores.teacher_topk_logprobs)).sum(-1)
+    kept = ~scores.terminal
+    np.testing.assert_allclose(found["tail_sampled_reverse_kl"], of_top[kept], atol=1e-6)
+    elsewhere = drawn | {"ids": np.full(len(ids), 10**6)}
+    found = measure(replace(scores, drawn=elsewhere), made.rollouts, k=K)
+    np.testing.assert_allclose(found["tail_sampled_reverse_kl"], of_top[kept] + 2.0, atol=1e-6)
+    assert found["sampled_reverse_kl"].isna().all()
 
 
 def test_a_difference_lies_between_the_least_and_the_greatest_there_can_be(exact, bounded, run):

@@ -28,7 +28,7 @@ from .tabular_chain import (
     values_of,
 )
 
-UNDEFINED_ELSEWHERE = ["sampled_reverse_kl", "near_zero_advantage_rate"]
+UNDEFINED_ELSEWHERE = ["sampled_reverse_kl", "tail_sampled_reverse_kl", "near_zero_advantage_rate"]
 """They exist only on states that the scoring checkpoint sampled itself."""
 HOTTER = FIRST**0.5 / (FIRST**0.5).sum(1, keepdims=True)
 """The first student's policy at temperature 2."""

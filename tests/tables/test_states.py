@@ -25,7 +25,7 @@ METRICS = [
     "trl_topk_jensen_shannon", "trl_clamped_rate", "overlap_token_advantage", "thunlp_overlap_token_advantage",
     "verl_overlap_token_advantage", "probe_overlap_token_advantage", "shared_gradient_ratio",
     "student_only_gradient_ratio", "teacher_only_gradient_ratio", "other_gradient_ratio", "signal_to_noise",
-    "sampled_reverse_kl", "near_zero_advantage_rate",
+    "sampled_reverse_kl", "tail_sampled_reverse_kl", "near_zero_advantage_rate",
 ]  # fmt: skip
 STATE_COLUMNS = [
     "step", "label", "teacher", "states", "k", "prompt_index", "prompt_id", "group", "rollout_index", "position",
@@ -152,7 +152,7 @@ def test_sampled_quantities_exist_only_where_the_scorer_sampled(source, student,
     made = scored([mine, other], student=student, student_temperature=student_temperature)
     assert sampled_by_scorer(made.scores, mine) is own
     table = measure(*made.pair)
-    of_the_sampled = ["sampled_reverse_kl", "near_zero_advantage_rate"]
+    of_the_sampled = ["sampled_reverse_kl", "tail_sampled_reverse_kl", "near_zero_advantage_rate"]
     for name in of_the_sampled:
         assert table[name].notna().tolist() == [own] * 3 + [False] * 2
     assert table[[m for m in METRICS if m not in of_the_sampled]].notna().all(axis=None)

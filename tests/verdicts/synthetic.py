@@ -122,7 +122,8 @@ def _states(sets, checkpoints, prompts, depth):
         for prompt in range(prompts)
         for position in range(POSITIONS)
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(tail_sampled_reverse_kl=table["reverse_kl"])
 
 
 def _rollouts(sets, prompts, answers):

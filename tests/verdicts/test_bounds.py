@@ -13,7 +13,7 @@ from opd_diag.tables.summary import SUMMARY_COLUMNS
 from opd_diag.verdicts import DEFAULTS, headline, judge
 from opd_diag.verdicts.alignment import alignment_at_start, alignment_at_teacher, alignment_on_policy
 from opd_diag.verdicts.established import bounds_decide, open_advice, outcome, told
-from opd_diag.verdicts.evidence import Change, change, is_partly_known, row_at, said
+from opd_diag.verdicts.evidence import ESTIMATE, Change, change, is_partly_known, row_at, said
 from opd_diag.verdicts.false_success import false_success
 from opd_diag.verdicts.pair import entropy_gap, indistinguishable_teacher
 from opd_diag.verdicts.signal import depth_decay, sharpness
@@ -34,8 +34,14 @@ def test_the_advice_is_a_sentence_of_its_own():
     )
 
 
-def between(tables, metric, states, ends, *, error=0.01):
-    """The tables with a metric known between bounds alone, `ends` by checkpoint; intervals reach `error` beyond."""
+NUMBERS = ["value", "ci_low", "ci_high"]
+
+
+def between(tables, metric, states, ends, *, error=0.01, estimated=False):
+    """The tables with a metric known between bounds alone, `ends` by checkpoint; intervals reach `error` beyond.
+
+    Of reverse KL there is no estimate either, unless it is `estimated`.
+    """
     summary, differences = tables.summary.copy(), tables.differences.copy()
     of = summary.index[(summary["metric"] == metric) & (summary["states"] == states)]
     for place, (low, high) in zip(of, ends, strict=True):
@@ -46,19 +52,42 @@ def between(tables, metric, states, ends, *, error=0.01):
         least, most = low - ends[0][1], high - ends[0][0]
         differences.loc[place, ["value", "bound_low", "bound_high"]] = [NAN, least, most]
         differences.loc[place, ["ci_low", "ci_high"]] = [least - error, most + error]
-    split = tables.split
-    ends_of_parts = ["value", "ci_low", "ci_high"]
-    lost = split["metric"] == metric
-    split = split.astype(dict.fromkeys(ends_of_parts, float))
-    split.loc[lost, ends_of_parts] = NAN
-    return replace(tables, summary=summary, differences=differences, split=split)
+    found = replace(tables, summary=summary, differences=differences, split=without(tables.split, metric))
+    return found if metric != "reverse_kl" or estimated else unestimated(found, states)
 
 
-def behind(tables, *, sets=SETS):
+def unestimated(tables, states):
+    """The tables without an estimate of reverse KL on one state set."""
+    summary, differences = (
+        without(of, ESTIMATE, of["states"] == states) for of in (tables.summary, tables.differences)
+    )
+    split = tables.split if states == "teacher" else without(tables.split, ESTIMATE)
+    of_states = tables.states.assign(**{ESTIMATE: tables.states[ESTIMATE].mask(tables.states["states"] == states)})
+    return replace(tables, summary=summary, differences=differences, split=split, states=of_states)
+
+
+def without(table, metric, where=True):
+    """The table with nothing known of a metric."""
+    table = table.astype(dict.fromkeys(NUMBERS, float))
+    table.loc[(table["metric"] == metric) & where, NUMBERS] = NAN
+    return table
+
+
+def behind(tables, *, estimated=()):
     """The tables of a run whose teacher's server returned its top K: no upper bound of reverse KL, no fits."""
-    for states in sets:
-        tables = between(tables, "reverse_kl", states, OPEN)
-    return replace(tables, fits=tables.fits.iloc[:0])
+    for states in SETS:
+        tables = between(tables, "reverse_kl", states, OPEN, estimated=states in estimated)
+    return replace(tables, states=tables.states.assign(reverse_kl=NAN), fits=tables.fits.iloc[:0])
+
+
+def falls(own, start=None, **more):
+    """A run whose reverse KL falls on own states, and on the start's and teacher's, where `start` says otherwise."""
+    start = own if start is None else start
+    return run(
+        dict.fromkeys(("reverse_kl", ESTIMATE), own) | more,
+        dict.fromkeys(("reverse_kl", ESTIMATE), start),
+        dict.fromkeys(("reverse_kl", ESTIMATE), start),
+    )
 
 
 RULES = {
@@ -221,7 +250,7 @@ class TestEvidence:
         assert said(row_at(tables, "forward_kl", "teacher", -1)) == "at least 0.40"
 
     def test_a_teacher_is_partly_known_where_reverse_kl_has_bounds(self):
-        assert is_partly_known(behind(run(), sets=("start",)))
+        assert is_partly_known(between(run(), "reverse_kl", "start", OPEN))
         assert not is_partly_known(run())
         assert not is_partly_known(between(run(), "forward_kl", "teacher", ((1.2, 1.3), (0.8, 0.9), (0.4, 0.5))))
         older = run()
@@ -336,6 +365,53 @@ class TestWhatTakesWholeDistributions:
         found = needs_whole("sharpness", "Is it?", "this")
         assert (found.name, found.question, found.status) == ("sharpness", "Is it?", "unknown")
         assert all(math.isnan(v) for v in (found.value, found.ci_low, found.ci_high, found.threshold))
+
+
+class TestAnEstimate:
+    """Where a token of the student's was drawn, the mean of reverse KL is estimated, and decides."""
+
+    FALL = (0.9, 0.5, 0.2)
+
+    def test_it_decides_on_own_states_in_place_of_the_bounds(self):
+        found = verdict("alignment_on_policy", behind(falls(self.FALL), estimated=("on-policy",)))
+        assert (found.status, found.value, found.threshold) == ("pass", pytest.approx(-0.7), -0.02)
+        assert found.evidence.startswith("On own states, progress: tail-sampled reverse KL 0.90 → 0.20, ")
+        risen = falls(self.FALL[::-1], overlap_ratio=(0.5,))
+        rises = verdict("alignment_on_policy", behind(risen, estimated=("on-policy",)))
+        assert rises.status == "fail"
+
+    def test_elsewhere_the_bounds_stand_and_own_states_alone_do_not_clear_a_run(self):
+        tables = behind(falls(self.FALL), estimated=("on-policy",))
+        found = verdict("alignment_at_start", tables)
+        assert (found.status, found.advice) == ("unknown", BOUNDS_ADVICE)
+        found = verdict("false_success", tables)
+        assert (found.status, found.advice) == ("unknown", BOUNDS_ADVICE)
+        assert found.evidence == (
+            "The teacher's server returned its most probable ids alone, and reverse KL at the start's states (at "
+            "least 0.90 → at least 0.20) needs whole distributions."
+        )
+        assert verdict("depth_decay", tables).advice == BOUNDS_ADVICE
+
+    @pytest.mark.parametrize("start", [FALL, (0.9, 1.0, 1.1)])
+    @pytest.mark.parametrize("name", ["alignment_on_policy", "alignment_at_start", "false_success", "depth_decay"])
+    def test_on_every_set_verdicts_are_those_of_the_reverse_kl(self, name, start):
+        tables = falls(self.FALL, start)
+        whole, served = verdict(name, tables), verdict(name, behind(tables, estimated=SETS))
+        assert (served.status, served.advice) == (whole.status, whole.advice)
+        assert (served.value, served.ci_high) == pytest.approx((whole.value, whole.ci_high))
+        kept = served.evidence.replace("tail-sampled reverse KL", "reverse KL")
+        assert kept == whole.evidence
+
+    def test_the_first_checkpoint_is_told_from_its_teacher_by_it(self):
+        tables = behind(falls((0.002, 0.002, 0.002)), estimated=("on-policy",))
+        found = verdict("indistinguishable_teacher", tables)
+        assert found.evidence.startswith("Inconclusive at δ = 0.01: at step 0 tail-sampled reverse KL 0.0")
+
+    def test_no_progress_needs_nothing_of_the_start(self):
+        tables = behind(falls((0.9, 0.9, 0.9), overlap_ratio=(0.5,)), estimated=("on-policy",))
+        found = verdict("false_success", tables)
+        assert found.status == "pass"
+        assert found.evidence.startswith("No progress on own states is established that could deceive: tail-sampled")
 
 
 class TestTheRun:

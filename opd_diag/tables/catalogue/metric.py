@@ -77,6 +77,8 @@ class Metric:
     """Column of the state table that its means are weighted by, a name of `WEIGHTS`; None: every state counts alike."""
     on_policy_only: bool = False
     """Whether it exists only on states that the scoring checkpoint itself sampled at temperature 1 and top-p 1."""
+    takes_drawn: bool = False
+    """Whether it exists on every state for which a token was drawn from the student, whoever sampled the response."""
     primary: bool = False
     """Whether it is one of the few declared beforehand, which p-values are adjusted over and pages show first."""
     of_one_model: bool = False

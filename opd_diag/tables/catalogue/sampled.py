@@ -1,4 +1,4 @@
-"""Entries on the sampled token; they exist only where the scoring checkpoint sampled it itself."""
+"""Entries on a sampled token; they exist only where the scoring checkpoint sampled it itself, or one was drawn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, tensor, valu
 def _sampled_reverse_kl(scores: Scores, k: int) -> Values:
     student, teacher = tensor(scores.student_sampled_logprobs), tensor(scores.teacher_sampled_logprobs)
     return values(metrics.sampled_reverse_kl(student, teacher))
+
+
+def _tail_sampled_reverse_kl(scores: Scores, k: int) -> Values:
+    ids, student, teacher = scores.sampled_ids, scores.student_sampled_logprobs, scores.teacher_sampled_logprobs
+    if scores.drawn:
+        ids, student, teacher = (scores.drawn[name] for name in ("ids", "student_logprobs", "teacher_logprobs"))
+    top = scores.teacher_topk_ids, scores.teacher_topk_logprobs, scores.student_at_teacher_topk_logprobs
+    return values(metrics.tail_sampled_reverse_kl(*map(tensor, (*top, ids, student, teacher))))
 
 
 def _near_zero_advantage_rate(scores: Scores, k: int) -> Values:
@@ -38,6 +46,28 @@ ENTRIES: tuple[Metric, ...] = (
         reference=f"{PAPER}, section 2 (sampled-token form)",
         function=_sampled_reverse_kl,
         on_policy_only=True,
+    ),
+    Metric(
+        name="tail_sampled_reverse_kl",
+        title="Tail-sampled reverse KL",
+        symbol=r"$\mathrm{KL}(p\,\|\,q)$, tail by one $y$",
+        unit="nats",
+        low=-math.inf,
+        high=math.inf,
+        depends_on=("topk ids", "topk probabilities", "sampled tokens"),
+        aligned=0.0,
+        better="down",
+        depends_on_k=False,
+        formula="Σ p(v) (log p(v) - log q(v)) over T, the teacher's 32 kept tokens, plus log p(y) - log q(y) where the "
+        "drawn token y is not in T",
+        meaning="Unbiased estimate of the mean reverse KL, from what a teacher's server returns: exact where the "
+        "teacher's mass is, by one drawn token elsewhere.",
+        caution="Its mean estimates the reverse KL, its value at one state does not. It needs a token that the scored "
+        "student drew itself: on own states, or where the server gives log-probabilities at chosen ids.",
+        reference="Ours: Rao-Blackwell, over the teacher's top tokens alone; over all of them: arXiv 2504.10637",
+        function=_tail_sampled_reverse_kl,
+        on_policy_only=True,
+        takes_drawn=True,
     ),
     Metric(
         name="near_zero_advantage_rate",
