@@ -16,7 +16,7 @@ from opd_diag.errors import InputError
 from opd_diag.plots.steps import MAIN_METRICS
 from opd_diag.records.verdict import Verdict
 from opd_diag.replay.finished import finished_summary
-from opd_diag.stats.rounding import number, with_interval
+from opd_diag.stats.rounding import between, known_between, number, with_interval
 from opd_diag.studies.naming import distinct_names
 from opd_diag.studies.study import Picture, Shown, Study
 from opd_diag.tables.catalogue import BY_NAME, PRIMARY_NAMES
@@ -25,9 +25,11 @@ from opd_diag.tables.coverage import slug_of
 from opd_diag.tables.stored import load_state_set
 from opd_diag.verdicts import DEFAULTS, Thresholds
 from opd_diag.verdicts.comparison import WHERE, runs_differ, settled
+from opd_diag.verdicts.evidence import ESTIMATE
 
 ASKED = ((ACCURACY, "on-policy"), ("reverse_kl", "on-policy"), ("reverse_kl", "start"), ("forward_kl", "teacher"))
-"""What verdicts ask of two runs: the task, own states, equal states, and whether the teacher is covered."""
+"""What verdicts ask of two runs: the task, own states, equal states, and whether the teacher is covered. Of a reverse
+KL that a server leaves between bounds the estimate is asked, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def compare(out_dirs: Sequence[str | Path], *, thresholds: Thresholds | Mapping[
     limits = Thresholds.of(thresholds)
     runs = _runs([Path(os.path.expanduser(folder)) for folder in out_dirs])
     first = runs[0]
-    table = pd.concat([comparison_table(first.side, run.side, PRIMARY_NAMES) for run in runs[1:]], ignore_index=True)
+    metrics = [*PRIMARY_NAMES, *([ESTIMATE] if any(map(_has_bounds, runs)) else [])]
+    table = pd.concat([comparison_table(first.side, run.side, metrics) for run in runs[1:]], ignore_index=True)
     if table.empty:
         raise InputError("These reports share no state set. Report on all of them with the same --states.")
     asked = _asked(table)
@@ -137,8 +140,22 @@ def _run(name: str, folder: Path) -> _Run:
 def _asked(table: pd.DataFrame) -> pd.DataFrame:
     """Give the rows that verdicts ask about, with p-values held together over all of them."""
     chosen = [table[(table["metric"] == metric) & (table["states"] == states)] for metric, states in ASKED]
-    rows = pd.concat(chosen, ignore_index=True)
+    rows = pd.concat([_estimated(of, table) for of in chosen], ignore_index=True)
     return rows.assign(p_adjusted=stats.holm(rows["p_value"]))
+
+
+def _estimated(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Put estimates in the place of reverse KL that is known between bounds alone."""
+    if rows.empty or rows["metric"].iloc[0] != "reverse_kl":
+        return rows
+    same = table[(table["metric"] == ESTIMATE) & (table["states"] == rows["states"].iloc[0]) & table["value"].notna()]
+    bounded = rows["value"].isna() & rows["second"].isin(same["second"])
+    return pd.concat([rows[~bounded], same[same["second"].isin(rows.loc[bounded, "second"])]], ignore_index=True)
+
+
+def _has_bounds(run: _Run) -> bool:
+    of = run.summary[run.summary["metric"] == "reverse_kl"]
+    return "bound_low" in of and bool(of["bound_low"].notna().any())
 
 
 def _verdict(row: pd.Series, limits: Thresholds) -> Verdict:
@@ -164,6 +181,7 @@ def _pictures(summaries: Mapping[str, pd.DataFrame]) -> list[Picture]:
     everything = pd.concat(summaries.values(), ignore_index=True)
     wanted: list[tuple[str, str]] = [(ACCURACY, "on-policy")] if ACCURACY in set(everything["metric"]) else []
     wanted += [(metric, "on-policy") for metric in MAIN_METRICS]
+    wanted += [(ESTIMATE, "on-policy")] if everything["bound_low"].notna().any() else []
     wanted += [("reverse_kl", "start"), ("forward_kl", "teacher")]
     pictures = []
     for metric, states in wanted:
@@ -215,6 +233,8 @@ def _span(line: pd.DataFrame) -> str:
     if line.empty:
         return "–"
     row: Any = line.iloc[0]
+    if known_between(row):
+        return between(row["bound_low"], row["bound_high"], signed=True)
     return with_interval(row["value"], row["ci_low"], row["ci_high"], signed=True)
 
 

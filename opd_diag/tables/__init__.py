@@ -165,7 +165,7 @@ against the first run; `value` is the second less the first, `paired` whether bo
 `second_prompts` those of each side::
 
     states metric first second first_value second_value value ci_low ci_high p_value approximate paired n_prompts
-    first_prompts second_prompts
+    first_prompts second_prompts bound_low bound_high
 
 **Distances** (:func:`~opd_diag.tables.teachers.distance_table`), one row of the student and each teacher, then one a
 pair of teachers; each value is followed by its interval, ``<name>_ci_low`` and ``<name>_ci_high``::

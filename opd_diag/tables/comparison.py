@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.records.rollout import Rollout
+from opd_diag.tables.bounds import Ends, bounded_metrics, ends_of_states, outer
 from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES
 from opd_diag.tables.rows import sample_of
 
 COMPARISON_COLUMNS = [
     "states", "metric", "first", "second", "first_value", "second_value", "value", "ci_low", "ci_high", "p_value",
-    "approximate", "paired", "n_prompts", "first_prompts", "second_prompts",
+    "approximate", "paired", "n_prompts", "first_prompts", "second_prompts", "bound_low", "bound_high",
 ]  # fmt: skip
 
 ACCURACY = "accuracy"
@@ -51,7 +53,8 @@ def comparison_table(first: Side, second: Side, metrics: Sequence[str]) -> pd.Da
     -------
     DataFrame
         Columns as in :mod:`opd_diag.tables`; `first_value` and `second_value` are over the prompts that the difference
-        is about, intervals are 95 %, over prompts.
+        is about, intervals are 95 %, over prompts. Where a teacher's server left bounds alone, of either run, there is
+        no value, and the difference lies between the least and the greatest there can be.
     """
     rows: list[dict[str, Any]] = []
     for states in (name for name in first.states if name in second.states):
@@ -66,15 +69,19 @@ def comparison_table(first: Side, second: Side, metrics: Sequence[str]) -> pd.Da
 def _metrics(
     first: Side, second: Side, states: str, numbers: Mapping[str, int], metrics: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    sides = []
-    for side in (first, second):
-        table = side.states[states]
+    tables, sides = (first.states[states], second.states[states]), []
+    for side, table in zip((first, second), tables, strict=True):
         of = {rollout.prompt_index: numbers[rollout.prompt_text] for rollout in side.rollouts[states]}
         values, _, weights = sample_of(table)
         sides.append((values, table["prompt_index"].map(of).to_numpy(), weights))
+    bounded = bounded_metrics(*tables)
     for metric in metrics:
+        if metric in bounded:
+            ends = [ends_of_states(table, [metric]) for table in tables]
+            yield {"metric": metric} | _between(ends, [prompts for _, prompts, _ in sides])
+            continue
         column = METRIC_NAMES.index(metric)
-        yield {"metric": metric} | _difference([(v[:, [column]], p, w[:, [column]]) for v, p, w in sides])
+        yield {"metric": metric} | _difference([(v[:, [column]], p, w[:, [column]]) for v, p, w in sides]).columns
 
 
 def _accuracy(first: Side, second: Side, numbers: Mapping[str, int]) -> Iterator[dict[str, Any]]:
@@ -84,10 +91,47 @@ def _accuracy(first: Side, second: Side, numbers: Mapping[str, int]) -> Iterator
         right = np.array([[float(bool(r.is_correct))] for r in graded]).reshape(-1, 1)
         sides.append((right, np.array([numbers[r.prompt_text] for r in graded], dtype=int), np.ones_like(right)))
     if all(len(values) for values, _, _ in sides):
-        yield {"metric": ACCURACY} | _difference(sides, share=True)
+        yield {"metric": ACCURACY} | _difference(sides, share=True).columns
 
 
-def _difference(sides: list[tuple[Any, Any, Any]], *, share: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Difference:
+    """The second less the first, with the means of both."""
+
+    means: tuple[stats.Estimate, stats.Estimate]
+    found: stats.Estimate
+    paired: bool
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        first, second = self.means
+        return {
+            "first_value": first.value,
+            "second_value": second.value,
+            "value": self.found.value,
+            "ci_low": self.found.ci_low,
+            "ci_high": self.found.ci_high,
+            "p_value": self.found.p_value,
+            "approximate": self.found.is_approximate,
+            "paired": self.paired,
+            "n_prompts": self.found.n_clusters,
+            "first_prompts": first.n_clusters,
+            "second_prompts": second.n_clusters,
+        }
+
+
+def _between(ends: Sequence[tuple[Ends, Ends]], prompts: Sequence[Any]) -> dict[str, Any]:
+    """Give what lies between the second's least less the first's greatest, and the other way round."""
+    (first_low, first_high), (second_low, second_high) = ends
+    least, most = (
+        _difference([(of, p, np.ones_like(of)) for of, p in zip(sides, prompts, strict=True)])
+        for sides in ((first_high, second_low), (first_low, second_high))
+    )
+    unknown = dict.fromkeys(("first_value", "second_value", "p_value"), math.nan)
+    return least.columns | outer(least.found, most.found) | unknown
+
+
+def _difference(sides: list[tuple[Any, Any, Any]], *, share: bool = False) -> _Difference:
     common = np.intersect1d(sides[0][1], sides[1][1])
     kept = sides
     if len(common):
@@ -101,19 +145,7 @@ def _difference(sides: list[tuple[Any, Any, Any]], *, share: bool = False) -> di
     else:
         of = [stats.open_share(m, v) if share else m for m, (v, _, _) in zip(means, kept, strict=True)]
         found = stats.unpaired_difference(of[0], of[1])
-    return {
-        "first_value": means[0].value,
-        "second_value": means[1].value,
-        "value": found.value,
-        "ci_low": found.ci_low,
-        "ci_high": found.ci_high,
-        "p_value": found.p_value,
-        "approximate": found.is_approximate,
-        "paired": bool(len(common)),
-        "n_prompts": found.n_clusters,
-        "first_prompts": means[0].n_clusters,
-        "second_prompts": means[1].n_clusters,
-    }
+    return _Difference((means[0], means[1]), found, bool(len(common)))
 
 
 def _numbers(rollouts: Sequence[Rollout]) -> dict[str, int]:

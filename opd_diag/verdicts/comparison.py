@@ -8,11 +8,12 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.records.verdict import Status, Verdict
-from opd_diag.stats.rounding import with_interval
+from opd_diag.stats.rounding import between, known_between, with_interval
 from opd_diag.tables.comparison import ACCURACY, direction_of
 from opd_diag.verdicts.established import ERROR, interval_as_estimate, plain, would_tell
 from opd_diag.verdicts.evidence import called
 from opd_diag.verdicts.thresholds import Thresholds
+from opd_diag.verdicts.unanswered import BOUNDS_ADVICE
 
 WHERE = {"on-policy": "own states", "start": "the start's states", "teacher": "the teacher's states"}
 
@@ -30,6 +31,8 @@ def settled(row: pd.Series, limits: Thresholds, p_adjusted: float = math.nan) ->
     if math.isnan(low) or fewer < limits.prompts:
         few = f"{fewer} {'prompt is' if fewer == 1 else 'prompts are'} too few, at least {limits.prompts:g} are needed"
         return "unknown", few
+    if known_between(row):
+        return _settled_between(row, least)
     found = stats.equivalence(interval_as_estimate(float(row["value"]), low, high, n), least)
     sign = (low > 0) - (high < 0)
     if found.outcome == "equivalent":
@@ -44,6 +47,17 @@ def settled(row: pd.Series, limits: Thresholds, p_adjusted: float = math.nan) ->
     return "unknown", f"inconclusive at δ = {plain(least)}, {would_tell(found.clusters_needed)}"
 
 
+def _settled_between(row: pd.Series, least: float) -> tuple[Status, str]:
+    """Say what holds wherever between its bounds the difference lies."""
+    low, high = float(row["ci_low"]), float(row["ci_high"])
+    if -least < low and high < least:
+        return "pass", f"no difference, equivalent within δ = {plain(least)}"
+    if sign := (low > 0) - (high < 0):
+        return "pass", _better(str(row["metric"]), sign, str(row["first"]), str(row["second"]))
+    sure = row["bound_low"] > 0 or row["bound_high"] < 0 or -least < row["bound_low"] <= row["bound_high"] < least
+    return "unknown", "inconclusive, more prompts would tell" if sure else "bounds leave it open"
+
+
 def runs_differ(row: pd.Series, limits: Thresholds, p_adjusted: float = math.nan) -> Verdict:
     """Whether the second run ends above or below the first in one metric: different, equivalent, or not established.
 
@@ -55,7 +69,12 @@ def runs_differ(row: pd.Series, limits: Thresholds, p_adjusted: float = math.nan
     status, how = settled(row, limits, p_adjusted)
     where = "" if metric == ACCURACY else f" on {WHERE[str(row['states'])]}"
     name = called(metric)
-    span = with_interval(row["value"], low, high, signed=True)
+    if known_between(row):
+        said = f"difference {between(row['bound_low'], row['bound_high'], signed=True)}"
+        by_bounds = how == "bounds leave it open"
+    else:
+        span, by_bounds = with_interval(row["value"], low, high, signed=True), False
+        said = f"{first} {row['first_value']:.3f}, {second} {row['second_value']:.3f}, difference {span}"
     kind = "shared prompts" if row["paired"] else "prompts, none shared"
     return Verdict(
         name="runs_differ",
@@ -65,11 +84,10 @@ def runs_differ(row: pd.Series, limits: Thresholds, p_adjusted: float = math.nan
         ci_low=low,
         ci_high=high,
         threshold=least,
-        evidence=f"{name[0].upper()}{name[1:]}{where}: {first} {row['first_value']:.3f}, {second} "
-        f"{row['second_value']:.3f}, difference {span}, {n} {kind}: {how}.",
+        evidence=f"{name[0].upper()}{name[1:]}{where}: {said}, {n} {kind}: {how}.",
         advice={
             "pass": "Read the other metrics with it: no single one tells which run is the better one.",
-            "unknown": "Report on more prompts, the same ones for both.",
+            "unknown": BOUNDS_ADVICE if by_bounds else "Report on more prompts, the same ones for both.",
             "warn": "",
             "fail": "",
         }[status],

@@ -8,10 +8,14 @@ import shutil
 import pytest
 import tiny_run as tiny
 from chromium import IN_A_BROWSER, WIDTHS, figures_out_of_sight, sideways, unfold
+from model_server import ModelServer
 
 from opd_diag.errors import InputError, StoreError
+from opd_diag.inference import load_model
+from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.report.study import write_study
 from opd_diag.studies import compare
+from opd_diag.tokenization import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("module_without_pages")
 
@@ -91,6 +95,41 @@ def test_three_runs_are_held_against_the_first(reports):
     assert "forward_kl-teacher" in names
     ax = study.pictures[names.index("reverse_kl-on-policy")].draw()
     assert [line.get_label() for line in ax.lines] == ["one", "again", "stranger-out"]
+
+
+@pytest.fixture(scope="module")
+def served(tiny_run, tmp_path_factory, module_without_pages):
+    tokenizer = load_tokenizer(str(tiny_run.teacher))
+    where = Checkpoint("teacher", None, tiny_run.teacher, "full")
+    server = ModelServer(load_model(where, name="teacher", stop_ids=tokenizer.stop_ids), tokenizer=tokenizer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opd_diag.replay.served.connect", lambda address, **how: server)
+        out = tmp_path_factory.mktemp("served") / "served"
+        return reported(tiny_run, out, teacher="vllm=http://127.0.0.1:8000", teacher_top=20)
+
+
+def test_of_a_served_teacher_estimates_are_asked_and_bounds_stand_for_what_they_are(reports, served):
+    study = compare([reports["one"], served])
+    named = {v.name.removesuffix(", served]"): v for v in study.verdicts}
+    assert [*named] == [
+        "runs_differ[accuracy, on-policy",
+        "runs_differ[tail_sampled_reverse_kl, on-policy",
+        "runs_differ[reverse_kl, start",
+        "runs_differ[forward_kl, teacher",
+    ]
+    assert "tail-sampled reverse KL" in named["runs_differ[tail_sampled_reverse_kl, on-policy"].question
+    assert (
+        "not bounded" in named["runs_differ[reverse_kl, start"].evidence
+        or "at least" in named["runs_differ[reverse_kl, start"].evidence
+    )
+    assert all("nan" not in v.evidence for v in study.verdicts)
+    table = study.tables["differences"].set_index(["states", "metric"])
+    row = table.loc[("start", "forward_kl")]
+    assert row["bound_low"] < 0 < row["bound_high"], "the same teacher, so none"
+    assert table.loc[("start", "overlap_ratio"), "value"] == pytest.approx(0, abs=1e-6)
+    shown = {line[0]: line for line in study.shown[1].rows}
+    assert " to " in shown["Forward KL"][-1]
+    assert "tail_sampled_reverse_kl-on-policy" in [p.name for p in study.pictures]
 
 
 class TestRefusals:

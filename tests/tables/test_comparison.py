@@ -69,6 +69,36 @@ def test_accuracy_is_of_responses_that_both_have():
     assert set(ungraded["metric"]) == {"reverse_kl"}
 
 
+def behind_a_server(of, metric, low, high):
+    """The same run, with a metric of which a server left bounds, so far from the value."""
+    table = of.states["on-policy"]
+    ends = {f"{metric}_low": table[metric] + low, f"{metric}_high": table[metric] + high, metric: np.nan}
+    return Side(of.name, {"on-policy": table.assign(**ends)}, of.rollouts)
+
+
+@pytest.mark.parametrize("served", ["both", "the second"])
+def test_what_servers_leave_between_bounds_differs_by_the_least_to_the_greatest(served):
+    b = side("b", list("zedcba"), values=[99, 5.5, 4.5, 3.5, 2.5, 1.5])
+    first = behind_a_server(A, "forward_kl", -0.25, 0.5) if served == "both" else A
+    table = comparison_table(first, behind_a_server(b, "forward_kl", -0.125, 1.0), ["forward_kl", "reverse_kl"])
+    row = table.iloc[0]
+    assert np.isnan(row[["value", "first_value", "second_value", "p_value"]].astype(float)).all()
+    low, high = (0.5, 0.25) if served == "both" else (0.0, 0.0)
+    assert row["bound_low"] == pytest.approx(0.5 - 0.125 - low)
+    assert row["bound_high"] == pytest.approx(0.5 + 1.0 + high)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((row["bound_low"], row["bound_high"]))
+    assert (row["n_prompts"], row["first_prompts"], row["paired"]) == (5, 5, True)
+    assert table.iloc[1]["value"] == pytest.approx(0.5)
+    assert np.isnan(table.iloc[1]["bound_low"])
+
+
+def test_without_an_upper_bound_there_is_no_end():
+    one, other = (behind_a_server(of, "reverse_kl", -0.5, np.inf) for of in (A, side("b", "abcdef", values=[1] * 6)))
+    row = comparison_table(one, other, ["reverse_kl"]).iloc[0]
+    assert (row["bound_low"], row["bound_high"]) == (-np.inf, np.inf)
+    assert (row["ci_low"], row["ci_high"], row["n_prompts"]) == (-np.inf, np.inf, 6)
+
+
 def test_state_sets_that_one_lacks_are_left_out():
     other = Side("b", {"start": A.states["on-policy"]}, {"start": A.rollouts["on-policy"]})
     assert comparison_table(A, other, ["reverse_kl"]).empty

@@ -10,13 +10,14 @@ import pytest
 from opd_diag.tables.comparison import COMPARISON_COLUMNS
 from opd_diag.verdicts import DEFAULTS
 from opd_diag.verdicts.comparison import runs_differ, settled
+from opd_diag.verdicts.unanswered import BOUNDS_ADVICE
 
 NAN = math.nan
 
 
 def row(value, low, high, *, metric="reverse_kl", states="on-policy", prompts=40, paired=True, sides=None):
     cells = [states, metric, "a", "b", 0.5, 0.5 + value, value, low, high, NAN, False, paired, prompts]
-    cells += sides or [prompts, prompts]
+    cells += [*(sides or [prompts, prompts]), NAN, NAN]
     return pd.Series(dict(zip(COMPARISON_COLUMNS, cells, strict=True)))
 
 
@@ -57,3 +58,36 @@ def test_one_of_many_must_hold_as_such():
     status, how = settled(given, DEFAULTS, 0.06)
     assert status == "unknown"
     assert how == "inconclusive as one of several asked (p = 0.06), more prompts would tell"
+
+
+def bounded(low, high, error=0.01, **more):
+    cells = {"first_value": NAN, "second_value": NAN, "bound_low": low, "bound_high": high}
+    return pd.Series(dict(row(NAN, low - error, high + error, **more)) | cells)
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "end"),
+    [
+        (bounded(-0.4, -0.2), "pass", "difference −0.40 to −0.20, 40 shared prompts: b is ahead."),
+        (bounded(0.2, 0.4), "pass", "difference +0.20 to +0.40, 40 shared prompts: a is ahead."),
+        (bounded(0.2, math.inf), "pass", "difference at least +0.20, 40 shared prompts: a is ahead."),
+        (bounded(-0.004, 0.003, 0.001), "pass", "no difference, equivalent within δ = 0.02."),
+        (bounded(-0.4, 0.2), "unknown", "difference −0.40 to +0.20, 40 shared prompts: bounds leave it open."),
+        (bounded(-math.inf, math.inf), "unknown", "difference not bounded, 40 shared prompts: bounds leave it open."),
+        (bounded(-0.3, -0.2, 0.25), "unknown", "40 shared prompts: inconclusive, more prompts would tell."),
+        (bounded(-0.3, -0.2, prompts=4), "unknown", "4 prompts are too few, at least 5 are needed."),
+    ],
+)
+def test_between_bounds_what_holds_wherever_the_truth_lies(given, status, end):
+    found = runs_differ(given, DEFAULTS)
+    assert (found.status, math.isnan(found.value)) == (status, True)
+    assert found.evidence.endswith(end)
+    assert "nan" not in found.evidence
+    open_ = "bounds leave it open" in end
+    assert found.advice == (BOUNDS_ADVICE if open_ else ADVICE[status])
+
+
+ADVICE = {
+    "pass": "Read the other metrics with it: no single one tells which run is the better one.",
+    "unknown": "Report on more prompts, the same ones for both.",
+}
