@@ -22,6 +22,10 @@ class Forwarded:
 
     tokens: int = 0
     """Tokens, padding included."""
+    requests: int = 0
+    """Requests that were answered, of a model behind a server."""
+    received: int = 0
+    """Bytes of the answers that say log-probabilities."""
 
 
 @dataclass(frozen=True)

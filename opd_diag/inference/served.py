@@ -60,11 +60,7 @@ class ServedTeacher:
     at_once: int = 16
     """Requests in flight."""
     forwarded: Forwarded = field(default_factory=Forwarded)
-    """Tokens in requests that were answered."""
-    received: int = 0
-    """Bytes that came over the wire."""
-    requests: int = 0
-    """Requests that were answered."""
+    """Requests that were answered, and the tokens in them."""
     slack: float = 1e-5
     """How far the sum of returned probabilities may be off by rounding."""
 
@@ -133,18 +129,65 @@ def score_served(
     ServerError
         The server cannot be reached, or answers what it must not.
     """
-    plan = _plan(student, teacher, student_temperature)
-    validate(rollouts, student, teacher, plan.vocabulary)
-    cut = Cut.of(student, student, rollouts)
+    scoring = ServedScoring(student, teacher, student_temperature)
+    outline = scoring.outline(rollouts, states)
+    cut = outline.cut
     told = Told(progress, sum(cut.lengths))
-    asking = _Asking(student, teacher, cut, plan, keep_answers)
+    asking = scoring.asking(cut, keep_answers)
 
     def shards() -> Iterator[tuple[int, Arrays]]:
         for number in range(len(cut.parts)):
             yield number, keep(cut.shard(number), partial(asking.shard, number, told.within))
             told.shard(sum(cut.tokens(number)))
 
-    return Outline(cut, plan.grid, _provenance(student, teacher, states, plan), plan.ks).together(shards())
+    return outline.together(shards())
+
+
+class ServedScoring:
+    """A student here and a teacher behind a server, ready to score: as :class:`~opd_diag.inference.scoring.Scoring`.
+
+    Whoever scores one shard at a time has in flight no more than the questions of that one.
+    """
+
+    def __init__(self, student: Model, teacher: ServedTeacher, student_temperature: float) -> None:
+        self.student, self.teacher = student, teacher
+        self.plan = _plan(student, teacher, student_temperature)
+
+    def outline(self, rollouts: Sequence[Rollout], states: str) -> Outline:
+        """Cut a state set; parameters and errors as :func:`score_served`."""
+        validate(rollouts, self.student, self.teacher, self.plan.vocabulary)
+        about = _provenance(self.student, self.teacher, states, self.plan)
+        return Outline(Cut.of(self.student, self.student, rollouts), self.plan.grid, about, self.plan.ks)
+
+    def asking(self, cut: Cut, keep_answers: Keep[Arrays] = keep_nothing) -> _Asking:
+        """Give what scores a state set shard by shard, in order; nothing is asked yet."""
+        return _Asking(self.student, self.teacher, cut, self.plan, keep_answers)
+
+    @torch.inference_mode()
+    def shard(self, cut: Cut, number: int, said: Arrays | None, tell: Callable[[int], None]) -> Arrays:
+        """Give the fields of one shard, its rows in the order of its batches.
+
+        Parameters
+        ----------
+        cut, number
+            Of which set which shard.
+        said
+            What :meth:`answers` gave for it; None: the server is asked.
+        tell
+            Called with the tokens that are done after each answer.
+
+        Raises
+        ------
+        ModelError
+            The student gives NaN or infinite logits.
+        ServerError
+            The server cannot be reached, or answers what it must not.
+        """
+        return self.asking(cut, keep_nothing if said is None else lambda shard, make: said).shard(number, tell)
+
+    def answers(self, cut: Cut, number: int, tell: Callable[[int], None]) -> Arrays:
+        """Give what the server says of the states of one shard, whichever the student; as :meth:`shard`."""
+        return self.asking(cut).said(number, tell)
 
 
 def _plan(student: Model, teacher: ServedTeacher, student_temperature: float) -> PartialPlan:
@@ -173,7 +216,7 @@ class _Asking:
 
     def shard(self, number: int, tell: Callable[[int], None]) -> Arrays:
         """Make the fields of one shard."""
-        said = self.keep(self.cut.shard(number), partial(self._said, number, tell))
+        said = self.keep(self.cut.shard(number), partial(self.said, number, tell))
         hidden, rollouts = self._students(number), self._scored(number)
         self._hidden.pop(number)
         sampled = np.array([(*r.response_ids, -1)[p] for r in rollouts for p in positions_of(r)], dtype=np.int64)
@@ -191,7 +234,7 @@ class _Asking:
     def _scored(self, number: int) -> list[Rollout]:
         return [r for batch in self.cut.inside(number) for r in batch if positions_of(r)]
 
-    def _said(self, number: int, tell: Callable[[int], None]) -> Arrays:
+    def said(self, number: int, tell: Callable[[int], None]) -> Arrays:
         """Give what the server says of the states of one shard."""
         if self._answers is None:
             self._answers = answered(self.teacher.server, self._questions(number), at_once=self.teacher.at_once)
@@ -222,9 +265,10 @@ class _Asking:
         while left:
             answer = next(self._answers)
             shard, rollout = self._waiting.popleft()
-            self.teacher.received += answer.received_bytes
-            self.teacher.requests += 1
-            self.teacher.forwarded.tokens += len(rollout.teacher_prompt_ids) + len(rollout.response_ids)
+            forwarded = self.teacher.forwarded
+            forwarded.received += answer.received_bytes
+            forwarded.requests += 1
+            forwarded.tokens += len(rollout.teacher_prompt_ids) + len(rollout.response_ids)
             if shard == number:
                 left -= 1
                 yield rollout, answer

@@ -100,7 +100,7 @@ def _made(
             told.within(len(made))
     finally:  # after an error nobody waits for what is in flight
         pool.shutdown(wait=False, cancel_futures=True)
-    teacher.requests += len(prompts)
+    teacher.forwarded.requests += len(prompts)
     teacher.forwarded.tokens += sum(len(p.teacher_ids) for p in prompts) + sum(len(r.response_ids) for r in made)
     return made
 

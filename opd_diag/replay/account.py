@@ -6,12 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from opd_diag.inference import Keep, Shard
 from opd_diag.inference.model import Forwarded
-from opd_diag.inference.served import ServedTeacher
 from opd_diag.records.rollout import Rollout
 
 T = TypeVar("T")
@@ -29,6 +28,9 @@ class Work:
     teacher_tokens: float = 0
     states: float = 0
     """States scored, each by a student and the teacher."""
+    requests: float = 0
+    """Requests that a teacher behind a server answered, and bytes of its answers."""
+    received: float = 0
 
     @property
     def sampled(self) -> float:
@@ -53,8 +55,6 @@ class Account:
     begun: float = field(default_factory=time.perf_counter)
     """When it was opened, in seconds of the clock."""
 
-    served: ServedTeacher | None = None
-    """The teacher behind a server, which counts its requests."""
     responses: int = 0
     """Responses that were replayed, and their tokens, wherever they came from."""
     response_tokens: int = 0
@@ -93,12 +93,14 @@ class Account:
 
     @contextmanager
     def running(self, forwarded: Forwarded, *, as_teacher: bool) -> Iterator[None]:
-        """Count the tokens that go through the body of a model inside."""
-        before = forwarded.tokens
+        """Count the tokens that go through the body of a model inside, and what a server answers."""
+        before = replace(forwarded)
         try:
             yield
         finally:
-            self.measured(forwarded.tokens - before, 0, as_teacher=as_teacher)
+            self.measured(forwarded.tokens - before.tokens, 0, as_teacher=as_teacher)
+            requests, received = forwarded.requests - before.requests, forwarded.received - before.received
+            self.add(Work(requests=requests, received=received))
 
     def measured(self, tokens: int, states: int, *, as_teacher: bool) -> None:
         """Count tokens that went through a body, and states that were scored."""

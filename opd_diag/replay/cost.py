@@ -188,8 +188,8 @@ def actual_cost(plan: ReplayPlan, prediction: Prediction | None, store: Store) -
         tokens=round(account.work.tokens),
         gflop=math.nan if prediction is None else _gflop(account.work, seen, prediction.sizes),
         minutes=account.seconds / 60,
-        requests=0 if account.served is None else account.served.requests,
-        received=0 if account.served is None else account.served.received,
+        requests=round(account.work.requests),
+        received=round(account.work.received),
         bytes=sum(path.stat().st_size for path in store.out_dir.rglob("*") if path.is_file()),
     )
 

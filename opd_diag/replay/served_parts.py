@@ -27,14 +27,17 @@ class ServedParts(Parts):
 
     teacher_is_here = False
 
-    def __init__(self, plan: ReplayPlan, store: Store, progress: Progress, served: Served) -> None:
-        self._plan_of_server = served
+    def __init__(self, plan: ReplayPlan, store: Store, progress: Progress) -> None:
         super().__init__(plan, store, progress)
-        self.server: ServedTeacher = served.teacher(self.teacher.tokenizer)
-        store.account.served = self.server
+        self.server: ServedTeacher = self._plan_of_server.teacher(self.teacher.tokenizer)
         self._read_by_server: set[int] = set()
         """Ids that mean to the server what they mean here."""
-        refuse_other_teacher(self.server, plan.prompts, store)
+
+    @property
+    def _plan_of_server(self) -> Served:
+        served = self.plan.served
+        assert served is not None
+        return served
 
     def _teacher(self) -> LazyModel:
         plan, served = self.plan, self._plan_of_server
@@ -45,6 +48,16 @@ class ServedParts(Parts):
     def here(self, student: LazyModel) -> tuple[LazyModel, ...]:
         """Give the student alone."""
         return (student,)
+
+    def refuse_other_teacher(self) -> None:
+        """Refuse a server that no longer has the teacher of the first time; before anything else is asked.
+
+        Raises
+        ------
+        ServerError
+            It has another one.
+        """
+        refuse_other_teacher(self.server, self.plan.prompts, self.store)
 
     @property
     def decides_answers(self) -> list[object]:

@@ -13,6 +13,7 @@ from models import V, random_rollouts, rollout, tiny_model, wrapped
 
 from opd_diag.errors import ModelError, RolloutsError, ServerError
 from opd_diag.inference import packing, score
+from opd_diag.inference.model import Forwarded
 from opd_diag.inference.partial import BOUNDED, repeated
 from opd_diag.inference.served import ServedTeacher, score_served
 from opd_diag.records.arrays import load_arrays, save_arrays
@@ -331,7 +332,7 @@ class TestShards:
         of, told = served(teacher), []
         scores = score_served(student, of, rollouts, progress=lambda done, total: told.append((done, total)))
         tokens = sum(len(r.teacher_prompt_ids) + len(r.response_ids) for r in rollouts)
-        assert (of.requests, of.forwarded.tokens, of.received) == (len(rollouts), tokens, 100 * len(scores))
+        assert of.forwarded == Forwarded(tokens, requests=len(rollouts), received=100 * len(scores))
         assert told[-1] == (tokens, tokens)
         assert told == sorted(told)
 

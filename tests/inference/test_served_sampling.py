@@ -118,7 +118,7 @@ class TestWhatIsAsked:
             assert {name: of for name, of in asked.items() if name != "seed"} == {
                 "n": 2, "max_new_tokens": 9, "temperature": 0.5, "top_p": 0.8,
             }  # fmt: skip
-        assert teacher.requests == 5
+        assert teacher.forwarded.requests == 5
         assert teacher.forwarded.tokens == 5 * 1 + 5 * (2 + 3)
 
     def test_a_seed_is_the_prompts_whatever_else_is_asked(self):
@@ -197,7 +197,7 @@ class TestShards:
         again, teacher = sample(server, prompts(5), keep=keep, progress=lambda now, total: done.append(now))
         assert again == first
         assert sorted(ids for ids, _ in server.asked) == [(12, 4), (13, 4)]
-        assert teacher.requests == 2
+        assert teacher.forwarded.requests == 2
         assert done == sorted(done)
         assert (done[0], done[-1]) == (0, 10)
 

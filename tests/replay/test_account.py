@@ -27,6 +27,13 @@ def test_tokens_through_a_body():
     assert (account.work.student_tokens, account.work.teacher_tokens, account.work.tokens) == (7, 5, 12)
 
 
+def test_what_a_server_answers():
+    account, forwarded = Account(), Forwarded(100, requests=3, received=50)
+    with account.running(forwarded, as_teacher=True):
+        forwarded.tokens, forwarded.requests, forwarded.received = 108, 5, 1050
+    assert account.work == Work(teacher_tokens=8, requests=2, received=1000)
+
+
 def test_an_interrupted_block_counts_too():
     account, forwarded = Account(), Forwarded()
     try:
@@ -55,9 +62,9 @@ def test_scored_states():
 def test_what_was_done_elsewhere_and_by_many_at_once():
     account = Account()
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(account.add, [Work(1, 2, 3, 4, 5)] * 1000))
+        list(threads.map(account.add, [Work(1, 2, 3, 4, 5, 6, 7)] * 1000))
         list(threads.map(lambda found: account.part(found=found), [True, False, False] * 300))
-    assert account.work == Work(1000, 2000, 3000, 4000, 5000)
+    assert account.work == Work(1000, 2000, 3000, 4000, 5000, 6000, 7000)
     assert (account.found, account.made) == (300, 600)
 
 

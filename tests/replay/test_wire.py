@@ -145,11 +145,11 @@ def test_what_is_planned_is_what_is_asked(planned, tmp_path, exact_ids, each):
     plan = planned(exact_ids=exact_ids, states="start", max_prompts=3, max_new_tokens=4, rollouts_per_prompt=1)
     with open_store(tmp_path / "out", plan.run_dir) as store:
         replay(plan, store)
-        teacher = store.account.served
+        counted = store.account.work
     asked = [q for q in plan.served.server.asked if q.top == 20]
     first = [q for q in plan.served.server.asked if q.top == 1]  # whether it is the same teacher
     assert len(asked) == each * 3 + 2 * 3
     assert planned_wire(plan, Lengths(plan, 1.0)).requests == len(asked)
-    assert teacher.requests == len(asked)
+    assert counted.requests == len(asked)
     assert len(first) == 3
     assert all((q.at is not None) is exact_ids for q in asked)

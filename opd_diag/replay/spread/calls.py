@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from opd_diag.runs.fingerprint import CheckpointContent
 
 Told = dict[str, tuple[int, int]]
 """By what is being done, (units done, units in all)."""
+
+Tell = Callable[[Told], None]
+"""Hears of progress."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Call:
     of: tuple[object, ...]
     """On what: responses, places, …"""
     known: Mapping[str, Known]
-    """Of this checkpoint and the teacher, by label."""
+    """Of this checkpoint, and of the teacher where it is loaded, by label."""
 
     @property
     def name(self) -> str:
@@ -47,6 +50,7 @@ class Call:
 _NAMES = {
     "outline": "scoring",
     "shard": "scoring",
+    "answers": "questions to the teacher's server",
     "sampled": "sampling responses",
     "head_check": "check of the head",
     "fits": "second pass",

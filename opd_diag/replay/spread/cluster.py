@@ -14,14 +14,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from opd_diag.errors import InputError, WorkerError
+from opd_diag.errors import InputError, OpdDiagError, WorkerError
 from opd_diag.records.settings import Settings
 from opd_diag.replay.parts import Progress
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.spread.calls import Answer, Call, Told
 from opd_diag.replay.spread.node import folders_of, for_workers
 from opd_diag.replay.spread.pool import Lost, Pool
-from opd_diag.replay.spread.worker import Hello, Worker
+from opd_diag.replay.spread.server import KnownServer
+from opd_diag.replay.spread.worker import Hello, Needs, Worker
 
 EVERY = 1.0
 """Seconds between two looks at the progress of a worker."""
@@ -169,6 +170,8 @@ def workers_of(plan: ReplayPlan, out_dir: Path, progress: Progress) -> Iterator[
     ------
     InputError
         The cluster has no room, or one of its machines does not see a folder of the plan.
+    ServerError
+        One of its machines does not reach the teacher's server.
     WorkerError
         No worker comes.
     """
@@ -179,10 +182,11 @@ def workers_of(plan: ReplayPlan, out_dir: Path, progress: Progress) -> Iterator[
         sent = ray.put(pickle.dumps(for_workers(shipped)))
         kind = ray.remote(max_restarts=0, max_concurrency=2)(Worker)  # a second call tells how far the first one is
         new = kind.options(num_cpus=asked.cpus, num_gpus=asked.gpus)
-        folders = folders_of(for_workers(plan)), metadata.version("opd-diag")
+        needs = Needs(folders_of(for_workers(plan)), metadata.version("opd-diag"), socket.gethostname())
+        server = None if plan.served is None else KnownServer.of(plan.served, asked.workers)
 
         def hired() -> _RayWorker:
-            return _RayWorker(ray, new.remote(sent, out_dir.resolve(), asked.cpus), folders)
+            return _RayWorker(ray, new.remote(sent, out_dir.resolve(), asked.cpus), needs, server)
 
         def begun() -> list[_RayWorker]:
             return _those_that_come(ray, [hired() for _ in range(asked.workers)], progress)
@@ -207,7 +211,7 @@ def _those_that_come(ray: Any, coming: Sequence[_RayWorker], progress: Progress)
                 there.append(worker.there())
             except Lost as lost:  # another one takes its place when it is needed
                 reason = f" The last one: {lost}"
-            except InputError:  # none can work: they give back the room they hold
+            except OpdDiagError:  # none can work: they give back the room they hold
                 for one in coming:
                     one.let_go()
                 raise
@@ -226,9 +230,9 @@ def _those_that_come(ray: Any, coming: Sequence[_RayWorker], progress: Progress)
 class _RayWorker:
     """A worker of a Ray cluster."""
 
-    def __init__(self, ray: Any, actor: Any, folders: tuple[Any, str]) -> None:
+    def __init__(self, ray: Any, actor: Any, needs: Needs, server: KnownServer | None) -> None:
         self._ray, self._actor = ray, actor
-        self.hello = actor.hello.remote(*folders)
+        self.hello = actor.hello.remote(needs, server)
         self._said: Hello | None = None
 
     @property
@@ -248,13 +252,13 @@ class _RayWorker:
         ------
         Lost
             It is gone.
-        InputError
+        InputError, ServerError
             It cannot work where it is.
         """
         said: Hello = self._got(self.hello, timeout=PATIENCE)
         self._said = said
         if said.problem is not None:
-            raise InputError(said.problem)
+            raise said.problem.error()
         return self
 
     def do(self, call: Call, tell: Callable[[Told], None]) -> Answer:

@@ -14,7 +14,7 @@ from opd_diag.replay.parts import Parts, Progress
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.served_parts import ServedParts
 from opd_diag.replay.store import Store
-from opd_diag.servers import is_address
+from opd_diag.servers.addresses import model_here
 
 
 @contextmanager
@@ -34,11 +34,13 @@ def parts_of(
         The engine cannot be used, or its workers cannot.
     """
     tell = progress or (lambda what, done, total: None)
-    if plan.served is not None:
-        yield ServedParts(plan, store, tell, plan.served)
-        return
     if plan.settings.engine == "local":
-        yield Parts(plan, store, tell, hidden)
+        if plan.served is None:
+            yield Parts(plan, store, tell, hidden)
+        else:
+            asking = ServedParts(plan, store, tell)
+            asking.refuse_other_teacher()
+            yield asking
         return
     refuse_engine(plan.settings)
     if hidden is not None:
@@ -48,11 +50,15 @@ def parts_of(
         )
     from opd_diag.replay.spread.cluster import workers_of
     from opd_diag.replay.spread.parts import SpreadParts
+    from opd_diag.replay.spread.served_parts import SpreadServedParts
 
     with workers_of(plan, store.out_dir, tell) as (pool, device):
         settings = replace(plan.settings, device=device)
-        parts = SpreadParts(replace(plan, settings=settings), store, tell, pool)
+        kind = SpreadParts if plan.served is None else SpreadServedParts
+        parts = kind(replace(plan, settings=settings), store, tell, pool)
         try:
+            if isinstance(parts, SpreadServedParts):
+                parts.refuse_other_teacher()
             yield parts
         finally:  # in this order: threads wait for workers
             pool.close()
@@ -71,10 +77,10 @@ def refuse_engine(settings: Settings) -> None:
         return
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("ray", "ray")
-    if settings.teacher is not None and is_address(settings.teacher):
+    if settings.teacher is not None and model_here(settings.teacher) is not None:
         raise InputError(
-            f"A teacher behind a server is asked from one process, found {settings.teacher} with --engine ray. Leave "
-            "--engine out, or name a teacher that workers load."
+            f"{settings.teacher} is loaded into vLLM in one process, and --engine ray has many. Start a server (vllm "
+            "serve) and name it with --teacher vllm=http://HOST:PORT, or leave --engine out."
         )
     if settings.device_map is not None:
         raise InputError(

@@ -110,6 +110,8 @@ def folders_of(plan: ReplayPlan) -> list[Folder]:
     """Give the folders of weights that are here; what is none here is a hub id, or missing for everyone."""
     found: dict[str, Folder] = {}
     for checkpoint in (*plan.checkpoints, plan.teacher):
+        if checkpoint.kind == "served":  # its path is what the server calls it
+            continue
         for path in (checkpoint.path, checkpoint.base_model, checkpoint.config):
             if path is not None and os.path.isdir(path):
                 found.setdefault(str(path), Folder(str(path), checkpoint.label))
@@ -122,7 +124,10 @@ def unseen(folders: Sequence[Folder]) -> Folder | None:
 
 
 def for_workers(plan: ReplayPlan) -> ReplayPlan:
-    """Give a plan as workers take it: paths that do not depend on the working directory, nothing they do not need."""
+    """Give a plan as workers take it: paths that do not depend on the working directory, nothing they do not need.
+
+    A connection to the teacher's server does not cross: each worker makes its own.
+    """
     return replace(
         plan,
         checkpoints=tuple(_absolute(c) for c in plan.checkpoints),
@@ -130,6 +135,7 @@ def for_workers(plan: ReplayPlan) -> ReplayPlan:
         recorded={},
         near={},
         logged=LogsOfRun(),
+        served=None,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from opd_diag.inference import in_order, sampling_shards
-from opd_diag.records.arrays import load_arrays, save_arrays
+from opd_diag.inference import Cut, in_order, sampling_shards
+from opd_diag.records.arrays import Arrays, load_arrays, save_arrays
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import load_rollouts, save_rollouts
 from opd_diag.records.scores import Scores
@@ -17,7 +17,7 @@ from opd_diag.replay.lazy import LazyModel
 from opd_diag.replay.parts import Parts, Progress, Rollouts
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.recorded import TEACHER_LABEL
-from opd_diag.replay.spread.calls import Call, Known, Told
+from opd_diag.replay.spread.calls import Call, Known, Tell, Told
 from opd_diag.replay.spread.pool import Pool
 from opd_diag.replay.store import Store
 
@@ -60,10 +60,16 @@ class SpreadParts(Parts):
         All that needs nothing of the first checkpoint is under way while that one is at its checks. What goes wrong
         here is raised where it is asked for.
         """
+        self._begin_rollouts(wanted)
+        self._begin_scores(wanted)
+
+    def _begin_rollouts(self, wanted: Sequence[LazyModel]) -> None:
         threads = self._executor(len(wanted) or 1)
         for model in wanted:
             rollouts = threads.submit(self._rollouts_ahead, model)
             self._begun["rollouts", model.checkpoint] = rollouts
+
+    def _begin_scores(self, wanted: Sequence[LazyModel]) -> None:
         if "on-policy" in self.plan.settings.states:
             later = [model for model in wanted if model.checkpoint in self.plan.checkpoints[1:]]
             scoring = self._executor(len(later) or 1)
@@ -132,23 +138,28 @@ class SpreadParts(Parts):
         told = _ToldOfShards(self.progress, what, [sum(cut.tokens(number)) for number in range(len(cut.parts))])
 
         def made(number: int) -> Any:
-            of = states, cut.alone(number)
-            return keep(cut.shard(number), lambda: self._asked("shard", student, of, told.of(number)))
+            return keep(cut.shard(number), lambda: self._shard(student, states, cut, number, told.of(number)))
 
         scores: Scores = outline.together(self._everywhere(made, len(cut.parts), told.finished))
         return scores
 
-    def _asked(
-        self, what: str, model: LazyModel, of: tuple[object, ...], tell: Callable[[Told], None] | None = None
-    ) -> Any:
+    def _shard(self, student: LazyModel, states: str, cut: Cut, number: int, tell: Tell) -> Arrays:
+        """Have one shard scored."""
+        scored: Arrays = self._asked("shard", student, (states, cut.alone(number)), tell)
+        return scored
+
+    def _asked(self, what: str, model: LazyModel, of: tuple[object, ...], tell: Tell | None = None) -> Any:
         """Have a worker make something, and count what it cost."""
-        label = TEACHER_LABEL if model is self.teacher else model.checkpoint.label
-        known = {label: self._known(model), TEACHER_LABEL: self._known(self.teacher)}
+        label = self._label(model)
+        known = {self._label(one): self._known(one) for one in self.here(model)}
         urgent = self.start is None and model.checkpoint in (self.plan.first, self.plan.teacher)
         answer = self.pool.do(Call(what, label, of, known), tell or self._tell, urgent=urgent)
         (tell or self._tell)(answer.told)
         self.store.account.add(answer.work)
         return answer.given()
+
+    def _label(self, model: LazyModel) -> str:
+        return TEACHER_LABEL if model is self.teacher else model.checkpoint.label
 
     def _known(self, model: LazyModel) -> Known:
         return Known(model.content, self.plan.digests.excerpt(model.content.stamps))

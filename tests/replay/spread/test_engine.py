@@ -43,6 +43,18 @@ def test_a_device_of_one_machine_is_refused():
     refuse_engine(Settings(device="cuda:1"))
 
 
+def test_a_teacher_that_vllm_loads_is_to_be_served():
+    for address in ("vllm=Qwen/Qwen3-8B", "vllm=."):
+        with pytest.raises(InputError) as raised:
+            refuse_engine(Settings(engine="ray", teacher=address))
+        assert str(raised.value) == (
+            f"{address} is loaded into vLLM in one process, and --engine ray has many. Start a server (vllm serve) and "
+            "name it with --teacher vllm=http://HOST:PORT, or leave --engine out."
+        )
+        refuse_engine(Settings(teacher=address))
+    refuse_engine(Settings(engine="ray", teacher="vllm=http://10.0.0.1:8000"))
+
+
 def test_what_keeps_hidden_states_of_several_pairs_runs_in_one_process(tiny_run, tmp_path):
     plan = plan_report(tiny_run.run_dir, out=tmp_path / "out", engine="ray")
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import torch
 from opd_diag.diagnosis import plan_report
 from opd_diag.errors import StoreError
 from opd_diag.inference import HiddenStates, Shard
+from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.replay.served import Served
 from opd_diag.replay.spread.node import Folder, Scratch, folders_of, for_workers, scratch_folder, unseen
 
 
@@ -90,3 +93,14 @@ def test_folders_that_every_machine_must_see(tiny_run, tmp_path, monkeypatch):
     gone = Folder(str(tmp_path / "gone"), "step 20")
     assert unseen([folders[0], gone]) == gone
     assert pickle.loads(pickle.dumps(plan)).checkpoints == plan.checkpoints
+
+
+def test_a_server_is_no_folder_and_its_connection_does_not_cross(tiny_run, tmp_path):
+    """Also where the server calls the teacher by a folder that this machine has."""
+    served = Served(object(), "vllm=http://10.0.0.1:8000", 20, 16)
+    teacher = Checkpoint("teacher", None, tiny_run.teacher, "served")
+    plan = replace(
+        plan_report(tiny_run.run_dir, out=tmp_path / "out", checkpoints="10"), teacher=teacher, served=served
+    )
+    assert for_workers(plan).served is None
+    assert [folder.whose for folder in folders_of(for_workers(plan))] == ["step 0", "step 10"]

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import warnings
 
 import pytest
 import tiny_run as tiny
@@ -15,59 +14,18 @@ from opd_diag.diagnosis import diagnose
 from opd_diag.errors import InputError
 from opd_diag.records.settings import Settings
 
+from .comparing import same_numbers
+
 pytest.importorskip("ray")
 
 OPTIONS = {"checkpoints": "10,30", "states": "on-policy,start,teacher,back", "max_prompts": 4, "max_new_tokens": 6}
 ON_RAY = OPTIONS | {"engine": "ray", "workers": 2}
-OF_ENGINES = {"engine", "workers", "command"}
-TIMES = {"created", "cost"}
 
 pytestmark = [
     pytest.mark.usefixtures("module_without_pages"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own pipes and files
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster of this machine, whose workers cut as small as this process does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ray
-
-        def cut_small():  # of a function within one, the text is sent, and not where it stands
-            from opd_diag.inference import packing, sampling, shards
-
-            packing.TOKENS_PER_PACK["cpu"] = 30
-            shards.TOKENS_PER_SHARD = 30
-            sampling.ROWS_PER_SHARD = 3
-
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=100 * 2**20,
-            runtime_env={"worker_process_setup_hook": cut_small},
-        )
-    yield ray
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def cut_small():
-    """Make a few tokens enough for several shards, and let nothing be timed."""
-    from opd_diag.inference.pace import Pace
-    from opd_diag.inference.packing import TOKENS_PER_PACK
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TOKENS_PER_PACK, "cpu", 30)
-        patch.setattr("opd_diag.inference.shards.TOKENS_PER_SHARD", 30)
-        patch.setattr("opd_diag.inference.sampling.ROWS_PER_SHARD", 3)
-        patch.setattr("opd_diag.replay.cost.measured_pace", lambda *sizes, **how: Pace(0, 0, 0, 0, 0, 0))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -81,46 +39,6 @@ def alone(tiny_run, tmp_path_factory, cut_small):
     diagnose(tiny_run.run_dir, out=out, **OPTIONS)
     torch.set_num_threads(threads)
     return out
-
-
-@pytest.fixture
-def pools(monkeypatch):
-    """The pools that are made, in order."""
-    from opd_diag.replay.spread import cluster
-
-    made = []
-
-    class Recorded(cluster.Pool):
-        def __init__(self, *how):
-            super().__init__(*how)
-            made.append(self)
-
-    monkeypatch.setattr(cluster, "Pool", Recorded)
-    return made
-
-
-def numbers(value, path=()):
-    """Every number and word of a report, by where it stands."""
-    if isinstance(value, dict):
-        for name, part in value.items():
-            if name not in TIMES | OF_ENGINES:
-                yield from numbers(part, (*path, name))
-    elif isinstance(value, list):
-        for place, part in enumerate(value):
-            yield from numbers(part, (*path, place))
-    else:
-        yield path, value
-
-
-def same_numbers(out, expected):
-    found, wanted = (dict(numbers(json.loads((of / "report.json").read_text()))) for of in (out, expected))
-    assert found.keys() == wanted.keys()
-    assert len(found) > 5000
-    for path, value in wanted.items():
-        if isinstance(value, float):
-            assert found[path] == pytest.approx(value, abs=1e-5, rel=0), path
-        elif str(expected) not in str(value):
-            assert found[path] == value, path
 
 
 def test_two_workers_give_the_report_of_one_process(tiny_run, tmp_path, cluster, alone, pools):
