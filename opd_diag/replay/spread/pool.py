@@ -105,7 +105,7 @@ class Pool:
         WorkerError
             As many workers were lost at this as one call may cost, or the replay was stopped.
         """
-        self._begun()
+        self.begun()
         reasons: list[str] = []
         with self._seat(call.label, urgent) as seat:
             while len(reasons) < TRIES:
@@ -148,7 +148,14 @@ class Pool:
             if seat.worker is not None:
                 seat.worker.let_go()
 
-    def _begun(self) -> None:
+    def begun(self) -> None:
+        """Have the workers come, if they are not there yet.
+
+        Raises
+        ------
+        OpdDiagError
+            None comes, or one cannot work where it is.
+        """
         with self._beginning:
             if self._failed is not None:
                 raise self._failed

@@ -32,6 +32,18 @@ class SpreadServedParts(SpreadParts, ServedParts):
         """Of whose states which shard is being asked about."""
         self._reading_ids = threading.Lock()
 
+    def refuse_other_teacher(self) -> None:
+        """Refuse a server that no longer has the teacher of the first time, and a new report whose workers cannot ask.
+
+        Raises
+        ------
+        OpdDiagError
+            As said.
+        """
+        if not self.store.parts:  # before anything is written, and before hours of sampling
+            self.pool.begun()
+        super().refuse_other_teacher()
+
     def ahead(self, *wanted: LazyModel) -> None:
         """Begin as always with what needs no server, students' responses, and with the rest once the teacher wrote."""
         students = [model for model in wanted if model is not self.teacher]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,10 @@ from model_server import ModelServer
 from servers.stand_in import stand_in
 
 from opd_diag.diagnosis import diagnose
-from opd_diag.errors import ServerError
+from opd_diag.errors import InputError, ServerError
 from opd_diag.records.rollout import load_rollouts
 
+from ..crashing import with_tables_kept
 from .comparing import same_numbers
 
 pytest.importorskip("ray")
@@ -29,7 +31,7 @@ RAY = {"engine": "ray", "workers": 2}
 ONE = RAY | {"workers": 1}
 
 pytestmark = [
-    pytest.mark.usefixtures("module_without_pages", "one_thread", "key"),
+    pytest.mark.usefixtures("module_without_pages", "tables_once", "one_thread", "key"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own pipes and files
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -40,6 +42,14 @@ def key(cluster):
     """The key of the server, in the environment of this process: the cluster, and what it will start, has it not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPD_DIAG_SERVER_KEY", KEY)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tables_once(kept_tables):
+    """Tables are made once of what is the same to the last bit."""
+    with pytest.MonkeyPatch.context() as patch:
+        with_tables_kept(patch, kept_tables)
         yield
 
 
@@ -146,6 +156,21 @@ def test_ids_that_each_student_asks_for(tiny_run, tmp_path, cluster, behind, cut
     assert parts_of(tmp_path / "ray", "sha256") == parts_of(tmp_path / "local", "sha256")
     requests = [report.provenance["cost"]["actual"]["requests"] for report in reports]
     assert requests == [4 + 4 + 4 + 2 * 2] * 2  # step 0's own, step 30's own and the start's, probes twice
+
+
+def test_an_address_of_each_machine_where_workers_are_on_another(tiny_run, tmp_path, cluster, top, monkeypatch):
+    """Told by a worker before anything is asked or written; here, this process takes itself to be elsewhere."""
+    node, before = socket.gethostname(), len(top.url.asked)
+    monkeypatch.setattr(socket, "gethostname", lambda: "login")
+    monkeypatch.setattr("opd_diag.diagnosis.predicted_or_none", lambda plan: None)
+    with pytest.raises(InputError) as raised:
+        diagnose(tiny_run.run_dir, out=tmp_path / "out", **top.options, **ONE)
+    assert str(raised.value) == (
+        f"vllm={top.url} is every machine's own address: on node {node} it is not the server of login. Name the server "
+        "with --teacher by an address that all nodes reach, and let it listen there (--host 0.0.0.0)."
+    )
+    assert not (tmp_path / "out").exists()
+    assert max(len(body.get("prompt", ())) for _, body in top.url.asked[before:]) == 2  # those of connecting
 
 
 def test_an_answer_that_cannot_be_ends_the_report_with_one_sentence(tiny_run, tmp_path, cluster, behind, teacher):
