@@ -80,7 +80,8 @@ def model_distances(distances: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the KL between every two models at the student's states, in nats, both directions averaged.
 
     A dark field between two teachers is a difference that the student can see; a light one beside dark ones in the
-    student's row says that the two are one to it.
+    student's row says that the two are one to it. A field with ≥ has the shade of the least that it can be, as a server
+    returned its top K alone; an empty one was not measured.
 
     Parameters
     ----------
@@ -96,17 +97,25 @@ def model_distances(distances: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         return ax
     names = list(dict.fromkeys([*distances["first"], *distances["second"]]))
     field = np.full((len(names), len(names)), np.nan)
+    least = np.zeros_like(field, dtype=bool)
     for _, row in distances.iterrows():
         i, j = names.index(row["first"]), names.index(row["second"])
-        field[i, j] = field[j, i] = float(row["symmetric_kl"])
+        low = np.isnan(row["symmetric_kl"]) and np.isfinite(row["bound_low"])
+        field[i, j] = field[j, i] = float(row["bound_low"] if low else row["symmetric_kl"])
+        least[i, j] = least[j, i] = low
     np.fill_diagonal(field, 0.0)
     shade = np.log10(np.maximum(field, _LEAST))
     top = max(1.0, float(np.nanmax(shade)))
     ax.imshow(shade, cmap="Blues", vmin=np.log10(_LEAST), vmax=top, aspect="auto")
     for (i, j), value in np.ndenumerate(field):
-        if i != j and np.isfinite(value):
+        if i == j:
+            continue
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": points(9)}
+        if np.isfinite(value):
             dark = (shade[i, j] - np.log10(_LEAST)) / (top - np.log10(_LEAST)) > 0.6
-            ax.text(j, i, f"{value:.3g}", ha="center", va="center", color="white" if dark else INK, fontsize=points(9))
+            ax.text(j, i, f"{'≥ ' * bool(least[i, j])}{value:.3g}", color="white" if dark else INK, **look)
+        elif np.isnan(value):
+            ax.text(j, i, "not\nmeasured", color=MUTED, **look)
     labels = [drawable(name) for name in names]
     ax.set_xticks(range(len(names)), labels)
     ax.set_yticks(range(len(names)), labels)

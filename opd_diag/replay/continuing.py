@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from opd_diag.inference import sample_rollouts
+from opd_diag.inference.served_sampling import sample_served
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.rollout import Rollout, load_rollouts, save_rollouts
@@ -17,6 +18,7 @@ from opd_diag.replay.lazy import LazyModel
 from opd_diag.replay.parts import SAMPLED_VERSION, Parts, Progress
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prefixes import Prefix
+from opd_diag.replay.served_parts import ServedParts
 from opd_diag.replay.store import Store
 from opd_diag.tables.continuations import NONE, STUDENT, THEIRS, Continuation
 
@@ -86,9 +88,13 @@ class Continuing:
         return found
 
     @cached_property
+    def _parts(self) -> Parts:
+        about = self.plan, self.store, self.progress
+        return Parts(*about) if self.plan.served is None else ServedParts(*about, self.plan.served)
+
+    @cached_property
     def _writers(self) -> dict[str, LazyModel]:
-        parts = Parts(self.plan, self.store, self.progress)
-        return {STUDENT: parts.student(self.student), THEIRS: parts.teacher}
+        return {STUDENT: self._parts.student(self.student), THEIRS: self._parts.teacher}
 
     def _continued(
         self, writer: str, kind: str, prefixes: Sequence[Prefix], depth: int, place: tuple[int, int]
@@ -132,15 +138,24 @@ class Continuing:
         self, model: LazyModel, kind: str, prompts: list[Any], sampling: Sampling, key: str, place: tuple[int, int]
     ) -> list[Rollout]:
         what, (number, parts) = f"{model.checkpoint.label}: continuing {_KINDS.get(kind, kind)} prefixes", place
+        as_teacher = model.checkpoint == self.plan.teacher
+
+        def tell(done: int, total: int) -> None:
+            self.progress(what, number * total + done, parts * total)
+
+        keep = self.store.shards(key, ".jsonl", save=save_rollouts, load=load_rollouts)
+        if as_teacher and isinstance(self._parts, ServedParts):
+            asked: dict[str, Any] = {"label": model.checkpoint.label, "sampling": sampling}
+            return sample_served(self._parts.server, model.tokenizer, prompts, **asked, progress=tell, keep=keep)
         return sample_rollouts(
             model.model,
             model.tokenizer,
             prompts,
             sampling=sampling,
             vocabulary=self.plan.tokenizer.size,
-            as_teacher=model.checkpoint == self.plan.teacher,
-            progress=lambda done, total: self.progress(what, number * total + done, parts * total),
-            keep=self.store.shards(key, ".jsonl", save=save_rollouts, load=load_rollouts),
+            as_teacher=as_teacher,
+            progress=tell,
+            keep=keep,
         )
 
     def _joined(self, prefix: Prefix, depth: int, drawn: Rollout) -> Rollout:

@@ -17,7 +17,7 @@ from opd_diag.replay.near import Near
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import chosen_prompts, near_of
 from opd_diag.replay.recorded import TEACHER_LABEL, given_rollouts, not_used
-from opd_diag.replay.served import Served, check_ids_of_server, refuse_served, served_teacher, tokenizer_of
+from opd_diag.replay.served import Served, check_ids_of_server, served_teacher, tokenizer_of, with_own_options
 from opd_diag.replay.spread.engine import refuse_engine, runs_elsewhere
 from opd_diag.replay.store import refuse_unfit
 from opd_diag.runs import Manifest, find_run, read_manifest, select_checkpoints, step_zero
@@ -104,7 +104,6 @@ def plan_models(
     digests
         As there.
     """
-    refuse_served(settings)
     if settings.student is None:
         raise InputError("No student. Name one with --student, a folder or hub id.")
     if settings.prompts is None:
@@ -131,6 +130,7 @@ def _planned(
 ) -> ReplayPlan:
     """Read and check all but the run itself, whose loadable checkpoints are given."""
     refuse_engine(settings)
+    settings = with_own_options(settings)
     dtype, too_slow = settings.dtype, None
     if not runs_elsewhere(settings):
         device, device_map = normal_form(settings.device, settings.device_map)

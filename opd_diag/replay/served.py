@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opd_diag.errors import InputError, TokenizerMismatchError
@@ -13,7 +13,7 @@ from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.settings import Settings
 from opd_diag.replay.recorded import TEACHER_LABEL
-from opd_diag.servers import ALL, Server, connect, is_address
+from opd_diag.servers import ALL, Server, addressed, connect, is_address
 from opd_diag.text import visible
 from opd_diag.tokenization import Tokenizer
 
@@ -40,6 +40,11 @@ class Served:
     def name(self) -> str:
         """What tables call it: the last part of the model's name."""
         return self.server.about.model.rstrip("/").rpartition("/")[2] or self.server.about.model
+
+    @property
+    def place(self) -> str:
+        """Where it is and what it is called there, as a path that ends in its name."""
+        return f"{self.address}/{self.server.about.model}"
 
     @property
     def key(self) -> str:
@@ -86,6 +91,26 @@ class Served:
         return f"{self.named()}, {what}{exact} at each state"
 
 
+def with_own_options(settings: Settings) -> Settings:
+    """Let what an address says of its teacher go before the options that hold for every server.
+
+    Raises
+    ------
+    InputError
+        It says what an address cannot.
+    """
+    if settings.teacher is None or not is_address(settings.teacher):
+        return settings
+    own = addressed(settings.teacher)
+    return replace(
+        settings,
+        teacher=own.address,
+        teacher_model=own.model or settings.teacher_model,
+        teacher_top=own.top or settings.teacher_top,
+        teacher_tokenizer=own.tokenizer or settings.teacher_tokenizer,
+    )
+
+
 def served_teacher(settings: Settings) -> Served | None:
     """Ask the server that ``--teacher`` names what it has; None where it names none.
 
@@ -115,21 +140,6 @@ def served_teacher(settings: Settings) -> Served | None:
             f"to {top}, or raise --teacher-top."
         )
     return Served(server, settings.teacher, top, settings.requests)
-
-
-def refuse_served(settings: Settings) -> None:
-    """Refuse a teacher behind a server where its own distributions or hidden states are needed.
-
-    Raises
-    ------
-    InputError
-        It is one.
-    """
-    if settings.teacher is not None and is_address(settings.teacher):
-        raise InputError(
-            f"This needs a teacher that is loaded here, found {settings.teacher}. Name its folder or hub id with "
-            "--teacher; opd-diag report takes teachers behind servers."
-        )
 
 
 def tokenizer_of(settings: Settings, served: Served) -> str | None:

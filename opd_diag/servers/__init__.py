@@ -13,14 +13,14 @@
 `in_flight.py`        ``answered``: many questions at once, answers in order
 `transport.py`        one request: tries, pauses, limits
 `patience.py`         ``Patience``: how many of them, and how long
-`addresses.py`        what a user writes for a server
+`addresses.py`        what a user writes for a server, and of the teacher behind it
 ====================  ==================================================================================
 
 A new engine is one module with a class that is a ``Server``, and a line in ``NAMES``, ``CONTEXT``, ``LOGITS`` and
 ``_MODULES``. requests and orjson are the extra ``servers`` and vLLM is the extra ``vllm``, loaded by ``connect``.
 """
 
-from opd_diag.servers.addresses import is_address
+from opd_diag.servers.addresses import Addressed, addressed, is_address, model_here, parsed
 from opd_diag.servers.answers import ALL, Answer, Question, Sampled
 from opd_diag.servers.connecting import connect
 from opd_diag.servers.in_flight import answered
@@ -30,12 +30,16 @@ from opd_diag.servers.server import About, Server
 __all__ = [
     "ALL",
     "About",
+    "Addressed",
     "Answer",
     "Patience",
     "Question",
     "Sampled",
     "Server",
+    "addressed",
     "answered",
     "connect",
     "is_address",
+    "model_here",
+    "parsed",
 ]

@@ -1,18 +1,40 @@
-"""What a user writes for a server: ``vllm=http://127.0.0.1:8000``; or for vLLM in this process: ``vllm=DIR``."""
+"""What a user writes for a server: ``vllm=http://127.0.0.1:8000``; or for vLLM in this process: ``vllm=DIR``.
+
+Behind a ``#`` stands what holds for this teacher alone: ``vllm=http://127.0.0.1:8000#big,top=-1,tokenizer=org/model``.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import re
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from opd_diag.errors import InputError
+from opd_diag.servers.answers import ALL
 from opd_diag.servers.server import NAMES
 from opd_diag.text import visible
 
 KEY_VARIABLE = "OPD_DIAG_SERVER_KEY"
 """The environment variable with the key that a server asks for, if it asks for one."""
+
+OWN = ("top", "tokenizer")
+"""What an address may say of its teacher by name, behind the name of the model."""
+
+
+@dataclass(frozen=True)
+class Addressed:
+    """An address, and what it says of its teacher; None where it says nothing."""
+
+    address: str
+    """What stands before the ``#``."""
+    model: str | None = None
+    """What the server calls it."""
+    top: int | None = None
+    """Most probable ids that are asked for, -1 for the whole vocabulary."""
+    tokenizer: str | None = None
+    """Folder or hub id."""
 
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -28,6 +50,39 @@ def is_address(text: str) -> bool:
     """
     engine, equals, url = text.strip().partition("=")
     return (bool(equals) and engine in NAMES) or (url if equals else engine).startswith(("http://", "https://"))
+
+
+def addressed(text: str) -> Addressed:
+    """Take what holds for one teacher off its address; a folder that has a ``#`` in its name is a folder.
+
+    Raises
+    ------
+    InputError
+        What stands behind the ``#`` is no name, ``top=K`` or ``tokenizer=T``, or stands there twice.
+
+    Examples
+    --------
+    >>> addressed("vllm=http://host:8000#org/big,top=64")
+    Addressed(address='vllm=http://host:8000', model='org/big', top=64, tokenizer=None)
+    >>> addressed("sglang=http://host:30000").model
+    """
+    text = text.strip()
+    engine, _, rest = text.partition("=")
+    if "#" not in text or (engine in NAMES and os.path.isdir(rest)):
+        return Addressed(text)
+    address, _, said = text.partition("#")
+    found: dict[str, str] = {}
+    for part in said.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        key, value = (name, value) if equals else ("model", name)
+        if key not in ("model", *OWN) or not value or key in found:
+            raise InputError(
+                f"Behind # an address has the name of one model, top=K and tokenizer=T, each once and with commas "
+                f"between them; found {_short(said)!r}. Write it as #NAME,top=64, or use --teacher-model for other "
+                "names."
+            )
+        found[key] = value
+    return Addressed(address.strip(), found.get("model"), _top(found.get("top")), found.get("tokenizer"))
 
 
 def model_here(address: str) -> str | None:
@@ -89,6 +144,20 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _top(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        top = int(text)
+    except ValueError:
+        top = 0
+    if top < 1 and top != ALL:
+        raise InputError(
+            f"Behind # in an address top must be at least 1, or {ALL} for the whole vocabulary, found {_short(text)!r}."
+        )
+    return top
 
 
 def _short(text: str) -> str:

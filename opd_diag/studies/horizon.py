@@ -17,7 +17,6 @@ from opd_diag.replay.continuing import Continuing, Grade
 from opd_diag.replay.parts import Progress
 from opd_diag.replay.planning import default_out, plan_run
 from opd_diag.replay.prefixes import even_depths, prefixes_of, reached
-from opd_diag.replay.served import refuse_served
 from opd_diag.studies.horizon_shown import Seen, WentOn, study_of
 from opd_diag.studies.outcome import Grader, graded
 from opd_diag.studies.study import Study
@@ -27,6 +26,7 @@ from opd_diag.tables.continuations import CONTINUATION_COLUMNS, continuation_tab
 from opd_diag.tables.excess import excess_of
 from opd_diag.tables.rows import rows_of
 from opd_diag.verdicts.continuing import CONTINUING, continuation_advantage, lost_between
+from opd_diag.verdicts.evidence import is_partly_known
 from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds
 from opd_diag.verdicts.unanswered import unknown
 
@@ -127,7 +127,6 @@ def horizon(
     limits = Thresholds.of(thresholds)
     wanted = Depths(cohort_length, tuple(sorted({int(d) for d in depths})), continuations, continuation_prompts)
     plan = plan_run(run_dir, out=out, **options)
-    refuse_served(plan.settings)
     wanted.refuse_beyond(plan.settings.max_new_tokens)
     if OWN not in plan.settings.states:
         raise InputError(
@@ -144,9 +143,9 @@ def _seen(plan: ReplayPlan, replayed: Replay, tables: Tables, wanted: Depths) ->
     """Hold what was measured against its controls."""
     states, labels = tables.states, [checkpoint.label for checkpoint in replayed.checkpoints]
     first, last = labels[0], labels[-1]
-    length = wanted.length or _length(states, last)
-    signal = [excess_of(states, "reverse_kl", last, length, than=(last, THEIRS))]
-    if first != last:
+    length, partly = wanted.length or _length(states, last), is_partly_known(tables)
+    signal = [] if partly else [excess_of(states, "reverse_kl", last, length, than=(last, THEIRS))]
+    if first != last and not partly:
         signal.append(excess_of(states, "reverse_kl", last, length, than=(first, OWN), control=first))
     entropies = [excess_of(states, "student_entropy", of, length, than=(of, THEIRS)) for of in labels]
     own, theirs = (
@@ -163,6 +162,7 @@ def _seen(plan: ReplayPlan, replayed: Replay, tables: Tables, wanted: Depths) ->
         entropies=[excess for excess in entropies if excess is not None],
         own=own,
         theirs=theirs,
+        partly=partly,
     )
 
 

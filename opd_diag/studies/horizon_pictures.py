@@ -20,7 +20,9 @@ Mark = tuple[int, int, int] | None
 """A position and its interval, or none."""
 
 
-def pictures(tables: Mapping[str, pd.DataFrame], last: str, marks: Mapping[str, Mark]) -> list[Picture]:
+def pictures(
+    tables: Mapping[str, pd.DataFrame], last: str, marks: Mapping[str, Mark], *, partly: bool = False
+) -> list[Picture]:
     """Give the pictures of a study of depth.
 
     Parameters
@@ -31,6 +33,8 @@ def pictures(tables: Mapping[str, pd.DataFrame], last: str, marks: Mapping[str, 
         Label of the last checkpoint.
     marks
         By verdict, the place beyond which something is lost.
+    partly
+        Leave out what takes the teacher's whole distributions.
     """
     excess, survivors = tables["excess"], tables["survivors"]
     survivors = survivors[(survivors["label"] == last) & (survivors["states"] == OWN)]
@@ -39,12 +43,16 @@ def pictures(tables: Mapping[str, pd.DataFrame], last: str, marks: Mapping[str, 
         ("signal_by_depth", "reverse_kl", marks["depth_signal"], "Reverse KL by depth"),
         ("entropy_by_depth", "student_entropy", marks["instability"], "Student entropy by depth"),
     ):
+        if partly and metric == "reverse_kl":
+            continue
         rows = excess[(excess["metric"] == metric) & (excess["label"] == last) & (excess["control"] == "teacher")]
         draw = partial(plots.metric_over_control, rows, survivors, mark)
         drawn.append(Picture(name, title, _depth_reading(rows), draw))
     entropies = tables["entropies"]
     limit = plots.heat_limit(entropies[entropies["metric"].isin(_MAPPED)])
     for metric, whose in _MAPPED.items():
+        if partly and metric == "teacher_entropy":
+            continue
         draw = partial(plots.metric_heat_map, entropies, metric, states=OWN, limit=limit)
         title = f"{whose} entropy by depth and step"
         drawn.append(Picture(f"{metric}_map", title, _map_reading(entropies, metric), draw))

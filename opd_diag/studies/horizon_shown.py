@@ -14,14 +14,19 @@ from opd_diag.records.verdict import Verdict
 from opd_diag.replay import ReplayPlan
 from opd_diag.stats.rounding import number, with_interval
 from opd_diag.studies.horizon_pictures import pictures
+from opd_diag.studies.served import of_server
 from opd_diag.studies.study import Shown, Study
 from opd_diag.tables.cohort import depth_edges
 from opd_diag.tables.continuations import ADVANTAGE
 from opd_diag.tables.excess import CURVE_BINS, EXCESS_COLUMNS, Excess
 from opd_diag.tables.horizon import cohort_table, entropy_table, survivor_table
 from opd_diag.verdicts.continuing import CONTINUING, Lost
-from opd_diag.verdicts.horizon import depth_signal, instability
+from opd_diag.verdicts.horizon import SIGNAL, depth_signal, instability
 from opd_diag.verdicts.thresholds import Thresholds
+from opd_diag.verdicts.unanswered import needs_whole
+
+OF_WHOLE = "reverse KL by depth, and with it the dense signal, and the teacher's entropy"
+"""What is not known of a teacher whose server returned its top K alone."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Seen:
     """Responses of the last checkpoint."""
     theirs: tuple[Rollout, ...]
     """Responses of the teacher."""
+    partly: bool = False
+    """Whether the teacher's server returned its top K alone, so that reverse KL by depth is not known."""
 
     @property
     def last(self) -> str:
@@ -66,7 +73,7 @@ class WentOn:
 def study_of(seen: Seen, went_on: WentOn, limits: Thresholds) -> Study:
     """Put verdicts, tables and pictures together."""
     verdicts = [
-        depth_signal(seen.signal, seen.length, limits),
+        needs_whole(*SIGNAL, "reverse KL by depth") if seen.partly else depth_signal(seen.signal, seen.length, limits),
         instability(seen.entropies, seen.labels, seen.length, limits),
         went_on.verdict,
     ]
@@ -80,7 +87,7 @@ def study_of(seen: Seen, went_on: WentOn, limits: Thresholds) -> Study:
         subject=seen.plan.run,
         verdicts=verdicts,
         tables=tables,
-        pictures=pictures(tables, seen.last, marks),
+        pictures=pictures(tables, seen.last, marks, partly=seen.partly),
         measured=_measured(seen, went_on),
         cannot_tell=(
             "The cohort are the rollouts that reach its length: what is true of short ones is not seen.",
@@ -151,7 +158,8 @@ def _headline(verdicts: Sequence[Verdict], places: Places, seen: Seen) -> str:
         open_ = [_ROWS[verdict.name] for verdict in verdicts if verdict.status == "unknown"]
         where, rest = (" in the dense signal", f"; not known: {' and '.join(open_)}") if open_ else ("", "")
         return f"No limit seen{where}: the signal lasts through the first {seen.length} tokens{cut}{rest}"
-    return f"Not known yet: no limit is seen in the first {seen.length} tokens{cut}, but none is excluded"
+    why = "; a top K does not tell of the dense signal" if seen.partly else ""
+    return f"Not known yet: no limit is seen in the first {seen.length} tokens{cut}, but none is excluded{why}"
 
 
 def _said_below(place: Limit, why: str = "") -> str:
@@ -245,7 +253,8 @@ def _depths(states: pd.DataFrame) -> list[int]:
 
 
 def _measured(seen: Seen, went_on: WentOn) -> tuple[str, ...]:
-    reach = seen.signal[0].n_rollouts if seen.signal else (0, 0)
+    of_last = [*seen.signal, *(excess for excess in seen.entropies if excess.label == seen.last)]
+    reach = of_last[0].n_rollouts if of_last else (0, 0)
     cut = sum(rollout.truncated for rollout in seen.own)
     room = seen.plan.settings.max_new_tokens
     lines = [
@@ -256,6 +265,7 @@ def _measured(seen: Seen, went_on: WentOn) -> tuple[str, ...]:
         if cut
         else f"No response of {seen.last} was cut at {room} tokens.",
         *went_on.told,
+        *([of_server(seen.plan.served, whole=OF_WHOLE)] if seen.plan.served else []),
         "Intervals are 95 %, over prompts.",
     ]
     if not seen.plan.step_zero_known:

@@ -14,14 +14,10 @@ from opd_diag.records.settings import settings_from
 from opd_diag.records.verdict import Verdict
 from opd_diag.replay.parts import Progress
 from opd_diag.studies.naming import study_folder
+from opd_diag.studies.served import of_server
 from opd_diag.studies.study import Picture, Study
-from opd_diag.studies.teachers_measured import (
-    MeasuredTeacher,
-    about,
-    measured_teachers,
-    names_of,
-    pairs_of,
-)
+from opd_diag.studies.teachers_measured import MeasuredTeacher, about, measured_teachers, pairs_of
+from opd_diag.studies.teachers_planned import PlannedTeachers, planned_teachers
 from opd_diag.studies.teachers_shown import (
     BEFORE,
     STUDENT,
@@ -39,6 +35,9 @@ from opd_diag.verdicts import DEFAULTS, Thresholds
 from opd_diag.verdicts.teachers import pulled_back, teachers_alike
 
 STATES = ("on-policy", "teacher")
+
+OF_HIDDEN = "fitted temperature, gradient coherence, coverage, its precision floor, and the KL to other teachers"
+"""What is not measured of a teacher behind a server."""
 
 
 def teachers(
@@ -58,7 +57,7 @@ def teachers(
     student
         Folder or hub id.
     teachers
-        Folders or hub ids, one or more.
+        Folders, hub ids, or servers as ``vllm=http://127.0.0.1:8000#NAME``; one or more.
     before
         What the student was before its last training, as its checkpoint before RL: one teacher more, and every teacher
         is asked whether it would pull the student back to it (reverse distillation).
@@ -88,11 +87,10 @@ def teachers(
     limits = Thresholds.of(thresholds)
     folder = study_folder("teachers", student, out)
     past = None if before is None else str(before)
-    names = names_of([*map(str, teachers), *([past] if past else [])], past)
-    settings = settings_from({**options, "student": str(student), "states": STATES}, {}, None)
-    found, refused = measured_teachers(names, settings, folder, limits, progress)
-    of_student, pairs = found[0].rollouts("on-policy"), pairs_of(found, folder, settings, progress)
-    distances = distance_table(STUDENT, {t.name: t.scores for t in found}, pairs, of_student)
+    planned = plan_teachers(student, teachers, before=before, out=folder, **options)
+    found, refused = measured_teachers(planned, limits, progress)
+    of_student, pairs = found[0].rollouts("on-policy"), pairs_of(found, planned, progress)
+    distances = distance_table(STUDENT, {t.name: t.scores for t in found}, pairs, of_student, planned.settings.k)
     attempts = attempt_table({STUDENT: of_student} | {t.name: t.rollouts("teacher") for t in found})
     leads = {t.name: _lead(attempts, t.name) for t in found}
     verdicts = [*refused, *(verdict for t in found for verdict in t.verdicts())]
@@ -101,6 +99,24 @@ def teachers(
     if past is not None and BEFORE in leads:
         verdicts += [about(pulled_back(t.name, BEFORE, distances, leads[t.name], limits), t.name) for t in found]
     return _study(found, verdicts, (attempts, distances, leads), limits)
+
+
+def plan_teachers(
+    student: str | Path,
+    teachers: Sequence[str | Path],
+    *,
+    before: str | Path | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> PlannedTeachers:
+    """Check all that :func:`teachers` needs and say what it would do; load no weights, write nothing.
+
+    Parameters and errors as there.
+    """
+    past = None if before is None else str(before)
+    settings = settings_from({**options, "student": str(student), "states": STATES}, {}, None)
+    models = [*map(str, teachers), *([past] if past else [])]
+    return planned_teachers(models, past, settings, study_folder("teachers", student, out))
 
 
 Found = tuple[pd.DataFrame, pd.DataFrame, Mapping[str, stats.Estimate | None]]
@@ -116,6 +132,10 @@ def _study(found: Sequence[MeasuredTeacher], verdicts: list[Verdict], held: Foun
     tables |= {"distances": distances, "attempts": attempts}
     if items:
         tables |= {"pass_at_k": pass_table(attempts), "items": pd.concat(items, ignore_index=True)}
+    sweeps = [t.tables.sweep.assign(teacher=t.name) for t in found if len(t.tables.sweep)]
+    if sweeps:
+        tables["k_sweep"] = pd.concat(sweeps, ignore_index=True)
+    served = {t.name: t.served for t in found if t.served is not None}
     placed = conditions(tables["summary"], leads)
     judged = {t.name: {**t.judged, "new_capability": t.capability()} for t in found}
     pictures = [
@@ -142,13 +162,14 @@ def _study(found: Sequence[MeasuredTeacher], verdicts: list[Verdict], held: Foun
         verdicts=verdicts,
         tables=tables,
         pictures=pictures,
-        shown=shown_tables([t.name for t in found], tables, STUDENT),
+        shown=shown_tables([t.name for t in found], tables, STUDENT, served),
         measured=(
             f"{len(found[0].rollouts('on-policy')):,} responses of the student to {len(found[0].plan.prompts)} "
             f"prompts, at most {settings.max_new_tokens} tokens, temperature {settings.temperature:g}, top-p "
             f"{settings.top_p:g}, seed {settings.seed}; every teacher scores the same ones, and writes as many.",
             f"{len(found[0].scores):,} states, k = {settings.k}; intervals are 95 %, over prompts.",
             "Everything is at the student's states but accuracy and pass@k, which are of each model's own responses.",
+            *(f"{name}: {of_server(of, hidden=OF_HIDDEN, whole='gradient shares')}" for name, of in served.items()),
             *dict.fromkeys(note for t in found for note in t.plan.notes),
         ),
         cannot_tell=(

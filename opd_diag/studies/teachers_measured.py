@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 
-from opd_diag.errors import InputError, OpdDiagError, StoreError
+from opd_diag.errors import OpdDiagError, StoreError
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores
-from opd_diag.records.settings import Settings
 from opd_diag.records.verdict import Verdict
-from opd_diag.replay import Replay, ReplayPlan, measured, open_store, plan_models
+from opd_diag.replay import Replay, ReplayPlan, measured, open_store
 from opd_diag.replay.between import Pair, scored_between
 from opd_diag.replay.parts import Progress
-from opd_diag.replay.store import refuse_inside, refuse_unfit
-from opd_diag.runs.digests import Digests
-from opd_diag.studies.naming import distinct_names, folder_name, under_name
-from opd_diag.studies.teachers_shown import BEFORE, STUDENT
+from opd_diag.replay.served import Served
+from opd_diag.stats.rounding import between, known_between
+from opd_diag.studies.naming import under_name
+from opd_diag.studies.teachers_planned import PlannedTeachers
 from opd_diag.tables import Tables
 from opd_diag.verdicts import Thresholds, judge
 from opd_diag.verdicts.unanswered import unknown
-
-RESERVED = (BEFORE, STUDENT)
-"""Names that no folder gets: one that is called so has the folder above it before it."""
 
 RULES = ("patterns_compatible", "new_capability", "indistinguishable_teacher", "sharpness", "concentrated_signal")
 """What a report's rules say of each teacher before training."""
@@ -43,6 +37,11 @@ class MeasuredTeacher:
     tables: Tables
     judged: Mapping[str, Verdict]
     """What a report's rules say, by name."""
+
+    @property
+    def served(self) -> Served | None:
+        """Its server; None where it was loaded here."""
+        return self.plan.served
 
     @property
     def scores(self) -> Scores:
@@ -79,32 +78,8 @@ def about(verdict: Verdict, *names: str) -> Verdict:
     return replace(verdict, name=f"{verdict.name}[{', '.join(names)}]")
 
 
-def names_of(models: Sequence[str], past: str | None = None) -> dict[str, str]:
-    """Give each model a name of its own; what the student was is called ``before``.
-
-    Raises
-    ------
-    InputError
-        There is none, or one is named twice.
-    """
-    if not models:
-        raise InputError("No teacher. Name one or more with --teacher, folders or hub ids.")
-    real = [os.path.realpath(os.path.expanduser(model)) if os.path.isdir(model) else model for model in models]
-    for model, place in zip(models, real, strict=True):
-        if real.count(place) > 1:
-            raise InputError(f"Teacher {model} is named twice. Name each model once.")
-    others = [place for model, place in zip(models, real, strict=True) if model != past]
-    names = dict(zip(others, distinct_names(others), strict=True))
-    names = {place: "/".join(Path(place).parts[-2:]) if name in RESERVED else name for place, name in names.items()}
-    return {model: names.get(place, BEFORE) for model, place in zip(models, real, strict=True)}
-
-
 def measured_teachers(
-    names: Mapping[str, str],
-    settings: Settings,
-    folder: Path,
-    limits: Thresholds,
-    progress: Progress | None,
+    planned: PlannedTeachers, limits: Thresholds, progress: Progress | None
 ) -> tuple[list[MeasuredTeacher], list[Verdict]]:
     """Replay the student against each teacher; one that cannot be used is left out where another one can.
 
@@ -118,16 +93,15 @@ def measured_teachers(
     Raises
     ------
     OpdDiagError
-        None can be used, or `folder` cannot.
+        None can be used, or the folder cannot.
     """
-    refuse_inside(folder, settings.student, *names)
-    plans, errors = _plans(names, replace(settings, store=_shared(folder, settings)), folder)
+    folder, errors = planned.folder, dict(planned.errors)
     found: list[MeasuredTeacher] = []
-    for name, plan in plans.items():
+    for name, plan in planned.plans.items():
         tell = under_name(progress, name)
         try:
             with (
-                open_store(_folder(folder, name), plan.run_dir, plan.settings.store) as store,
+                open_store(planned.folder_of(name), plan.run_dir, plan.settings.store) as store,
                 open_store(folder / "replay" / "hidden", plan.run_dir) as hidden,
             ):
                 replayed, tables = measured(plan, store, tell, hidden)
@@ -144,35 +118,21 @@ def measured_teachers(
 
 
 def pairs_of(
-    found: Sequence[MeasuredTeacher], folder: Path, settings: Settings, progress: Progress | None
+    found: Sequence[MeasuredTeacher], planned: PlannedTeachers, progress: Progress | None
 ) -> dict[Pair, Scores]:
-    """Score every two teachers at the student's states, from the hidden states that were kept, and let those go."""
-    at, places = found[0].plan.run_dir, folder / "replay"
+    """Score every two teachers that are loaded here at the student's states; let the hidden states that were kept go.
+
+    Of one behind a server neither hidden states nor whole distributions are kept.
+    """
+    at, places = found[0].plan.run_dir, planned.folder / "replay"
     with (
-        open_store(places / "between", at, _shared(folder, settings)) as store,
+        open_store(places / "between", at, planned.settings.store) as store,
         open_store(places / "hidden", at) as hidden,
     ):
-        plans = {teacher.name: teacher.plan for teacher in found}
+        plans = {teacher.name: teacher.plan for teacher in found if teacher.plan.served is None}
         pairs = scored_between(plans, found[0].rollouts("on-policy"), store, hidden, progress)
         hidden.drop_shards()
     return pairs
-
-
-def _plans(
-    names: Mapping[str, str], settings: Settings, folder: Path
-) -> tuple[dict[str, ReplayPlan], dict[str, OpdDiagError]]:
-    """Plan one replay a teacher, so that what cannot be used is known before any work."""
-    digests = Digests()
-    plans: dict[str, ReplayPlan] = {}
-    errors: dict[str, OpdDiagError] = {}
-    for model, name in names.items():
-        try:
-            plan = plan_models(replace(settings, teacher=model), digests=digests)
-            refuse_unfit(_folder(folder, name), plan.run_dir, plan.settings.store)
-            plans[name] = plan
-        except OpdDiagError as error:
-            errors[name] = error
-    return plans, errors
 
 
 def _left_out(name: str, error: OpdDiagError) -> Verdict:
@@ -180,22 +140,17 @@ def _left_out(name: str, error: OpdDiagError) -> Verdict:
     return about(unknown("usable_teacher", question, f"It was left out. {error}", "Mend it, or leave it out."), name)
 
 
-def _folder(folder: Path, name: str) -> Path:
-    return folder / "replay" / "teachers" / folder_name(name)
-
-
-def _shared(folder: Path, settings: Settings) -> str:
-    """Give the folder in which the replays find each other's parts: the student samples once."""
-    return settings.store or str(folder / "replay" / "shared")
-
-
 def _without_answers(tables: Tables) -> str:
     """Say what of the teacher lies outside the student's reach, and how much of the KL is temperature alone."""
     rows = tables.summary[(tables.summary["states"] == "on-policy") & (tables.summary["metric"] == "teachable_mass")]
     fits = tables.fits[tables.fits["states"] == "on-policy"]
-    if rows.empty or pd.isna(rows.iloc[0]["value"]):
+    if rows.empty or (pd.isna(rows.iloc[0]["value"]) and not known_between(rows.iloc[0])):
         return ""
-    told = f" Of the teacher's mass {1 - rows.iloc[0]['value']:.3f} lies outside the student's top {rows.iloc[0]['k']}"
+    row = rows.iloc[0]
+    outside = (
+        f"{1 - row['value']:.3f}" if pd.notna(row["value"]) else between(1 - row["bound_high"], 1 - row["bound_low"])
+    )
+    told = f" Of the teacher's mass {outside} lies outside the student's top {row['k']}"
     if len(fits) and not pd.isna(fits.iloc[0]["explained_share"]):
         told += f", and {float(fits.iloc[0]['explained_share']):.2f} of the reverse KL is temperature alone"
     return f"{told}."

@@ -9,10 +9,11 @@ import pandas as pd
 
 from opd_diag import stats
 from opd_diag.records.verdict import Status, Verdict
-from opd_diag.stats.rounding import number, with_interval
+from opd_diag.replay.served import Served
+from opd_diag.stats.rounding import between, with_interval
 from opd_diag.studies.study import Shown
-from opd_diag.tables.baselines import CHANCE, OVERLAPS, SHUFFLED
-from opd_diag.tables.catalogue import BY_NAME
+from opd_diag.studies.teachers_beside import pairs_beside, side_by_side
+from opd_diag.verdicts.teachers import HERE_ADVICE
 
 BEFORE = "before"
 """How the student's own past is called."""
@@ -21,62 +22,6 @@ STUDENT = "the student"
 """How tables and pictures call it."""
 
 OWN = "on-policy"
-GRADIENT = ("shared_gradient_ratio", "student_only_gradient_ratio", "teacher_only_gradient_ratio")
-ROWS = (*OVERLAPS, "entropy_gap", "reverse_kl", "forward_kl", "teachable_mass", "top1_agreement", *GRADIENT)
-"""Metrics side by side."""
-
-FITTED = (
-    ("fitted_temperature", "Fitted temperature"),
-    ("explained_share", "Of the KL, temperature alone"),
-    ("gradient_coherence", "Gradient coherence"),
-)
-DASH = "–"
-
-
-def side_by_side(
-    names: Sequence[str], tables: Mapping[str, pd.DataFrame], student: str
-) -> tuple[list[str], list[list[str]]]:
-    """Give headings and cells: one quantity a row, one teacher a column, chance and a shuffled teacher beside them."""
-    summary, baselines, fits = tables["summary"], tables["baselines"], tables["fits"]
-    rows = []
-    for metric in ROWS:
-        of = summary[(summary["metric"] == metric) & (summary["states"] == OWN)]
-        unit = BY_NAME[metric].unit
-        rows.append(
-            [
-                f"{BY_NAME[metric].title}, {unit}" if unit == "nats" else BY_NAME[metric].title,
-                *(_cell(of[of["teacher"] == name], "value", "ci_low", "ci_high") for name in names),
-                _range(baselines, metric, CHANCE),
-                _range(baselines, metric, SHUFFLED),
-            ]
-        )
-    for column, title in FITTED:
-        of = fits[fits["states"] == OWN]
-        cells = [_cell(of[of["teacher"] == name], column, f"{column}_ci_low", f"{column}_ci_high") for name in names]
-        rows.append([title, *cells, DASH, DASH])
-    rows += _solved(names, tables, student)
-    return ["", *names, "by chance", "shuffled"], rows
-
-
-PAIRS = (
-    ("symmetric_kl", "KL between them, nats"),
-    ("relative", "of their distance from the student"),
-    ("advantage_correlation", "correlation of rewards"),
-    ("tas", "teacher-selection score, first over second"),
-)
-
-
-def pairs_beside(distances: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Give headings and cells of the rows of two teachers, one pair a row."""
-    pairs = distances[distances["relative"].notna() | distances["advantage_correlation"].notna()]
-    rows = [
-        [
-            f"{row['first']}, {row['second']}",
-            *(with_interval(row[name], row[f"{name}_ci_low"], row[f"{name}_ci_high"]) for name, _ in PAIRS),
-        ]
-        for _, row in pairs.iterrows()
-    ]
-    return ["", *(title for _, title in PAIRS)], rows
 
 
 def conditions(summary: pd.DataFrame, leads: Mapping[str, stats.Estimate | None]) -> pd.DataFrame:
@@ -102,45 +47,6 @@ def conditions(summary: pd.DataFrame, leads: Mapping[str, stats.Estimate | None]
             }
         )
     return pd.DataFrame(rows)
-
-
-def _solved(names: Sequence[str], tables: Mapping[str, pd.DataFrame], student: str) -> list[list[str]]:
-    """Give pass@1, pass@k and what each solves beyond the student; nothing where nothing could be graded."""
-    if "pass_at_k" not in tables:
-        return []
-    passes, items = tables["pass_at_k"], tables["items"]
-    most = int(passes["k"].max())
-    rows = []
-    for k in dict.fromkeys((1, most)):
-        at = passes[passes["k"] == k]
-        ours = _cell(at[at["label"] == student], "value", "ci_low", "ci_high")
-        cells = [_cell(at[at["label"] == name], "value", "ci_low", "ci_high") for name in names]
-        rows.append([f"pass@{k} (the student's {ours})", *cells, DASH, DASH])
-    solved = []
-    for name in names:
-        of = items[items["teacher"] == name]
-        beyond = int(((of["first_correct"] == 0) & (of["last_correct"] > 0)).sum())
-        solved.append(f"{beyond} of {len(of)}" if len(of) else DASH)
-    tries = f"{most} {'try' if most == 1 else 'tries'}"
-    return [*rows, [f"Prompts it solves and the student does not, {tries}", *solved, DASH, DASH]]
-
-
-def _cell(rows: pd.DataFrame, value: str, low: str, high: str) -> str:
-    if rows.empty or pd.isna(rows.iloc[0][value]):
-        return DASH
-    row = rows.iloc[0]
-    return with_interval(row[value], row[low], row[high])
-
-
-def _range(baselines: pd.DataFrame, metric: str, which: str) -> str:
-    """Give a baseline over all teachers: its one value, or the least and the largest."""
-    of = baselines[(baselines["metric"] == metric) & (baselines["baseline"] == which) & (baselines["states"] == OWN)][
-        "value"
-    ].dropna()
-    if of.empty:
-        return DASH
-    low, high = number(of.min(), 3), number(of.max(), 3)
-    return low if low == high else f"{low} to {high}"
 
 
 def headline_of(names: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[str, Status]:
@@ -174,7 +80,12 @@ def facts_of(
     """Say of each teacher in one line whether it fits and what it brings; then which of them are one to the student."""
     back = {v.name for v in verdicts if v.name.startswith("pulled_back[") and v.status == "fail"}
     told = [_fact(name, of, leads[name], f"pulled_back[{name}]" in back) for name, of in judged.items()]
-    pairs = [v.evidence for v in verdicts if v.name.startswith("teachers_alike[") and v.status != "pass"]
+    of_pairs = [v for v in verdicts if v.name.startswith("teachers_alike[") and v.status != "pass"]
+    pairs = [v.evidence for v in of_pairs if v.advice != HERE_ADVICE]
+    if len(pairs) < len(of_pairs):
+        pairs.append(
+            "Whether two teachers are one to the student is not known where one of them stands behind a server."
+        )
     return [*told, *pairs, *(v.evidence for v in verdicts if v.name.startswith("usable_teacher["))]
 
 
@@ -194,14 +105,18 @@ def _fact(name: str, judged: Mapping[str, Verdict], lead: stats.Estimate | None,
     return f"{name}: {', '.join([*parts, *(['would pull the student back'] if back else [])])}."
 
 
-def shown_tables(names: Sequence[str], tables: Mapping[str, pd.DataFrame], student: str) -> list[Shown]:
-    """Give the tables of the page: teachers side by side, and every two of them."""
-    columns, rows = side_by_side(names, tables, student)
+def shown_tables(
+    names: Sequence[str], tables: Mapping[str, pd.DataFrame], student: str, served: Mapping[str, Served]
+) -> list[Shown]:
+    """Give the tables of the page: teachers side by side, and every two of them; `served` by name."""
+    columns, rows = side_by_side(names, tables, student, served)
+    partly = any(not of.whole for of in served.values())
+    bounds = " Without brackets, “a to b” and “at least a” are bounds: the truth lies there for certain." * partly
     shown = [
         Shown(
             title="Teachers at the student's states",
             reading="Compatible are teachers with much shared mass on both sides; something new brings who solves what "
-            "the student does not. Chance and shuffled are what the overlaps are without any agreement.",
+            f"the student does not. Chance and shuffled are what the overlaps are without any agreement.{bounds}",
             columns=columns,
             rows=rows,
         )
@@ -233,14 +148,19 @@ def conditions_reading(placed: pd.DataFrame, judged: Mapping[str, Mapping[str, V
 
 def distances_reading(distances: pd.DataFrame, n: int) -> str:
     """Say who is nearest to whom; the first `n` rows are of the student."""
-    pairs = distances.iloc[n:]
-    if pairs.empty:
-        only = distances.iloc[0]
-        return f"{only['second']} is {only['symmetric_kl']:.3f} nats from the student."
-    nearest = pairs.sort_values("symmetric_kl").iloc[0]
+    own, pairs = distances.iloc[:n], distances.iloc[n:]
+    partly = own[own["symmetric_kl"].isna()]
+    known = pairs[pairs["symmetric_kl"].notna()].sort_values("symmetric_kl")
+    if len(partly):
+        told = [f"{row['second']} {between(row['bound_low'], row['bound_high'])}" for _, row in partly.iterrows()]
+        return f"From the student, in nats: {', '.join(told)}, as a top K leaves no upper bound."
+    if known.empty:
+        told = [f"{row['second']} is {row['symmetric_kl']:.3f}" for _, row in own.iterrows()]
+        return f"{', '.join(told)} nats from the student."
+    nearest = known.iloc[0]
     return (
         f"Nearest are {nearest['first']} and {nearest['second']}, {nearest['symmetric_kl']:.3f} nats apart at the "
-        f"student's states; the student is {distances.iloc[:n]['symmetric_kl'].min():.3f} from its nearest teacher."
+        f"student's states; the student is {own['symmetric_kl'].min():.3f} from its nearest teacher."
     )
 
 

@@ -9,11 +9,14 @@ import pandas as pd
 from opd_diag import stats
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.equivalences import Likeness
-from opd_diag.stats.rounding import number, with_interval
+from opd_diag.stats.rounding import between, number, with_interval
 from opd_diag.verdicts.alignment import PAPER
 from opd_diag.verdicts.established import interval_as_estimate, plain, would_tell
 from opd_diag.verdicts.thresholds import Thresholds
 from opd_diag.verdicts.unanswered import unknown
+
+HERE_ADVICE = "Read both numbers, or load both teachers here: then the KL between them is known."
+"""What to do where two teachers were not held against each other, as one stands behind a server."""
 
 
 def likeness(row: pd.Series, limits: Thresholds) -> tuple[stats.Equivalence, Likeness]:
@@ -33,11 +36,25 @@ def likeness(row: pd.Series, limits: Thresholds) -> tuple[stats.Equivalence, Lik
     return relative, "different" if both else "inconclusive"
 
 
+def not_held(row: pd.Series) -> bool:
+    """Whether two teachers were not held against each other, so that the KL between them is not known."""
+    return bool(math.isnan(row["symmetric_kl"])) and int(row["n_states"]) > 0
+
+
 def teachers_alike(row: pd.Series, limits: Thresholds) -> Verdict:
     """Whether two teachers can be told apart at the student's states: equivalent, different, or not enough is known."""
     first, second = str(row["first"]), str(row["second"])
     name, question = "teachers_alike", f"Can the student tell {first} from {second}?"
     n = int(row["n_prompts"])
+    if not_held(row):
+        return unknown(
+            name,
+            question,
+            f"Not known: a teacher behind a server is not held against another one in full. At the student's states "
+            f"the top tokens of {first} and {second} overlap by {_said(row, 'overlap_ratio')}, and what they would "
+            f"reward correlates by {_said(row, 'advantage_correlation')} ({int(row['n_states'])} states, {n} prompts).",
+            HERE_ADVICE,
+        )
     relative, found = likeness(row, limits)
     least = plain(limits.teachers_alike)
     statuses: dict[Likeness, Status] = {"different": "pass", "equivalent": "warn", "inconclusive": "unknown"}
@@ -112,7 +129,12 @@ def pulled_back(
     elif alike == "different" and better:
         status = "pass"
     how = [f"the student's own past is {_said(moved, 'symmetric_kl')} nats away from it"]
-    if pair is not None:
+    if pair is not None and not_held(pair):
+        how.append(
+            f"{teacher} is not held against {before} in full, as one of them stands behind a server (their top tokens "
+            f"overlap by {_said(pair, 'overlap_ratio')}, rewards correlate by {_said(pair, 'advantage_correlation')})"
+        )
+    elif pair is not None:
         said = {"equivalent": "cannot be told from", "different": "differs from", "inconclusive": "may be like"}[alike]
         how.append(
             f"{teacher} {said} {before} here, at {_said(pair, 'relative')} of their distance from the student "
@@ -124,7 +146,8 @@ def pulled_back(
         span = with_interval(lead.value, lead.ci_low, lead.ci_high, signed=True)
         how.append(f"{teacher}'s accuracy less the student's is {span}")
     word = {"fail": "It would", "pass": "It would not", "unknown": "Not established"}[status]
-    shown = lead if lead is not None else _estimate(moved if pair is None else pair, "symmetric_kl")
+    apart = moved if pair is None or not_held(pair) else pair
+    shown = lead if lead is not None else _estimate(apart, "symmetric_kl")
     return Verdict(
         name=name,
         question=question,
@@ -166,6 +189,8 @@ def _estimate(row: pd.Series, name: str) -> stats.Estimate:
 
 def _said(row: pd.Series, name: str) -> str:
     value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_ci_low", "_ci_high"))
+    if math.isnan(value) and name == "symmetric_kl" and not math.isnan(row["bound_low"]):
+        return between(row["bound_low"], row["bound_high"])
     if math.isnan(value):
         return "nothing known"
     return number(value, 3) if math.isnan(low) else with_interval(value, low, high)

@@ -49,7 +49,7 @@ class TestConditions:
 
 class TestDistances:
     def table(self):
-        rest = [NAN] * 9
+        rest = [NAN] * 14
         rows = [
             ("s", "a", 0.5, 0.4, 0.6, *rest, 9, 9),
             ("s", "b", 4.0, 3.0, 5.0, *rest, 9, 9),

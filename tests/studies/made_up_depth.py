@@ -39,7 +39,9 @@ def states(place=None, entropy_place=None):
 def seen(place=None, entropy_place=None):
     """What a replay would show of them."""
     table = states(place, entropy_place)
-    plan = SimpleNamespace(run="made up", settings=SimpleNamespace(max_new_tokens=20), step_zero_known=True)
+    plan = SimpleNamespace(
+        run="made up", settings=SimpleNamespace(max_new_tokens=20), step_zero_known=True, served=None
+    )
     over = {"than": ("step 9", "teacher")}
     return Seen(
         plan=plan,

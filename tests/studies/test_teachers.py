@@ -14,7 +14,7 @@ from opd_diag.errors import InputError, ModelError, StoreError
 from opd_diag.inference.model import Model
 from opd_diag.replay import between, parts
 from opd_diag.studies import teachers
-from opd_diag.studies.teachers_measured import names_of
+from opd_diag.studies.teachers_planned import names_of
 
 OPTIONS = {"max_new_tokens": 8, "rollouts_per_prompt": 2}
 

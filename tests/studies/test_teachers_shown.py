@@ -8,14 +8,11 @@ import pandas as pd
 import pytest
 
 from opd_diag import stats
+from opd_diag.studies.teachers_beside import FITTED, ROWS, pairs_beside, side_by_side
 from opd_diag.studies.teachers_shown import (
-    FITTED,
-    ROWS,
     conditions,
     conditions_reading,
     headline_of,
-    pairs_beside,
-    side_by_side,
 )
 from opd_diag.tables.baselines import CHANCE, SHUFFLED
 from opd_diag.tables.teachers import DISTANCE_COLUMNS
@@ -81,11 +78,19 @@ def test_the_lower_mass_counts_and_an_unknown_lead_is_none():
 
 
 def test_pairs_alone():
-    rest = (0.5, 0.4, 0.6, 0.02, NAN, NAN, 9, 9)
-    rows = [("s", "a", 1.0, 0.9, 1.1, *[NAN] * 9, 9, 9), ("a", "b", 1.0, 0.9, 1.1, 2.0, 1.9, 2.1, *rest)]
+    rest = (0.8, 0.7, 0.9, 0.5, 0.4, 0.6, 0.02, *[NAN] * 4, 9, 9)
+    rows = [
+        ("s", "a", 1.0, 0.9, 1.1, *[NAN] * 14, 9, 9),
+        ("a", "b", 1.0, 0.9, 1.1, 2.0, 1.9, 2.1, *rest),
+        ("a", "c", *[NAN] * 6, *rest),
+    ]
     columns, cells = pairs_beside(pd.DataFrame(rows, columns=DISTANCE_COLUMNS))
-    assert len(columns) == 5
-    assert cells == [["a, b", "1.00 [0.90, 1.10]", "2.00 [1.90, 2.10]", "0.50 [0.40, 0.60]", "0.020"]]
+    assert len(columns) == 6
+    alike = ["0.80 [0.70, 0.90]", "0.50 [0.40, 0.60]", "0.020"]
+    assert cells == [
+        ["a, b", "1.00 [0.90, 1.10]", "2.00 [1.90, 2.10]", *alike],
+        ["a, c", "not from a server", "not from a server", *alike],
+    ]
 
 
 class Said:

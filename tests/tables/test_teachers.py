@@ -13,12 +13,23 @@ from opd_diag.tables.teachers import DISTANCE_COLUMNS, clustered_correlation, di
 PROMPTS = [0, 0, 1, 2, 3, 4, 5]
 
 
+class Fields(SimpleNamespace):
+    """The fields of scores that are read, and their ends."""
+
+    def ends(self, name):
+        known = np.asarray(getattr(self, name), dtype=np.float64)
+        low, high = self.bounds.get(name, (known, known))
+        return np.where(np.isnan(known), low, known), np.where(np.isnan(known), high, known)
+
+
 def scores(seed, *, student=None):
     """Scores of two states a rollout; the last state of each rollout is terminal."""
     random = np.random.default_rng(seed)
     n = 3 * len(PROMPTS)
     ours = np.random.default_rng(0).normal(size=n) if student is None else student
-    return SimpleNamespace(
+    return Fields(
+        bounds={},
+        teacher_topk_ids=np.stack([random.permutation(40)[:32] for _ in range(n)]),
         rollout=np.repeat(np.arange(len(PROMPTS)), 3),
         terminal=np.tile([False, False, True], len(PROMPTS)),
         reverse_kl=random.random(n).astype(np.float32),
@@ -80,7 +91,9 @@ def test_the_selection_score_is_the_published_example():
     n = len(rollouts)
 
     def of(teacher):
-        return SimpleNamespace(
+        return Fields(
+            bounds={},
+            teacher_topk_ids=np.tile(np.arange(32), (n, 1)),
             rollout=np.arange(n),
             terminal=np.zeros(n, dtype=bool),
             reverse_kl=np.ones(n),

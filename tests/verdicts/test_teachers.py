@@ -16,7 +16,8 @@ NAN = math.nan
 
 
 def row(first="a", second="b", kl=(0.5, 0.4, 0.6), relative=(0.8, 0.7, 0.9), correlation=(0.5, 0.4, 0.6), prompts=40):
-    cells = [first, second, *kl, *relative, *correlation, NAN, NAN, NAN, 900, prompts]
+    alike = (0.9, 0.8, 1.0)
+    cells = [first, second, *kl, *relative, *alike, *correlation, NAN, NAN, NAN, NAN, NAN, 900, prompts]
     return pd.Series(dict(zip(DISTANCE_COLUMNS, cells, strict=True)))
 
 
