@@ -10,7 +10,7 @@ import typer
 
 from opd_diag.cli.exits import FailOn, exit_on
 from opd_diag.cli.options import OF_MODELS, takes_options_of
-from opd_diag.cli.printing import print_study
+from opd_diag.cli.printing import print_plans, print_study
 from opd_diag.cli.progress import drawn_progress
 
 
@@ -20,7 +20,7 @@ def cold_start_with_options_of(report: Callable[..., None]) -> Callable[..., Non
     @takes_options_of(report, OF_MODELS)
     def cold_start(
         student: Annotated[str, typer.Option(help="Student before any cold start: folder or hub id[@revision].")],
-        teacher: Annotated[str, typer.Option(help="Teacher: folder or hub id[@revision].")],
+        teacher: Annotated[str, typer.Option(help="Teacher: folder, hub id[@revision], or server as vllm=URL#NAME.")],
         prompts: Annotated[str, typer.Option(help="Prompts: JSON lines, parquet, or text, one a line.")],
         after: Annotated[str | None, typer.Option(help="The student after a cold start; then: what it did.")] = None,
         out: Annotated[
@@ -40,13 +40,19 @@ def cold_start_with_options_of(report: Callable[..., None]) -> Callable[..., Non
         """Tell whether a pair needs a cold start, write the data for one, and tell what one did (--after)."""
         from opd_diag.report.study import write_study
         from opd_diag.studies.cold_start import cold_start as study_of
+        from opd_diag.studies.cold_start import plan_cold_start
         from opd_diag.studies.naming import study_folder
         from opd_diag.verdicts import load_thresholds
 
         limits = load_thresholds(thresholds)
         folder = study_folder("cold-start", student, out)
         named: dict[str, Any] = {"after": after, "out": folder, "responses": responses, "only_correct": only_correct}
-        with drawn_progress(options.pop("quiet")) as progress:
+        plan, quiet = (options.pop(name) for name in ("plan", "quiet"))
+        if plan:
+            more = () if responses is None else (f"{responses} more responses of the teacher, as data",)
+            print_plans({folder.name: plan_cold_start(student, teacher, prompts, **named, **options)}, *more)
+            return
+        with drawn_progress(quiet) as progress:
             study = study_of(student, teacher, prompts, progress=progress, thresholds=limits, **named, **options)
         print_study(study, write_study(study, folder))
         exit_on(study.verdicts, fail_on)

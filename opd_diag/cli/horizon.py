@@ -11,14 +11,14 @@ import typer
 from opd_diag.cli.doctor import OF_REPORTS_ALONE
 from opd_diag.cli.exits import FailOn, exit_on
 from opd_diag.cli.options import Command, takes_options_of
-from opd_diag.cli.printing import print_study
+from opd_diag.cli.printing import print_plans, print_study
 from opd_diag.cli.progress import drawn_progress
 from opd_diag.errors import InputError
 
 
 def horizon_with_options_of(report: Command) -> Command:
     """Give the command, which takes every option of `report` that makes sense: what that stored is found."""
-    wanted = [name for name in inspect.signature(report).parameters if name not in OF_REPORTS_ALONE]
+    wanted = [name for name in inspect.signature(report).parameters if name == "plan" or name not in OF_REPORTS_ALONE]
 
     @takes_options_of(report, wanted)
     def horizon(
@@ -45,9 +45,20 @@ def horizon_with_options_of(report: Command) -> Command:
         from opd_diag.replay.planning import default_out
         from opd_diag.report.study import write_study
         from opd_diag.studies import horizon as horizon_of
+        from opd_diag.studies.horizon import beyond, depths_of, plan_horizon
         from opd_diag.verdicts import DEFAULTS, load_thresholds
 
-        out_dir, quiet = (options.pop(name) for name in ("out_dir", "quiet"))
+        out_dir, quiet, plan = (options.pop(name) for name in ("out_dir", "quiet", "plan"))
+        asked: dict[str, Any] = {
+            "cohort_length": cohort_length,
+            "depths": _numbers(depths),
+            "continuations": 0 if no_continuations else continuations,
+            "continuation_prompts": continuation_prompts,
+        }
+        if plan:
+            planned = plan_horizon(run_dir, depths_of(**asked), out=out_dir, **options)
+            print_plans({planned.run: planned}, *beyond(planned, depths_of(**asked)))
+            return
         with drawn_progress(quiet) as progress:
             study = horizon_of(
                 run_dir,
@@ -55,10 +66,7 @@ def horizon_with_options_of(report: Command) -> Command:
                 progress=progress,
                 thresholds=DEFAULTS if thresholds is None else load_thresholds(thresholds),
                 grader=None if grader is None else function_named(grader),
-                cohort_length=cohort_length,
-                depths=_numbers(depths),
-                continuations=0 if no_continuations else continuations,
-                continuation_prompts=continuation_prompts,
+                **asked,
                 **options,
             )
         print_study(study, write_study(study, default_out(run_dir, out_dir) / study.name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from opd_diag.cli import screen, terminal
@@ -41,6 +41,34 @@ def print_plan(plan: ReplayPlan) -> Prediction | None:
     for line in prediction.lines():
         terminal.err.print(plain(line))
     return prediction
+
+
+def print_plans(plans: Mapping[str, ReplayPlan], *beyond: str, errors: Mapping[str, Exception] | None = None) -> None:
+    """Print what a study will do and cost: of each replay, under its name where there are several, and of all.
+
+    Parameters
+    ----------
+    plans
+        By name.
+    beyond
+        What else it does that no replay has, one line each.
+    errors
+        Why others are left out, by name.
+    """
+    found = []
+    for name, plan in plans.items():
+        if len(plans) > 1 or errors:
+            terminal.err.print(plain(f"== {name}"))
+        found.append(print_plan(plan))
+    for name, error in (errors or {}).items():
+        terminal.err.print(f"[yellow]left out:[/yellow] {plain(name)}: {plain(str(error))}")
+    known = [prediction.likely for prediction in found if prediction is not None]
+    if len(found) > 1 and len(known) == len(found):
+        from opd_diag.replay.cost import total_line
+
+        terminal.err.print(plain(total_line(known)))
+    for line in beyond:
+        terminal.err.print(plain(f"beyond it    {line}"))
 
 
 def print_cost(finished: Report) -> None:

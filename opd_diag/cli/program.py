@@ -73,7 +73,9 @@ def report(  # noqa: PLR0913 - the options of the contract
         Path | None, typer.Option("--out", help="Output folder. Default: opd-diag/<run name> here.")
     ] = None,
     student: Annotated[str | None, typer.Option(help="Initial student (step 0): folder or hub id[@revision].")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Teacher: folder or hub id[@revision].")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Teacher: folder, hub id[@revision], or server as vllm=URL#NAME.")
+    ] = None,
     prompts: Annotated[str | None, typer.Option(help="Prompts: JSON lines, parquet, or text, one a line.")] = None,
     rollouts: Annotated[
         str | None,
@@ -87,7 +89,8 @@ def report(  # noqa: PLR0913 - the options of the contract
         ),
     ] = None,
     teacher_model: Annotated[
-        str | None, typer.Option(help="What the teacher's server calls it. Default: the one model it has.")
+        str | None,
+        typer.Option(help="What the teacher's server calls it, as #NAME in its address. Default: the one it has."),
     ] = None,
     teacher_top: Annotated[
         int | None,

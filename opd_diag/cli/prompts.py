@@ -10,7 +10,7 @@ import typer
 
 from opd_diag.cli.exits import FailOn, exit_on
 from opd_diag.cli.options import OF_MODELS, takes_options_of
-from opd_diag.cli.printing import print_study
+from opd_diag.cli.printing import print_plans, print_study
 from opd_diag.cli.progress import drawn_progress
 
 
@@ -20,7 +20,7 @@ def prompts_with_options_of(report: Callable[..., None]) -> Callable[..., None]:
     @takes_options_of(report, OF_MODELS)
     def prompts(  # noqa: PLR0913 - the options of the contract
         student: Annotated[str, typer.Option(help="Student: folder or hub id[@revision].")],
-        teacher: Annotated[str, typer.Option(help="Teacher: folder or hub id[@revision].")],
+        teacher: Annotated[str, typer.Option(help="Teacher: folder, hub id[@revision], or server as vllm=URL#NAME.")],
         prompts: Annotated[str, typer.Option(help="Prompts: JSON lines, parquet, or text, one a line.")],
         select: Annotated[int | None, typer.Option(metavar="N", help="Choose N prompts and write them.")] = None,
         by: Annotated[
@@ -61,29 +61,30 @@ def prompts_with_options_of(report: Callable[..., None]) -> Callable[..., None]:
         """Score prompts by how both models agree on them; choose some (--select); compare templates or sets."""
         from opd_diag.report.study import write_study
         from opd_diag.studies.naming import study_folder
+        from opd_diag.studies.prompts import plan_prompts
         from opd_diag.studies.prompts import prompts as study_of
         from opd_diag.verdicts import load_thresholds
 
         limits = load_thresholds(thresholds)
         folder = study_folder("prompts", student, out)
-        with drawn_progress(options.pop("quiet")) as progress:
-            study = study_of(
-                student,
-                teacher,
-                prompts,
-                select=select,
-                by=by,
-                min_entropy=min_entropy,
-                out_of_distribution=out_of_distribution,
-                templates=template or (),
-                against=against,
-                rollouts_per_prompt=rollouts_per_prompt,
-                max_prompts=max_prompts,
-                out=folder,
-                progress=progress,
-                thresholds=limits,
-                **options,
-            )
+        plan, quiet = (options.pop(name) for name in ("plan", "quiet"))
+        asked: dict[str, Any] = {
+            "select": select,
+            "by": by,
+            "min_entropy": min_entropy,
+            "out_of_distribution": out_of_distribution,
+            "templates": template or (),
+            "against": against,
+            "rollouts_per_prompt": rollouts_per_prompt,
+            "max_prompts": max_prompts,
+            "out": folder,
+            **options,
+        }
+        if plan:
+            print_plans(plan_prompts(student, teacher, prompts, **asked)[1])
+            return
+        with drawn_progress(quiet) as progress:
+            study = study_of(student, teacher, prompts, progress=progress, thresholds=limits, **asked)
         print_study(study, write_study(study, folder))
         exit_on(study.verdicts, fail_on)
 

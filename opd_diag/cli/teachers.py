@@ -9,7 +9,7 @@ import typer
 
 from opd_diag.cli.exits import FailOn, exit_on
 from opd_diag.cli.options import OF_MODELS, Command, takes_options_of
-from opd_diag.cli.printing import print_study
+from opd_diag.cli.printing import print_plans, print_study
 from opd_diag.cli.progress import drawn_progress
 
 
@@ -19,7 +19,9 @@ def teachers_with_options_of(report: Command) -> Command:
     @takes_options_of(report, (*OF_MODELS, "store"))
     def teachers(
         student: Annotated[str, typer.Option(help="Student: folder or hub id[@revision].")],
-        teacher: Annotated[list[str], typer.Option(help="Teacher: folder or hub id; give it once for each.")],
+        teacher: Annotated[
+            list[str], typer.Option(help="Teacher: folder, hub id, or server as vllm=URL#NAME; give it once for each.")
+        ],
         before: Annotated[
             str | None,
             typer.Option(help="The student before its RL: says who would pull it back there (reverse distillation)."),
@@ -35,11 +37,17 @@ def teachers_with_options_of(report: Command) -> Command:
         from opd_diag.report.study import write_study
         from opd_diag.studies import teachers as study_teachers
         from opd_diag.studies.naming import study_folder
+        from opd_diag.studies.teachers import plan_teachers
         from opd_diag.verdicts import load_thresholds
 
         limits = load_thresholds(thresholds)
         folder = study_folder("teachers", student, out_dir)
-        with drawn_progress(options.pop("quiet")) as progress:
+        plan, quiet = (options.pop(name) for name in ("plan", "quiet"))
+        if plan:
+            planned = plan_teachers(student, teacher, before=before, out=folder, **options)
+            print_plans(planned.plans, errors=planned.errors)
+            return
+        with drawn_progress(quiet) as progress:
             study = study_teachers(
                 student, teacher, before=before, out=folder, progress=progress, thresholds=limits, **options
             )

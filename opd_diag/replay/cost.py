@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -169,6 +170,14 @@ def predicted(plan: ReplayPlan) -> Prediction:
     each = teacher.width * width if teacher is not None else ANSWER_BYTES * _returned(plan, student)
     meanwhile = shared_states(plan, Lengths(plan, 1.0)) * each
     return Prediction(likely, at_most, response, sizes, needed_memory(plan, sizes), round(meanwhile))
+
+
+def total_line(costs: Sequence[Cost]) -> str:
+    """Say what several replays of one study cost, in a line; what they share is made once and counted in each."""
+    requests, received = sum(cost.requests for cost in costs), _two(sum(cost.received for cost in costs))
+    wire = f", {_two(requests):,} requests to servers, {readable_size(received)} over the wire" if requests else ""
+    minutes = sum(cost.minutes for cost in costs)
+    return f"in all       {minutes:.1f} minutes{wire}; what the replays share is made once, and counted in each"
 
 
 def predicted_or_none(plan: ReplayPlan) -> Prediction | None:

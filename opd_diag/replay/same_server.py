@@ -25,8 +25,8 @@ SAME = 0.05
 weights far more."""
 
 
-NAME = ".checks/served.safetensors"
-"""Where OUT_DIR keeps the answers of the first time."""
+NAME = ".checks/served-{}.safetensors"
+"""Where OUT_DIR keeps the answers of the first time, by a hash of what was asked: a study asks of several prompts."""
 
 
 def refuse_other_teacher(teacher: ServedTeacher, prompts: Sequence[EncodedPrompt], store: Store) -> None:
@@ -50,7 +50,9 @@ def refuse_other_teacher(teacher: ServedTeacher, prompts: Sequence[EncodedPrompt
         return {"sampled_logprobs": np.concatenate([answer.sampled_logprobs for answer in answers])}
 
     key = content_key(["same server", teacher.key, asked])
-    first = store.part(NAME, key, make=made, save=save_arrays, load=load_arrays, share=False)["sampled_logprobs"]
+    first = store.part(
+        NAME.format(content_key(asked)[:8]), key, make=made, save=save_arrays, load=load_arrays, share=False
+    )["sampled_logprobs"]
     if times:
         return
     now = made()["sampled_logprobs"]

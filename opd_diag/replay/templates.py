@@ -9,6 +9,7 @@ from dataclasses import replace
 from opd_diag.errors import PromptsError
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import view_of
+from opd_diag.replay.served import check_ids_of_server
 from opd_diag.tokenization import EncodedPrompt, Tokenizer, check_same_ids, encode_prompts
 
 
@@ -47,6 +48,8 @@ def with_template(plan: ReplayPlan, template: str, name: str) -> ReplayPlan:
         raise PromptsError(f"Template {name}: {error}") from error
     if plan.teacher_tokenizer is not None:
         check_same_ids({i for p in encoded for i in (*p.ids, *p.teacher_ids)}, tokenizer, plan.teacher_tokenizer)
+    elif plan.served is not None:
+        check_ids_of_server(plan.served, tokenizer, {i for p in encoded for i in (*p.ids, *p.teacher_ids)})
     return replace(plan, prompts=tuple(encoded), tokenizer=tokenizer)
 
 

@@ -35,6 +35,7 @@ from opd_diag.studies.cold_start_shown import (
     tokens_shown,
 )
 from opd_diag.studies.naming import study_folder
+from opd_diag.studies.served import folder_in
 from opd_diag.studies.study import Study
 from opd_diag.tables import Tables
 from opd_diag.tables.distance import closed_share, distance_table, token_table
@@ -42,6 +43,7 @@ from opd_diag.tables.outcomes import attempt_table, item_table
 from opd_diag.tables.sft import lesson_of, sft_table
 from opd_diag.tokenization import EncodedPrompt
 from opd_diag.verdicts.cold_start import cold_start_effect, cold_start_needed, sft_data
+from opd_diag.verdicts.evidence import is_partly_known
 from opd_diag.verdicts.inputs import OWN_STATES, WRITTEN, aligned_inputs, believed
 from opd_diag.verdicts.outcomes import forgetting
 from opd_diag.verdicts.responses import degeneration
@@ -69,7 +71,7 @@ def cold_start(
     Parameters
     ----------
     student, teacher, prompts
-        Models, folders or hub ids, and a prompts file.
+        Models, folders or hub ids, and a prompts file; the teacher may be a server, as ``vllm=http://127.0.0.1:8000``.
     after
         The student after a cold start; default: there was none yet.
     out
@@ -98,25 +100,10 @@ def cold_start(
         A model, a file or an option cannot be used; the message says what to do.
     """
     limits = Thresholds.of(thresholds)
-    wanted, only_correct = options.pop("responses", None), bool(options.pop("only_correct", False))
-    if wanted is not None and wanted < 1:
-        raise InputError(f"Option responses must be at least 1, found {wanted}.")
-    for name in sorted({*options} & {"states", "rollouts"}):
-        raise InputError(
-            f"Option {name} means nothing to a cold start: it scores {', '.join(STATES)}, all sampled here."
-        )
-    named = {"student": str(student), "teacher": str(teacher), "prompts": str(prompts), "states": STATES}
-    settings = settings_from({**options, **named}, {}, None)
+    wanted, only_correct = options.get("responses"), bool(options.get("only_correct"))
     folder = study_folder("cold-start", student, out)
-    refuse_inside(folder, student, teacher, after)
-    written = (folder / "replay" / MARKER, folder / "cold-start.json")
-    refuse_other_data(folder / "sft", is_ours=any(os.path.isfile(path) for path in written))
-    later = {} if after is None else {AFTER: str(after)}
-    plan = plan_models(settings, later, Digests.saved(folder / "replay" / DIGESTS))
-    _refuse_equal_models(plan)
-    if only_correct and all(prompt.prompt.answer is None for prompt in plan.prompts):
-        raise InputError(f"--only-correct needs reference answers, and {prompts} has none. Give 'answer' in it.")
-    with open_store(folder / "replay", plan.run_dir, settings.store) as store:
+    plan = plan_cold_start(student, teacher, prompts, after=after, out=out, **options)
+    with open_store(folder / "replay", plan.run_dir, plan.settings.store) as store:
         replayed, tables = measured(plan, store, progress)
         for broken in replayed.broken:
             raise InputError(f"The student after the cold start, {broken.path}, cannot be asked. {broken.blocker}")
@@ -142,20 +129,59 @@ def cold_start(
             "summary": tables.summary,
             "differences": tables.differences,
         },
-        shown=[pair_shown(tables, labels), *distance_shown(tables, distance, labels), tokens_shown(by_token, labels)],
+        shown=[
+            pair_shown(tables, labels, served=plan.served is not None),
+            *distance_shown(tables, distance, labels),
+            *tokens_shown(by_token, labels),
+        ],
         pictures=pictures_of(tables, distance, labels, limits),
         measured=(*measured_of(plan, replayed, data, files), *left_out_of(tables.states)),
         cannot_tell=limits_of(data, only_correct=only_correct, after=after is not None),
         excerpts=excerpts_of(replayed, tables.states),
-        excerpts_intro=f"Prompts, {MOST_READ} at most, on which the student is furthest from the teacher's response.",
+        excerpts_intro=f"Prompts, {MOST_READ} at most, on which the student is "
+        f"{'by its bounds ' if is_partly_known(tables) else ''}furthest from the teacher's response.",
     )
+
+
+def plan_cold_start(
+    student: str | Path,
+    teacher: str | Path,
+    prompts: str | Path,
+    *,
+    after: str | Path | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> ReplayPlan:
+    """Check all that :func:`cold_start` needs; load no weights, write nothing.
+
+    Parameters and errors as there.
+    """
+    wanted, only_correct = options.pop("responses", None), bool(options.pop("only_correct", False))
+    if wanted is not None and wanted < 1:
+        raise InputError(f"Option responses must be at least 1, found {wanted}.")
+    for name in sorted({*options} & {"states", "rollouts"}):
+        raise InputError(
+            f"Option {name} means nothing to a cold start: it scores {', '.join(STATES)}, all sampled here."
+        )
+    named = {"student": str(student), "teacher": str(teacher), "prompts": str(prompts), "states": STATES}
+    settings = settings_from({**options, **named}, {}, None)
+    folder = study_folder("cold-start", student, out)
+    refuse_inside(folder, student, folder_in(teacher), after)
+    written = (folder / "replay" / MARKER, folder / "cold-start.json")
+    refuse_other_data(folder / "sft", is_ours=any(os.path.isfile(path) for path in written))
+    later = {} if after is None else {AFTER: str(after)}
+    plan = plan_models(settings, later, Digests.saved(folder / "replay" / DIGESTS))
+    _refuse_equal_models(plan)
+    if only_correct and all(prompt.prompt.answer is None for prompt in plan.prompts):
+        raise InputError(f"--only-correct needs reference answers, and {prompts} has none. Give 'answer' in it.")
+    return plan
 
 
 def _refuse_equal_models(plan: ReplayPlan) -> None:
     """Refuse a pair of one model: every number would be 0, and be taken for a finding."""
     first, *later = plan.checkpoints
     key = fingerprint(first, plan.digests)
-    if fingerprint(plan.teacher, plan.digests) == key:
+    if plan.served is None and fingerprint(plan.teacher, plan.digests) == key:  # behind a server it has none
         raise InputError(
             f"Student {first.path} and teacher {plan.teacher.path} are the same weights, so there is nothing to teach. "
             "Name another model with --teacher."

@@ -12,16 +12,23 @@ from opd_diag.plots.cold_start import PART_NAMES
 from opd_diag.records.rollout import Rollout
 from opd_diag.replay import Replay, ReplayPlan
 from opd_diag.replay.recorded import TEACHER_LABEL
-from opd_diag.stats.rounding import with_interval
+from opd_diag.stats.rounding import between, known_between, with_interval
+from opd_diag.studies.served import of_server
 from opd_diag.studies.study import Picture, Shown
 from opd_diag.tables import BY_NAME, Tables
 from opd_diag.tables.baselines import CHANCE, SHUFFLED
+from opd_diag.tables.bounds import ends_of_states
 from opd_diag.tables.depth import positions
 from opd_diag.tables.distance import OPENING, PARTS, infinite_states
+from opd_diag.verdicts.evidence import is_partly_known
 from opd_diag.verdicts.pair import MASSES
 from opd_diag.verdicts.thresholds import Thresholds
 
 NONE = "–"
+OF_HIDDEN = "fitted temperature, gradient coherence and coverage"
+OF_WHOLE = "the distance at the teacher's states by part, by token and by position"
+"""What is not known of a teacher whose server returned its top K alone."""
+
 BLOCK = ("overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "entropy_gap", "reverse_kl", "forward_kl")
 """What a pair is compared by on own states."""
 
@@ -31,19 +38,27 @@ MOST_READ = 3
 """Prompts whose responses are given to be read."""
 
 
-def pair_shown(tables: Tables, labels: Sequence[str]) -> Shown:
-    """Show how alike the pair is on the student's own states, beside what would be without any likeness."""
+def pair_shown(tables: Tables, labels: Sequence[str], *, served: bool = False) -> Shown:
+    """Show how alike the pair is on the student's own states, beside what would be without any likeness.
+
+    Of a teacher behind a server (`served`) coverage is not known, and metrics may be between bounds.
+    """
     rows = []
     for metric in BLOCK:
         cells = [_said(tables.summary, metric, label, "on-policy") for label in labels]
         base = [_baseline(tables.baselines, metric, which, labels[0]) for which in (CHANCE, SHUFFLED)]
         rows.append([BY_NAME[metric].title, *cells, *base])
+    if is_partly_known(tables):
+        far = [_said(tables.summary, "forward_kl", label, "teacher") for label in labels]
+        rows.append(["Forward KL at the teacher's states", *far, NONE, NONE])
     covered = [_said(tables.summary, "teacher_state_coverage", label, "on-policy") for label in labels]
+    covered = ["not from a server"] * len(labels) if served else covered
     rows.append(["Teacher states that own ones come near", *covered, NONE, NONE])
+    bounds = " “a to b” and “at least a” are bounds: the truth lies there for certain." * is_partly_known(tables)
     return Shown(
         "On the student's own states",
         "By chance: the teacher's tokens drawn at random. Shuffled: the teacher at another position of the same "
-        "prompt, which shares common words and format.",
+        f"prompt, which shares common words and format.{bounds}",
         ["", *labels, "by chance", "shuffled teacher"],
         rows,
     )
@@ -53,7 +68,7 @@ def distance_shown(tables: Tables, distance: pd.DataFrame, labels: Sequence[str]
     """Show what the distance at the teacher's states is made of, a table a student."""
     names = {"whole": "all of it", **PART_NAMES}
     shown = []
-    for label in labels:
+    for label in labels if len(distance) else ():
         of = distance[distance["label"] == label].set_index("part")
         rows = [
             [
@@ -78,18 +93,22 @@ def distance_shown(tables: Tables, distance: pd.DataFrame, labels: Sequence[str]
     return shown
 
 
-def tokens_shown(by_token: pd.DataFrame, labels: Sequence[str]) -> Shown:
-    """Show on which of the teacher's tokens most of the first student's distance lies."""
+def tokens_shown(by_token: pd.DataFrame, labels: Sequence[str]) -> list[Shown]:
+    """Show on which of the teacher's tokens most of the first student's distance lies, where that is known."""
     of = by_token[by_token["label"] == labels[0]].head(MOST_TOKENS)
-    return Shown(
-        f"Tokens of the teacher that {labels[0]} expects least",
-        f"{MOST_TOKENS} at most, by their share of the distance; distance_by_token.csv has all.",
-        ["token", "times", "nats each", "share of the distance"],
-        [
-            [repr(row["token"]), f"{row['n_states']:,}", f"{row['value']:.2f}", _percent(row["share"])]
-            for _, row in of.iterrows()
-        ],
-    )
+    if by_token.empty:
+        return []
+    return [
+        Shown(
+            f"Tokens of the teacher that {labels[0]} expects least",
+            f"{MOST_TOKENS} at most, by their share of the distance; distance_by_token.csv has all.",
+            ["token", "times", "nats each", "share of the distance"],
+            [
+                [repr(row["token"]), f"{row['n_states']:,}", f"{row['value']:.2f}", _percent(row["share"])]
+                for _, row in of.iterrows()
+            ],
+        )
+    ]
 
 
 def pictures_of(tables: Tables, distance: pd.DataFrame, labels: Sequence[str], limits: Thresholds) -> list[Picture]:
@@ -100,14 +119,7 @@ def pictures_of(tables: Tables, distance: pd.DataFrame, labels: Sequence[str], l
     far = " → ".join(f"{whole[label]:.2f}" for label in shown if label in whole)
     own = tables.summary[(tables.summary["states"] == "on-policy") & (tables.summary["label"] == shown[-1])]
     least = own.loc[own["metric"].isin(MASSES), "value"].min()
-    return [
-        Picture(
-            "shared_mass",
-            "Mass on shared tokens",
-            f"From {limits.shared_mass:g} on, on both sides, a pair counts as alike; on own states {shown[-1]} has "
-            f"{least:.2f} at least.",
-            partial(plots.shared_mass_by_states, tables.summary, shown, least=limits.shared_mass),
-        ),
+    of_distance = [
         Picture(
             "distance",
             "Distance to close",
@@ -120,6 +132,16 @@ def pictures_of(tables: Tables, distance: pd.DataFrame, labels: Sequence[str], l
             _depth_reading(tables.depth, shown[-1]),
             partial(plots.metric_by_depth, tables.depth, "forward_kl", states="teacher"),
         ),
+    ]
+    return [
+        Picture(
+            "shared_mass",
+            "Mass on shared tokens",
+            f"From {limits.shared_mass:g} on, on both sides, a pair counts as alike; on own states {shown[-1]} has "
+            f"{least:.2f} at least.",
+            partial(plots.shared_mass_by_states, tables.summary, shown, least=limits.shared_mass),
+        ),
+        *(of_distance if not is_partly_known(tables) else []),
         Picture(
             "concentration",
             "Mass on shared tokens against k",
@@ -134,7 +156,8 @@ def excerpts_of(replayed: Replay, states: pd.DataFrame) -> list[dict[str, Rollou
     written = {s.rollouts[0].provenance.weights: s.rollouts for s in replayed.scored if s.states != "start"}
     first = replayed.checkpoints[0].label
     of = states[(states["states"] == "teacher") & (states["label"] == first) & (states["rollout_index"] == 0)]
-    furthest = of.groupby("prompt_index")["forward_kl"].sum().sort_values(ascending=False, kind="stable")
+    low, _ = ends_of_states(of, ["forward_kl"])
+    furthest = of.assign(far=low[:, 0]).groupby("prompt_index")["far"].sum().sort_values(ascending=False, kind="stable")
     order = [*dict.fromkeys([first, *(c.label for c in replayed.checkpoints), TEACHER_LABEL])]
     found = []
     for prompt in furthest.index[:MOST_READ]:
@@ -156,6 +179,7 @@ def measured_of(plan: ReplayPlan, replayed: Replay, data: pd.DataFrame, files: S
         f"{len(data):,} responses of the teacher were looked at as data, {_to_which(plan, data)}; {kept:,} are in "
         f"{', '.join(files) or 'no file: none can be taught'}.",
         "Intervals are 95 %, over prompts.",
+        *([of_server(plan.served, hidden=OF_HIDDEN, whole=OF_WHOLE, bounds=True)] if plan.served else []),
         *plan.notes,
     )
 
@@ -211,6 +235,8 @@ def _depth_reading(depth: pd.DataFrame, label: str) -> str:
 
 def _said(table: pd.DataFrame, metric: str, label: str, states: str) -> str:
     rows = table[(table["metric"] == metric) & (table["label"] == label) & (table["states"] == states)]
+    if len(rows) and known_between(rows.iloc[0]):
+        return between(*rows.iloc[0][["bound_low", "bound_high"]])
     if rows.empty or pd.isna(rows["value"].iloc[0]):
         return NONE
     return with_interval(*rows.iloc[0][["value", "ci_low", "ci_high"]])

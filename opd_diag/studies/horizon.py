@@ -16,7 +16,7 @@ from opd_diag.replay import Replay, ReplayPlan, Store, measured, open_store
 from opd_diag.replay.continuing import Continuing, Grade
 from opd_diag.replay.parts import Progress
 from opd_diag.replay.planning import default_out, plan_run
-from opd_diag.replay.prefixes import even_depths, prefixes_of, reached
+from opd_diag.replay.prefixes import MOST_DEPTHS, even_depths, prefixes_of, reached
 from opd_diag.studies.horizon_shown import Seen, WentOn, study_of
 from opd_diag.studies.outcome import Grader, graded
 from opd_diag.studies.study import Study
@@ -29,6 +29,9 @@ from opd_diag.verdicts.continuing import CONTINUING, continuation_advantage, los
 from opd_diag.verdicts.evidence import is_partly_known
 from opd_diag.verdicts.thresholds import DEFAULTS, Thresholds
 from opd_diag.verdicts.unanswered import unknown
+
+KINDS = 3
+"""Of prefixes: the student's, the teacher's, filler."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +128,44 @@ def horizon(
         The run, an option or a model cannot be used; the message says what to do.
     """
     limits = Thresholds.of(thresholds)
-    wanted = Depths(cohort_length, tuple(sorted({int(d) for d in depths})), continuations, continuation_prompts)
+    wanted = depths_of(cohort_length, depths, continuations, continuation_prompts)
+    plan = plan_horizon(run_dir, wanted, out=out, **options)
+    with open_store(default_out(run_dir, out), plan.run_dir, plan.settings.store) as store:
+        replayed, tables = measured(plan, store, progress)
+        seen = _seen(plan, replayed, tables, wanted)
+        went_on = _went_on(seen, store, wanted, limits, _grade(plan, grader), progress)
+    return study_of(seen, went_on, limits)
+
+
+def depths_of(
+    cohort_length: int | None, depths: Sequence[int], continuations: int, continuation_prompts: int
+) -> Depths:
+    """Give what is looked at, from the options of :func:`horizon`, in their order."""
+    return Depths(cohort_length, tuple(sorted({int(d) for d in depths})), continuations, continuation_prompts)
+
+
+def plan_horizon(run_dir: str | Path, wanted: Depths, *, out: str | Path | None = None, **options: Any) -> ReplayPlan:
+    """Check all that :func:`horizon` needs; load no weights, write nothing.
+
+    Parameters and errors as there, `wanted` as its four last ones.
+    """
     plan = plan_run(run_dir, out=out, **options)
     wanted.refuse_beyond(plan.settings.max_new_tokens)
     if OWN not in plan.settings.states:
         raise InputError(
             "Depth is told on each checkpoint's own states, and they are not scored. Name on-policy in --states."
         )
-    with open_store(default_out(run_dir, out), plan.run_dir, plan.settings.store) as store:
-        replayed, tables = measured(plan, store, progress)
-        seen = _seen(plan, replayed, tables, wanted)
-        went_on = _went_on(seen, store, wanted, limits, _grade(plan, grader), progress)
-    return study_of(seen, went_on, limits)
+    return plan
+
+
+def beyond(plan: ReplayPlan, wanted: Depths) -> list[str]:
+    """Say what the study samples beyond its replay, where prefixes are continued; half of it is the teacher's."""
+    if not wanted.continuations:
+        return []
+    prefixes = KINDS * min(wanted.prompts, len(plan.prompts)) * plan.settings.rollouts_per_prompt
+    depths = len(wanted.depths) or MOST_DEPTHS
+    asked = f"; {prefixes * depths:,} more requests to the server" if plan.served else ""
+    return [f"at most {2 * prefixes * depths * wanted.continuations:,} continuations of prefixes{asked}"]
 
 
 def _seen(plan: ReplayPlan, replayed: Replay, tables: Tables, wanted: Depths) -> Seen:

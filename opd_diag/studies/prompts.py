@@ -40,6 +40,7 @@ from opd_diag.studies.scored_prompts import (
     same_ids,
     store_folder,
 )
+from opd_diag.studies.served import folder_in, of_server, refuse_top_k
 from opd_diag.studies.study import Picture, Shown, Study
 from opd_diag.tables.prompts import Estimates, compared_sets, prompt_table, reliability_table, set_table
 from opd_diag.tables.selection import BY, Choice, choose, floor_of, held_out_comparison
@@ -73,7 +74,7 @@ def prompts(  # noqa: PLR0913 - the options of the contract
     Parameters
     ----------
     student, teacher
-        Folders or hub ids.
+        Folders or hub ids; the teacher may be a server, as ``vllm=http://127.0.0.1:8000``.
     prompts
         Prompts file.
     select
@@ -115,22 +116,17 @@ def prompts(  # noqa: PLR0913 - the options of the contract
     """
     limits = Thresholds.of(thresholds)
     folder = study_folder("prompts", student, out)
-    refuse_inside(folder, student, teacher)
-    refuse_own_output(folder, prompts=prompts, against=against)
-    if select is None and not templates and against is None:
-        raise InputError(
-            "Nothing to do: say how many prompts to choose with --select, or what to compare with --against (prompts) "
-            "or --template (a chat template)."
-        )
-    choice = None
-    if select is not None:
-        wanted = by or (BY[0] if is_graded(prompts, options) else BY[1])
-        choice = Choice(select, wanted, min_entropy, out_of_distribution, int(options.get("seed") or 0))
-    plans = plans_of(
-        student, teacher, prompts, templates, against, select, options, None if choice is None else choice.by
+    choice, plans = plan_prompts(
+        *(student, teacher, prompts),
+        select=select,
+        by=by,
+        min_entropy=min_entropy,
+        out_of_distribution=out_of_distribution,
+        templates=templates,
+        against=against,
+        out=out,
+        **options,
     )
-    for name, plan in plans.items():
-        refuse_unfit(store_folder(folder, name, plans), plan.run_dir, plan.settings.store)
     scored = {name: measure(name, plan, store_folder(folder, name, plans), progress) for name, plan in plans.items()}
     own = next(iter(scored.values()))
     table = prompt_table(own.values)
@@ -190,6 +186,58 @@ def prompts(  # noqa: PLR0913 - the options of the contract
     )
 
 
+def plan_prompts(  # noqa: PLR0913 - those of the study
+    student: str | Path,
+    teacher: str | Path,
+    prompts: str | Path,
+    *,
+    select: int | None = None,
+    by: str | None = None,
+    min_entropy: float | None = None,
+    out_of_distribution: float = 0.2,
+    templates: Sequence[str | Path] = (),
+    against: str | Path | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> tuple[Choice | None, dict[str, ReplayPlan]]:
+    """Check all that :func:`prompts` needs; load no weights, write nothing.
+
+    Parameters and errors as there.
+
+    Returns
+    -------
+    tuple
+        How prompts are chosen, None where none are; and one planned replay a set of prompts or template.
+    """
+    folder = study_folder("prompts", student, out)
+    refuse_inside(folder, student, folder_in(teacher))
+    refuse_own_output(folder, prompts=prompts, against=against)
+    if select is None and not templates and against is None:
+        raise InputError(
+            "Nothing to do: say how many prompts to choose with --select, or what to compare with --against (prompts) "
+            "or --template (a chat template)."
+        )
+    choice = None
+    if select is not None:
+        wanted = by or (BY[0] if is_graded(prompts, options) else BY[1])
+        choice = Choice(select, wanted, min_entropy, out_of_distribution, int(options.get("seed") or 0))
+    plans = plans_of(
+        student, teacher, prompts, templates, against, select, options, None if choice is None else choice.by
+    )
+    _refuse_top_k(next(iter(plans.values())), choice, is_compared=len(plans) > 1)
+    for name, plan in plans.items():
+        refuse_unfit(store_folder(folder, name, plans), plan.run_dir, plan.settings.store)
+    return choice, plans
+
+
+def _refuse_top_k(plan: ReplayPlan, choice: Choice | None, *, is_compared: bool) -> None:
+    """Refuse what reverse KL decides, where a server's top K bounds it from below alone."""
+    if choice is not None and choice.by == BY[1]:
+        refuse_top_k(plan, f"--by {BY[1]} needs reverse KL", f"Rank by {BY[2]} (--by)")
+    if is_compared:
+        refuse_top_k(plan, "--template and --against need reverse KL beside the shared mass")
+
+
 def _compared(
     scored: Mapping[str, Scored], against: str | Path | None, limits: Thresholds, verdicts: list[Verdict]
 ) -> list[tuple[str, str, Estimates, bool]]:
@@ -246,6 +294,8 @@ def _told(scored: Mapping[str, Scored], reliability: pd.DataFrame, choice: Choic
             "Chosen and other prompts are compared on held-out responses: chosen by one half of the responses to each "
             "prompt, compared by the other half, both ways."
         )
+    if own.plan.served is not None:
+        lines.append(of_server(own.plan.served, whole="reverse KL, teachable mass and teacher entropy of each prompt"))
     cut = float(own.values["truncation_rate"].mean())
     if cut > 0:
         lines.append(f"{cut:.0%} of the student's responses were cut at the limit.")

@@ -36,7 +36,11 @@ from opd_diag.verdicts.teachers import pulled_back, teachers_alike
 
 STATES = ("on-policy", "teacher")
 
-OF_HIDDEN = "fitted temperature, gradient coherence, coverage, its precision floor, and the KL to other teachers"
+LEFT_OUT: dict[str, Any] = {
+    "hidden": "fitted temperature, gradient coherence, coverage, its precision floor, and the KL to other teachers",
+    "whole": "gradient shares",
+    "bounds": True,
+}
 """What is not measured of a teacher behind a server."""
 
 
@@ -157,7 +161,7 @@ def _study(found: Sequence[MeasuredTeacher], verdicts: list[Verdict], held: Foun
         question="Which of these teachers will teach this student?",
         headline=headline,
         headline_status=status,
-        facts=facts_of(judged, verdicts, leads),
+        facts=facts_of(judged, verdicts, leads, served),
         subject=found[0].plan.run,
         verdicts=verdicts,
         tables=tables,
@@ -169,7 +173,7 @@ def _study(found: Sequence[MeasuredTeacher], verdicts: list[Verdict], held: Foun
             f"{settings.top_p:g}, seed {settings.seed}; every teacher scores the same ones, and writes as many.",
             f"{len(found[0].scores):,} states, k = {settings.k}; intervals are 95 %, over prompts.",
             "Everything is at the student's states but accuracy and pass@k, which are of each model's own responses.",
-            *(f"{name}: {of_server(of, hidden=OF_HIDDEN, whole='gradient shares')}" for name, of in served.items()),
+            *(f"{name}: {of_server(of, **LEFT_OUT)}" for name, of in served.items()),
             *dict.fromkeys(note for t in found for note in t.plan.notes),
         ),
         cannot_tell=(

@@ -37,7 +37,7 @@ def side_by_side(
     """
     summary, baselines, fits = tables["summary"], tables["baselines"], tables["fits"]
     served = served or {}
-    rows = [["What is known of it", *(_known(served.get(name)) for name in names), DASH, DASH]] if served else []
+    rows = [["What is known of it", *(known_of(served.get(name)) for name in names), DASH, DASH]] if served else []
     missing = {name: DASH if name not in served else NOT_KNOWN for name in names}
     for metric in ROWS:
         of = summary[(summary["metric"] == metric) & (summary["states"] == OWN)]
@@ -104,7 +104,7 @@ def _of_pair(row: pd.Series, name: str) -> str:
     return with_interval(row[name], row[f"{name}_ci_low"], row[f"{name}_ci_high"])
 
 
-def _known(served: Served | None) -> str:
+def known_of(served: Served | None) -> str:
     """Say what is known of a teacher's distributions."""
     if served is None:
         return "all, loaded here"

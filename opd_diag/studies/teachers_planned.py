@@ -15,6 +15,7 @@ from opd_diag.replay.store import refuse_inside, refuse_unfit
 from opd_diag.runs.digests import Digests
 from opd_diag.servers import addressed, is_address, model_here, parsed
 from opd_diag.studies.naming import distinct_names, folder_name
+from opd_diag.studies.served import folder_in
 from opd_diag.studies.teachers_shown import BEFORE, STUDENT
 
 RESERVED = (BEFORE, STUDENT)
@@ -82,7 +83,7 @@ def planned_teachers(models: Sequence[str], past: str | None, settings: Settings
     """
     names_of(models, past)
     _refuse_addresses(models)
-    refuse_inside(folder, settings.student, *(model_here(m) or m for m in models))
+    refuse_inside(folder, settings.student, *map(folder_in, models))
     settings, digests = replace(settings, store=settings.store or str(folder / "replay" / "shared")), Digests()
     plans: dict[str, ReplayPlan] = {}
     errors: dict[str, OpdDiagError] = {}

@@ -12,7 +12,7 @@ from opd_diag.records.verdict import Status, Verdict
 from opd_diag.replay.served import Served
 from opd_diag.stats.rounding import between, with_interval
 from opd_diag.studies.study import Shown
-from opd_diag.studies.teachers_beside import pairs_beside, side_by_side
+from opd_diag.studies.teachers_beside import known_of, pairs_beside, side_by_side
 from opd_diag.verdicts.teachers import HERE_ADVICE
 
 BEFORE = "before"
@@ -76,10 +76,14 @@ def facts_of(
     judged: Mapping[str, Mapping[str, Verdict]],
     verdicts: Sequence[Verdict],
     leads: Mapping[str, stats.Estimate | None],
+    served: Mapping[str, Served],
 ) -> list[str]:
     """Say of each teacher in one line whether it fits and what it brings; then which of them are one to the student."""
     back = {v.name for v in verdicts if v.name.startswith("pulled_back[") and v.status == "fail"}
-    told = [_fact(name, of, leads[name], f"pulled_back[{name}]" in back) for name, of in judged.items()]
+    told = []
+    for name, of in judged.items():
+        called = f"{name} ({known_of(served[name])})" if name in served else name
+        told.append(f"{called}: {_fact(of, leads[name], f'pulled_back[{name}]' in back)}.")
     of_pairs = [v for v in verdicts if v.name.startswith("teachers_alike[") and v.status != "pass"]
     pairs = [v.evidence for v in of_pairs if v.advice != HERE_ADVICE]
     if len(pairs) < len(of_pairs):
@@ -89,7 +93,7 @@ def facts_of(
     return [*told, *pairs, *(v.evidence for v in verdicts if v.name.startswith("usable_teacher["))]
 
 
-def _fact(name: str, judged: Mapping[str, Verdict], lead: stats.Estimate | None, back: bool) -> str:
+def _fact(judged: Mapping[str, Verdict], lead: stats.Estimate | None, back: bool) -> str:
     mass, capability = judged["patterns_compatible"], judged["new_capability"]
     kinds = {"pass": "fits", "warn": "thinks in another pattern", "unknown": "may fit or not", "fail": ""}
     parts = [f"{kinds[mass.status]} (shared mass {with_interval(mass.value, mass.ci_low, mass.ci_high)})"]
@@ -102,7 +106,7 @@ def _fact(name: str, judged: Mapping[str, Verdict], lead: stats.Estimate | None,
         parts.append(f"{leads[capability.status]} ({span} in accuracy)")
     if judged["indistinguishable_teacher"].status == "warn":
         parts.append("cannot be told from the student")
-    return f"{name}: {', '.join([*parts, *(['would pull the student back'] if back else [])])}."
+    return ", ".join([*parts, *(["would pull the student back"] if back else [])])
 
 
 def shown_tables(
@@ -111,7 +115,7 @@ def shown_tables(
     """Give the tables of the page: teachers side by side, and every two of them; `served` by name."""
     columns, rows = side_by_side(names, tables, student, served)
     partly = any(not of.whole for of in served.values())
-    bounds = " Without brackets, “a to b” and “at least a” are bounds: the truth lies there for certain." * partly
+    bounds = " Of a teacher, “a to b” and “at least a” are bounds: the truth lies there for certain." * partly
     shown = [
         Shown(
             title="Teachers at the student's states",

@@ -13,7 +13,7 @@ from opd_diag.stats.rounding import number, with_interval
 from opd_diag.tables import Tables
 from opd_diag.tables.sft import OTHER_TEXT, OTHER_TOKENS, REASONS
 from opd_diag.verdicts.alignment import PAPER
-from opd_diag.verdicts.established import caution, delta, outcome, told
+from opd_diag.verdicts.established import caution, delta, open_advice, outcome, told
 from opd_diag.verdicts.evidence import OWN, START, TEACHER, change, is_scored, row_at, said
 from opd_diag.verdicts.pair import MASSES, mass_at_step_zero, shared_mass
 from opd_diag.verdicts.thresholds import Thresholds
@@ -86,7 +86,7 @@ def cold_start_effect(tables: Tables, limits: Thresholds, closed: stats.Estimate
     if not is_scored(tables, TEACHER):
         return not_scored(name, question, TEACHER)
     seen = change(tables, "forward_kl", TEACHER)
-    if math.isnan(seen.last):
+    if math.isnan(seen.last) and not seen.bounds:
         return not_measured(name, question, ["the forward KL at the teacher's states"])
     if seen.thin(limits.prompts):
         return too_little(name, question, seen.n_prompts, limits, seen.n_checkpoints)
@@ -99,7 +99,8 @@ def cold_start_effect(tables: Tables, limits: Thresholds, closed: stats.Estimate
     by_outcome: dict[str, Status] = {"fall": "warn" if lost else "pass", "rise": "fail", "equivalent": "warn"}
     status = by_outcome.get(found, "unknown")
     how = "" if found in ("fall", "rise") else f"; {told(seen, limits, found)}"
-    of_it = f", {with_interval(closed.value, closed.ci_low, closed.ci_high)} of the distance closed"
+    share = with_interval(closed.value, closed.ci_low, closed.ci_high)
+    of_it = "" if math.isnan(closed.value) else f", {share} of the distance closed"
     shown = [f"{where} {of[0].ends} and {of[1].ends}" for where, of in masses.items() if not math.isnan(of[0].last)]
     mass = f"; the student's and the teacher's mass on shared tokens {', '.join(shown)}" if shown else ""
     return Verdict(
@@ -118,7 +119,7 @@ def cold_start_effect(tables: Tables, limits: Thresholds, closed: stats.Estimate
             if lost
             else "It changed nothing: train longer or at a higher rate, and see that the template is the same.",
             "fail": "It went the other way: compare chat template and stop token of the training with these.",
-            "unknown": "Give more prompts or rollouts.",
+            "unknown": open_advice(seen, limits),
         }[status],
         reference=COLD_START,
         within_floor=seen.within_floor,

@@ -112,7 +112,10 @@ def selection_lead(held: Estimates, limits: Thresholds) -> Verdict:
     if missing is not None:
         return missing
     if math.isnan(lead.value):
-        said = f"No response was graded; reverse KL of a response on the chosen prompts is {said_of(kl)} nats."
+        shown = (
+            "" if math.isnan(kl.value) else f"; reverse KL of a response on the chosen prompts is {said_of(kl)} nats"
+        )
+        said = f"No response was graded{shown}."
         return unknown(name, question, said, "Give 'answer' in the prompts file, so that responses can be graded.")
     if ours == theirs == 0:
         said = "Neither model solves any of the chosen prompts, so what the teacher can do there is not seen."
