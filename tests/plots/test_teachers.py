@@ -66,6 +66,14 @@ class TestDistances:
         assert sorted(t.get_text() for t in ax.texts) == ["0.001", "0.001", "0.5", "0.5", "4", "4"]
         assert [t.get_text() for t in ax.get_xticklabels()] == ["s", "a", "b"]
 
+    def test_what_a_top_k_leaves_open_is_at_least_and_what_was_not_measured_says_so(self):
+        table = self.table().astype({"bound_low": float})
+        table.loc[0, ["symmetric_kl", "bound_low"]] = NAN, 0.25
+        table.loc[2, "symmetric_kl"] = NAN
+        ax = model_distances(table)
+        assert sorted(t.get_text() for t in ax.texts) == ["4", "4", *["not\nmeasured"] * 2, "≥ 0.25", "≥ 0.25"]
+        assert np.asarray(ax.images[0].get_array())[0, 1] == pytest.approx(math.log10(0.25))
+
     def test_dark_fields_have_light_letters(self):
         texts = {t.get_text(): t.get_color() for t in model_distances(self.table()).texts}
         assert texts["4"] == "white"

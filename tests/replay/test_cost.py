@@ -14,7 +14,16 @@ from opd_diag.errors import CheckpointError
 from opd_diag.records.files import readable_size
 from opd_diag.records.settings import settings_from
 from opd_diag.replay import cost, make_plan, open_store, replay
-from opd_diag.replay.cost import TITLES, Cost, actual_cost, cost_lines, cost_record, predicted, predicted_or_none
+from opd_diag.replay.cost import (
+    TITLES,
+    Cost,
+    actual_cost,
+    cost_lines,
+    cost_record,
+    predicted,
+    predicted_or_none,
+    total_line,
+)
 from opd_diag.runs import read_manifest
 
 
@@ -155,3 +164,14 @@ def test_costs_as_text():
     texts = Cost(1_234_567, 7, 12_345.6, 61.26, 2_100_000_000).texts()
     assert texts == ["1,234,567", "7", "12,346", "61.3", "2.1 GB"]
     assert Cost(0, 0, 0.123, 0, 0).texts()[2] == "0.12"
+
+
+def test_several_replays_of_one_study_in_a_line():
+    costs = [
+        Cost(10, 20, 1.0, 2.25, 100, 56, 4_000_000),
+        Cost(10, 20, 1.0, 1.5, 100),
+        Cost(1, 2, 1.0, 1.0, 1, 8, 90_000),
+    ]
+    shared = "what the replays share is made once, and counted in each"
+    assert total_line(costs) == f"in all       4.8 minutes, 64 requests to servers, 4.1 MB over the wire; {shared}"
+    assert total_line(costs[1:2]) == f"in all       1.5 minutes; {shared}"

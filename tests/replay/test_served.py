@@ -256,6 +256,21 @@ class TestBadInput:
             plan_run(tiny_run.run_dir, teacher=ADDRESS, **option)
         assert message in str(error.value)
 
+    def test_what_an_address_says_goes_before_options(self, tiny_run, monkeypatch, teacher):
+        asked = []
+
+        def connect(address, *, model, top, dtype):
+            asked.append((address, model, top))
+            return ModelServer(teacher.model, tokenizer=teacher.tokenizer)
+
+        monkeypatch.setattr(served_module, "connect", connect)
+        options = {"teacher_model": "small", "teacher_top": 30}
+        for address, top in ((f"{ADDRESS}#big,top=24,tokenizer={tiny_run.teacher}", 24), (ADDRESS, 30)):
+            plan = plan_run(tiny_run.run_dir, teacher=address, **options)
+            assert (plan.served.top, plan.served.address) == (top, ADDRESS)
+            assert plan.settings.teacher_tokenizer == (str(tiny_run.teacher) if top == 24 else None)
+        assert asked == [(ADDRESS, "big", 24), (ADDRESS, "small", 30)]
+
     @pytest.mark.parametrize("option", [{"teacher_model": "x"}, {"teacher_top": 5}, {"teacher_tokenizer": "x"}])
     def test_options_of_servers_without_one(self, tiny_run, option):
         with pytest.raises(InputError) as error:
@@ -276,20 +291,6 @@ class TestBadInput:
             "Student and teacher must share a tokenizer: name another teacher, or the run's own tokenizer with "
             "--tokenizer."
         )
-
-    def test_studies_load_their_teacher(self, tiny_run, put_behind, monkeypatch):
-        put_behind(monkeypatch)
-        said = (
-            f"This needs a teacher that is loaded here, found {ADDRESS}. Name its folder or hub id with --teacher; "
-            "opd-diag report takes teachers behind servers."
-        )
-        for words in (
-            ["horizon", str(tiny_run.run_dir)],
-            ["prompts", "--student", str(tiny_run.student), "--prompts", str(tiny_run.prompts), "--select", "2"],
-        ):
-            result = CliRunner().invoke(app, [*words, "--teacher", ADDRESS])
-            assert result.exit_code == 2
-            assert said in " ".join(result.output.split())
 
     def test_without_a_text_of_the_servers_that_is_said(self, tiny_run, put_behind, monkeypatch):
         put_behind(monkeypatch, tokenizer=None)

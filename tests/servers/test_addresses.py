@@ -3,7 +3,7 @@
 import pytest
 
 from opd_diag.errors import InputError
-from opd_diag.servers.addresses import is_address, is_loopback, model_here, parsed
+from opd_diag.servers.addresses import Addressed, addressed, is_address, is_loopback, model_here, parsed
 
 WRITTEN = {
     "vllm=http://127.0.0.1:8000": ("vllm", "http://127.0.0.1:8000"),
@@ -72,3 +72,49 @@ def test_a_model_that_is_loaded_here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["", "vllm", "org/model", "runs/a=b", "./vllm=x", "C:\\models"])
 def test_what_is_meant_as_a_folder(text):
     assert not is_address(text)
+
+
+AT = "vllm=http://h:8000"
+GRAMMAR = (
+    "Behind # an address has the name of one model, top=K and tokenizer=T, each once and with commas between them; "
+    "found {!r}. Write it as #NAME,top=64, or use --teacher-model for other names."
+)
+TOP = "Behind # in an address top must be at least 1, or -1 for the whole vocabulary, found {!r}."
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f" {AT} ", Addressed(AT)),
+        (f"{AT}#org/big-7b", Addressed(AT, "org/big-7b")),
+        (f"{AT}/v1#big, top=64 ,tokenizer=org/big", Addressed(f"{AT}/v1", "big", 64, "org/big")),
+        (f"{AT}#top=-1", Addressed(AT, top=-1)),
+        (f"{AT}#model=a=b", Addressed(AT, "a=b")),
+        ("vllm=org/model#top=20", Addressed("vllm=org/model", top=20)),
+        ("http://h#x", Addressed("http://h", "x")),
+    ],
+)
+def test_what_an_address_says_of_its_teacher(text, found):
+    assert addressed(text) == found
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        *(
+            (said, GRAMMAR.format(said))
+            for said in ("", "a,b", "model=a,b", "top=1,top=2", "size=7", "tokenizer=", "a,")
+        ),
+        *((f"top={top}", TOP.format(top)) for top in ("0", "-2", "1.5", "all")),
+    ],
+)
+def test_what_it_cannot_say(said, message):
+    with pytest.raises(InputError) as caught:
+        addressed(f"{AT}#{said}")
+    assert str(caught.value) == message
+
+
+def test_a_folder_with_that_sign_in_its_name_is_a_folder(tmp_path):
+    (tmp_path / "a#b").mkdir()
+    assert addressed(f"vllm={tmp_path}/a#b") == Addressed(f"vllm={tmp_path}/a#b")
+    assert addressed(f"vllm={tmp_path}#b") == Addressed(f"vllm={tmp_path}", "b")

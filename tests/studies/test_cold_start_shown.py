@@ -81,7 +81,7 @@ class TestTokens:
     def test_those_with_the_largest_share(self):
         rows = [("step 0", i, f" t{i}", 5, 1.0, 0.1) for i in range(12)]
         table = pd.DataFrame(rows, columns=["label", "token_id", "token", "n_states", "value", "share"])
-        shown = tokens_shown(table, ["step 0"])
+        (shown,) = tokens_shown(table, ["step 0"])
         assert [row[0] for row in shown.rows] == [f"' t{i}'" for i in range(MOST_TOKENS)]
         assert shown.rows[0][1:] == ["5", "1.00", "10 %"]
 

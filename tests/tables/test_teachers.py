@@ -80,6 +80,45 @@ def test_advantages_correlate_as_numpy_has_it(found):
     assert table.iloc[3]["advantage_correlation_ci_low"] < table.iloc[3]["advantage_correlation"]
 
 
+def test_top_tokens_overlap_as_sets_do(found):
+    of_student, _, table = found
+    kept = ~of_student["b"].terminal
+    b, c = (of_student[name].teacher_topk_ids[kept, :16].tolist() for name in ("b", "c"))
+    shared = [len({*mine} & {*theirs}) / 16 for mine, theirs in zip(b, c, strict=True)]
+    assert table.iloc[5]["overlap_ratio"] == pytest.approx(sum(shared) / len(shared))
+
+
+class TestPartlyKnown:
+    """A teacher of which a server returned its top K: its distance from the student has a lower end, and no upper."""
+
+    @pytest.fixture
+    def table(self):
+        of_student = {"a": scores(1), "b": scores(2)}
+        self.low = of_student["b"].reverse_kl.astype(float)
+        known = of_student["b"].reverse_kl.copy()
+        of_student["b"].reverse_kl = np.where(np.arange(len(known)) == 4, known, np.nan)
+        of_student["b"].bounds = {"reverse_kl": (self.low, np.full(len(known), np.inf))}
+        self.b = of_student["b"]
+        rollouts = [SimpleNamespace(prompt_index=p, is_correct=None) for p in PROMPTS]
+        return distance_table("s", of_student, {}, rollouts)
+
+    def test_the_students_row_has_bounds_and_no_value(self, table):
+        kept = ~self.b.terminal
+        row = table.iloc[1]
+        assert math.isnan(row["symmetric_kl"])
+        assert row["bound_low"] == pytest.approx((self.low + self.b.forward_kl)[kept].mean() / 2)
+        assert (row["bound_high"], row["symmetric_kl_ci_high"]) == (math.inf, math.inf)
+        assert row["symmetric_kl_ci_low"] < row["bound_low"]
+        assert (row["n_states"], row["n_prompts"]) == (14, 6)
+        assert math.isnan(table.iloc[0]["bound_low"]), "the other one is known"
+
+    def test_a_pair_that_was_not_scored_has_what_both_answers_hold(self, table):
+        row = table.iloc[2]
+        assert row[["symmetric_kl", "relative"]].isna().all()
+        assert row[["overlap_ratio", "advantage_correlation"]].notna().all()
+        assert (row["n_states"], row["n_prompts"]) == (14, 6)
+
+
 def test_nothing_graded_has_no_selection_score(found):
     assert found[2]["tas"].isna().all()
 

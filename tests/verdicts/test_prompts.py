@@ -194,6 +194,8 @@ class TestLead:
         assert verdict.evidence == (
             "No response was graded; reverse KL of a response on the chosen prompts is 3.20 [2.80, 3.60] nats."
         )
+        found = held(teacher_lead=(NONE, NONE, NONE), reverse_kl_of_response=(NONE, NONE, NONE))
+        assert selection_lead(found, DEFAULTS).evidence == "No response was graded."
 
     def test_too_few_prompts(self):
         assert self.verdict(0.2, 0.9, half=NAN, n=3).evidence == (

@@ -111,3 +111,35 @@ def test_a_student_that_did_not_move_has_no_way_back():
     found = pulled_back("big", "past", still, WORSE, DEFAULTS)
     assert found.status == "unknown"
     assert "no way back to speak of" in found.evidence
+
+
+class TestBehindServers:
+    """Two teachers that were not held against each other, as one stands behind a server."""
+
+    def test_alike_or_not_is_left_open_with_what_is_known(self):
+        found = teachers_alike(row(kl=(NAN,) * 3, relative=(NAN,) * 3), DEFAULTS)
+        assert found.status == "unknown"
+        assert found.evidence == (
+            "Not known: a teacher behind a server is not held against another one in full. At the student's states the "
+            "top tokens of a and b overlap by 0.90 [0.80, 1.00], and what they would reward correlates by 0.50 "
+            "[0.40, 0.60] (900 states, 40 prompts)."
+        )
+        assert found.advice == "Read both numbers, or load both teachers here: then the KL between them is known."
+
+    @pytest.mark.parametrize(("of", "status"), [(WORSE, "fail"), (lead(0.3, 0.2, 0.4), "unknown"), (None, "unknown")])
+    def test_pulled_back_hangs_on_accuracy_alone(self, of, status):
+        past = row("s", "past", kl=(0.3, 0.2, 0.4), relative=(NAN,) * 3, correlation=(NAN,) * 3)
+        pair = row("big", "past", kl=(NAN,) * 3, relative=(NAN,) * 3)
+        found = pulled_back("big", "past", pd.DataFrame([past, pair]), of, DEFAULTS)
+        assert found.status == status
+        assert (
+            "big is not held against past in full, as one of them stands behind a server (their top tokens overlap by "
+            "0.90 [0.80, 1.00], rewards correlate by 0.50 [0.40, 0.60])"
+        ) in found.evidence
+
+    def test_a_past_behind_a_server_is_far_where_its_lower_bound_is(self):
+        past = row("s", "past", kl=(NAN, 0.2, math.inf), relative=(NAN,) * 3, correlation=(NAN,) * 3)
+        past["bound_low"], past["bound_high"] = 0.3, math.inf
+        found = pulled_back("past", "past", pd.DataFrame([past]), WORSE, DEFAULTS)
+        assert found.status == "fail"
+        assert "the student's own past is at least 0.30 nats away from it" in found.evidence
