@@ -36,7 +36,8 @@ class Settings:
     student: str | None = None
     """The initial student, step 0."""
     teacher: str | None = None
-    """The teacher; or a server that has it, as ``vllm=http://127.0.0.1:8000`` or ``sglang=http://127.0.0.1:30000``."""
+    """The teacher; or a server that has it, as ``vllm=http://127.0.0.1:8000`` or ``sglang=http://127.0.0.1:30000``.
+    What holds for it alone may stand behind it, and goes before the next three: ``#NAME,top=K,tokenizer=T``."""
     teacher_model: str | None = None
     """What the server calls it; default: the one model that it has."""
     teacher_top: int | None = None

@@ -3,6 +3,11 @@
 =============  ===========================================================================
 `study.py`     ``Study``: verdicts, tables, pictures, and what cannot be told
 `teachers.py`  ``teachers``: which teacher fits a student and brings something new
+`teachers_planned.py` which teachers: their names, what each is asked for, one planned replay each
+`teachers_measured.py` what is measured of each, and of every two
+`teachers_shown.py` what its page says: headline, lines, readings
+`teachers_beside.py` its small tables
+`served.py`    what a study says of a teacher behind a server, and refuses
 `cold_start.py` ``cold_start``: whether a pair needs a cold start, data for one, and what one did
 `cold_start_shown.py` what its page shows: small tables, pictures, responses to read
 `horizon.py`   ``horizon``: how long responses may be

@@ -168,9 +168,10 @@ against the first run; `value` is the second less the first, `paired` whether bo
     first_prompts second_prompts bound_low bound_high
 
 **Distances** (:func:`~opd_diag.tables.teachers.distance_table`), one row of the student and each teacher, then one a
-pair of teachers; each value is followed by its interval, ``<name>_ci_low`` and ``<name>_ci_high``::
+pair of teachers; each value is followed by its interval, ``<name>_ci_low`` and ``<name>_ci_high``; the bounds are those
+of `symmetric_kl`, where a server returned its top K alone::
 
-    first second symmetric_kl relative advantage_correlation tas n_states n_prompts
+    first second symmetric_kl relative overlap_ratio advantage_correlation tas bound_low bound_high n_states n_prompts
 
 **Cohort** (:func:`~opd_diag.tables.horizon.cohort_table`), the depth table of the rollouts that reach a length, cut
 there, with `survivors`, the share of all rollouts that have a state at or beyond `depth_low`; **survivors**
