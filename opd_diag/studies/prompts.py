@@ -49,6 +49,9 @@ from opd_diag.verdicts.inputs import OWN_STATES, believed
 from opd_diag.verdicts.prompt_sets import set_alignment
 from opd_diag.verdicts.prompts import selection_alignment, selection_entropy, selection_groups, selection_lead
 
+OF_WHOLE = "reverse KL and teacher entropy of each prompt, and teachable mass where the student's ids did not come back"
+"""What is not known of a teacher whose server returned its top K alone."""
+
 MOST_READ = 6
 """Prompts whose responses are given to be read."""
 
@@ -295,7 +298,7 @@ def _told(scored: Mapping[str, Scored], reliability: pd.DataFrame, choice: Choic
             "prompt, compared by the other half, both ways."
         )
     if own.plan.served is not None:
-        lines.append(of_server(own.plan.served, whole="reverse KL, teachable mass and teacher entropy of each prompt"))
+        lines.append(of_server(own.plan.served, whole=OF_WHOLE))
     cut = float(own.values["truncation_rate"].mean())
     if cut > 0:
         lines.append(f"{cut:.0%} of the student's responses were cut at the limit.")
