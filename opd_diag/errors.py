@@ -13,6 +13,7 @@
     ├── ModelError               a model gives what it must not (another head, NaN logits)
     ├── ServerError              a server cannot be used, or answers what it must not
     ├── WorkerError              a worker of a cluster was lost again and again
+    ├── RankError                a process with a shard of a model was lost, or failed alone
     └── MissingExtra             an optional dependency is not installed
 
 To add one, derive it here and give it a line above.
@@ -73,6 +74,10 @@ class ServerError(OpdDiagError, RuntimeError):
 
 class WorkerError(OpdDiagError, RuntimeError):
     """A worker of a cluster was lost as often as one is replaced, ran out of memory, or never came."""
+
+
+class RankError(OpdDiagError):
+    """A process that holds a shard of a model was lost, or failed where the others did not."""
 
 
 class MissingExtra(OpdDiagError, ImportError):

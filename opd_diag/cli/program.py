@@ -131,6 +131,10 @@ def report(  # noqa: PLR0913 - the options of the contract
             'or of {"student": …, "teacher": …}, or its file. Needs accelerate.'
         ),
     ] = None,
+    tensor_parallel: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Load the teacher in N shards, each in a process and on a GPU of its own."),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default float32.")] = None,
     checkpoints: Annotated[str | None, typer.Option(help="Steps or labels to use of those found: 20,40.")] = None,
     layout: Layout = None,

@@ -55,7 +55,8 @@ def _refuse_ranks() -> None:
     if "LOCAL_RANK" in os.environ and ranks.isdigit() and int(ranks) > 1:
         raise InputError(
             f"A launcher started {ranks} processes of opd-diag, which is one process: start it without torchrun. "
-            "--device-map auto spreads large models over GPUs, and a teacher may run behind a server."
+            "--tensor-parallel N starts the processes of a teacher in shards itself, --device-map auto spreads large "
+            "models over GPUs, and a teacher may run behind a server."
         )
 
 

@@ -47,6 +47,12 @@ class Layout:
 _LAYOUT: ContextVar[Layout] = ContextVar("layout of the pack that is being forwarded")
 
 
+def current_spans() -> tuple[Span, ...] | None:
+    """Give the spans of the pack that is being forwarded; None where none is."""
+    layout = _LAYOUT.get(None)
+    return None if layout is None else layout.spans
+
+
 @contextmanager
 def span_attention(hf: Any, spans: tuple[Span, ...]) -> Iterator[Layout]:
     """Let the model compute attention span by span."""

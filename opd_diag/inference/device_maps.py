@@ -6,6 +6,7 @@ A map that puts all on one device is that device: nothing is spread.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ Spread = dict[str, int | str]
 """A device for each module: the number of a GPU, or ``cpu``."""
 
 DeviceMap = str | Spread
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """A shard of every layer in each of several processes (:mod:`opd_diag.inference.sharding`)."""
+
+    ranks: int
+    """How many; rank n has GPU n, where there are any."""
+
+
+Wanted = DeviceMap | Sharded
 
 
 def resolve_device(device: str) -> torch.device:
@@ -74,6 +86,11 @@ def read_device_maps(text: str | None) -> dict[str, DeviceMap]:
     if isinstance(value, dict) and value and {*value} <= {*ROLES}:
         return {role: checked_map(each) for role, each in value.items()}
     return dict.fromkeys(ROLES, checked_map(value))
+
+
+def wanted_places(text: str | None, tensor_parallel: int | None) -> dict[str, Wanted]:
+    """Read ``--device-map``, and put the teacher in so many shards if there are to be any, whatever the map says."""
+    return {**read_device_maps(text), **({"teacher": Sharded(tensor_parallel)} if tensor_parallel else {})}
 
 
 def normal_form(device: str, text: str | None) -> tuple[str, str | None]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from opd_diag.errors import ModelError
 from opd_diag.inference.hooks import brought, first_device
 from opd_diag.inference.linear import linear
+from opd_diag.inference.sharding import whole
 
 if TYPE_CHECKING:
     from opd_diag.inference.model import Model
@@ -77,7 +78,8 @@ class OwnLogits:
 def read_head(model: Any) -> Head | OwnLogits:
     """Read the head of a transformers causal language model; a weight that is not float32 is copied once.
 
-    A head that accelerate keeps elsewhere is held where it computes all the time.
+    A head that accelerate keeps elsewhere is held where it computes all the time; one in shards is made whole, which
+    every rank must ask for.
 
     Where there is no linear output layer, or no body that runs without it, the model's own logits serve.
 
@@ -97,8 +99,8 @@ def read_head(model: Any) -> Head | OwnLogits:
             )
         return OwnLogits(int(config.vocab_size), first_device(model))
     with brought(layer):
-        weight, bias = layer.weight.detach().float(), getattr(layer, "bias", None)
-        bias = None if bias is None else bias.detach().float()
+        weight, bias = whole(layer.weight.detach()).float(), getattr(layer, "bias", None)
+        bias = None if bias is None else whole(bias.detach()).float()
     softcap = next((cap for cap in (getattr(config, name, None) for name in _SOFTCAPS) if cap is not None), None)
     return Head(
         weight=weight,
@@ -159,7 +161,7 @@ def check_head(model: Model, ids: list[int]) -> HeadCheck:
         The logits differ by more than the tolerance.
     """
     tokens = torch.tensor([ids[:CHECKED_TOKENS]], device=model.enters_at)
-    theirs = model.hf(input_ids=tokens, use_cache=False).logits[0].to(model.device).float()
+    theirs = model.own_logits(tokens)[0].float()
     ours = model.head.logits(model.hidden(tokens)[0])
     if ours.shape != theirs.shape:
         raise ModelError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 
 from opd_diag.errors import CheckpointError
 from opd_diag.inference.configs import generation_settings, read_config
-from opd_diag.inference.device_maps import DeviceMap, Spread
+from opd_diag.inference.device_maps import Sharded, Spread, Wanted
 from opd_diag.inference.hooks import has_hooks, own_kept
+from opd_diag.inference.leading import Ranks
 from opd_diag.inference.libraries import errors_of, quiet
 from opd_diag.inference.model import Model, own_stop_ids, wrap_model
 from opd_diag.inference.placing import dispatched, settled
@@ -32,7 +34,7 @@ def load_model(  # noqa: PLR0913 - what a user may say of how a model is loaded
     key: str = "",
     dtype: str = "float32",
     device: str = "auto",
-    device_map: DeviceMap | None = None,
+    device_map: Wanted | None = None,
     stop_ids: tuple[int, ...] = (),
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
@@ -54,7 +56,8 @@ def load_model(  # noqa: PLR0913 - what a user may say of how a model is loaded
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
     device_map
         ``auto``, ``balanced``, ``sequential``, or a device for each module, to spread the model over several
-        (:mod:`opd_diag.inference.placing`); in place of `device`.
+        (:mod:`opd_diag.inference.placing`); or shards of every layer, in as many processes as long as it is in
+        memory (:mod:`opd_diag.inference.sharding`). In place of `device`.
     stop_ids
         Ids that end a response besides those of the model's generation settings: the tokenizer's.
     trust_remote_code
@@ -78,17 +81,54 @@ def load_model(  # noqa: PLR0913 - what a user may say of how a model is loaded
     MissingExtra
         An adapter, and peft is not installed; a model to be spread, and accelerate is not.
     InputError
-        The device is unknown or not there, or the map does not fit the model.
+        The device is unknown or not there, the map does not fit the model, or it cannot be in shards.
+    RankError
+        A process with a shard cannot load it, or is lost.
     """
     if checkpoint.blocker is not None:
         raise CheckpointError(f"{checkpoint.label}: {checkpoint.blocker} {checkpoint.way_out or ''}".strip())
     of_weights: dict[str, Any] = {"dtype": DTYPES[dtype], "trust_remote_code": trust_remote_code}
     where = settled(checkpoint, device, device_map, **of_weights)
-    with unchanged(checkpoint_stamps(checkpoint) if stamps is None else stamps), quiet(), errors_of(checkpoint):
+    stamps = checkpoint_stamps(checkpoint) if stamps is None else stamps
+    about: dict[str, Any] = {"name": name, "key": key, "stop_ids": stop_ids}
+    if isinstance(where, Sharded):
+        return _in_shards(where.ranks, (checkpoint, where, of_weights, allow_pickle, dict(stamps)), about)
+    with unchanged(stamps), quiet(), errors_of(checkpoint):
         spread = None if isinstance(where, torch.device) else where
         model = loaded(checkpoint, **of_weights, allow_pickle=allow_pickle, spread=spread)
         model = _owned(model.to(where)) if spread is None else _spread(model, spread)
-    return wrap_checkpoint(model, checkpoint, name=name, key=key, stop_ids=stop_ids)
+    return wrap_checkpoint(model, checkpoint, **about)
+
+
+def load_shard(
+    checkpoint: Checkpoint,
+    sharded: Sharded,
+    of_weights: Mapping[str, Any],
+    allow_pickle: bool,
+    stamps: Mapping[Path, Stamp],
+) -> Any:
+    """Load the shard that is this rank's, as a transformers model; all ranks must.
+
+    Raises
+    ------
+    CheckpointError
+        As of :func:`load_model`.
+    """
+    with unchanged(stamps), quiet(), errors_of(checkpoint):
+        return _owned(loaded(checkpoint, **of_weights, allow_pickle=allow_pickle, spread=sharded))
+
+
+def _in_shards(ranks: int, of_shards: tuple[Any, ...], about: Mapping[str, Any]) -> Model:
+    """Start the other ranks and load the model with them."""
+    with ExitStack() as undone:
+        together = Ranks(ranks)
+        undone.callback(together.close)
+        with together.together("load", *of_shards):
+            hf = load_shard(*of_shards)
+        with together.together("wrap"):
+            model = wrap_checkpoint(hf, of_shards[0], **about, ranks=together)
+        weakref.finalize(hf, undone.pop_all().close)
+    return model
 
 
 def stored_stop_ids(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> tuple[int, ...] | None:
@@ -112,11 +152,17 @@ def stored_stop_ids(checkpoint: Checkpoint, *, trust_remote_code: bool = False) 
 
 
 def wrap_checkpoint(
-    hf_model: Any, checkpoint: Checkpoint, *, name: str | None, key: str, stop_ids: tuple[int, ...]
+    hf_model: Any,
+    checkpoint: Checkpoint,
+    *,
+    name: str | None,
+    key: str,
+    stop_ids: tuple[int, ...],
+    ranks: Ranks | None = None,
 ) -> Model:
     """Make a :class:`Model` of a transformers model that holds a checkpoint. Parameters as :func:`load_model`."""
     stops = (*own_stop_ids(hf_model), *stop_ids)
-    known = {"label": checkpoint.label, "step": checkpoint.step, "key": key}
+    known = {"label": checkpoint.label, "step": checkpoint.step, "key": key, "ranks": ranks}
     return wrap_model(hf_model, name=name or checkpoint.label, stop_ids=stops, **known)
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from opd_diag.inference.attention import current_spans
 from opd_diag.inference.head import Head, OwnLogits, read_head
 from opd_diag.inference.hooks import has_hooks, runs_on
 from opd_diag.inference.linear import fast_linear
 from opd_diag.inference.packing import takes_packs
+
+if TYPE_CHECKING:
+    from opd_diag.inference.leading import Ranks
 
 
 @dataclass
@@ -49,6 +54,8 @@ class Model:
     """Fingerprint of the weights; equal weights, equal key."""
     forwarded: Forwarded = field(default_factory=Forwarded)
     """What it cost so far."""
+    ranks: Ranks | None = None
+    """The processes that hold the other shards of it; None where it is whole."""
 
     @property
     def vocabulary(self) -> int:
@@ -71,6 +78,11 @@ class Model:
         dtype: torch.dtype = self.hf.dtype
         return dtype
 
+    @property
+    def other_dtype(self) -> torch.dtype | None:
+        """What its body runs in, where that is not the precision of its weights."""
+        return None
+
     def hidden(self, tokens: Tensor, **inputs: Any) -> Tensor:
         """Give the (batch, length, d) last hidden states of (batch, length) tokens: the one way to run a model.
 
@@ -87,12 +99,22 @@ class Model:
         self.forwarded.tokens += tokens.numel()
         tokens = tokens.to(self.enters_at)
         inputs = {name: x.to(self.enters_at) if isinstance(x, Tensor) else x for name, x in inputs.items()}
-        with fast_linear():
+        with self._by_all("hidden", tokens, inputs, self.other_dtype, current_spans()), fast_linear():
             if isinstance(self.head, OwnLogits):
                 states: Tensor = self.hf(input_ids=tokens, **{"use_cache": False, **inputs}).logits
             else:
                 states = self.hf.base_model(input_ids=tokens, **{"use_cache": False, **inputs}).last_hidden_state
         return states.to(self.device)
+
+    def own_logits(self, tokens: Tensor) -> Tensor:
+        """Give the (batch, length, V) logits of (batch, length) tokens as the model itself makes them."""
+        with self._by_all("own_logits", tokens):
+            logits: Tensor = self.hf(input_ids=tokens.to(self.enters_at), use_cache=False).logits
+        return logits.to(self.device)
+
+    def _by_all(self, what: str, *args: Any) -> AbstractContextManager[None]:
+        """Let the ranks that hold other shards do the same."""
+        return nullcontext() if self.ranks is None else self.ranks.together(what, *args)
 
     @cached_property
     def takes_packs(self) -> bool:
@@ -131,7 +153,7 @@ def wrap_model(hf_model: Any, *, name: str, stop_ids: tuple[int, ...] | None = N
     stop_ids
         Ids that end a response; default: those of its generation settings.
     known
-        `label`, `step`, `key`, where known.
+        `label`, `step`, `key`, `ranks`, where known.
     """
     hf_model.eval()
     config = hf_model.config.get_text_config()

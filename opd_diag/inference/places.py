@@ -12,7 +12,7 @@ state in place of keys know no columns: there (:class:`Leaving`) rows leave, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -21,6 +21,9 @@ from transformers.cache_utils import DynamicLayer
 
 from opd_diag.inference.batches import length_sorted_batches, right_padded
 from opd_diag.inference.model import Model
+
+if TYPE_CHECKING:
+    from opd_diag.inference.leading import Ranks
 
 SPARE = 64
 """Columns beyond those that the longest row may need; whenever they are used up, all rows are moved to the front."""
@@ -104,8 +107,41 @@ class Leaving:
         self.mask, self.positions = self.mask[rows], self.positions[rows]
 
 
-def open_places(model: Model, places: int, longest: int) -> Places | Leaving:
+class Followed:
+    """Places of a cache in shards: every rank has some heads of it, and does the same to them."""
+
+    def __init__(self, ranks: Ranks, own: Places | Leaving) -> None:
+        self.ranks, self.own = ranks, own
+        self.takes_more = own.takes_more
+
+    def join(self, prompts: Sequence[Prompt], copies: Sequence[int]) -> Tensor:
+        """As of :class:`Places`."""
+        with self.ranks.together("places", "join", prompts, copies):
+            return self.own.join(prompts, copies)
+
+    def advance(self, tokens: Sequence[int]) -> Tensor:
+        """As of :class:`Places`."""
+        with self.ranks.together("places", "advance", tokens):
+            return self.own.advance(tokens)
+
+    def keep(self, stay: Sequence[int]) -> None:
+        """As of :class:`Places`."""
+        with self.ranks.together("places", "keep", stay):
+            self.own.keep(stay)
+
+
+Opened = Places | Leaving | Followed
+
+
+def open_places(model: Model, places: int, longest: int) -> Opened:
     """Give a cache for so many rows of at most `longest` tokens: one that takes more of them, if its layers allow."""
+    if model.ranks is None:
+        return _own_places(model, places, longest)
+    with model.ranks.together("open", places, longest, model.other_dtype):
+        return Followed(model.ranks, _own_places(model, places, longest))
+
+
+def _own_places(model: Model, places: int, longest: int) -> Places | Leaving:
     layers = _empty_cache(model).layers
     takes_more = layers and all(type(layer) is DynamicLayer for layer in layers)
     return Places(model, places, longest) if takes_more else Leaving(model)

@@ -16,9 +16,19 @@ import transformers
 
 from opd_diag.errors import InputError, MissingExtra
 from opd_diag.inference.configs import read_config
-from opd_diag.inference.device_maps import NAMES, DeviceMap, Spread, called, checked_map, one_device, resolve_device
+from opd_diag.inference.device_maps import (
+    NAMES,
+    Sharded,
+    Spread,
+    Wanted,
+    called,
+    checked_map,
+    one_device,
+    resolve_device,
+)
 from opd_diag.inference.libraries import errors_of, quiet
 from opd_diag.inference.room import room_of
+from opd_diag.inference.sharding import refuse_unshardable
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import readable_size
 from opd_diag.runs.shapes import config_source
@@ -30,12 +40,12 @@ SHARE = 0.9
 def settled(
     checkpoint: Checkpoint,
     device: str,
-    device_map: DeviceMap | None,
+    device_map: Wanted | None,
     *,
     dtype: torch.dtype,
     trust_remote_code: bool = False,
     taken: Mapping[int | str, int] | None = None,
-) -> torch.device | Spread:
+) -> torch.device | Spread | Sharded:
     """Say where a checkpoint will lie; no weight is read.
 
     Parameters
@@ -45,7 +55,7 @@ def settled(
     device
         Where it lies without a map.
     device_map
-        One of `NAMES`, a device, or a device for each module.
+        One of `NAMES`, a device, a device for each module, or shards of every layer.
     dtype
         Of its weights.
     trust_remote_code
@@ -64,6 +74,9 @@ def settled(
     """
     if device_map is None:
         return resolve_device(device)
+    if isinstance(device_map, Sharded):
+        refuse_unshardable(checkpoint, device_map, skeleton(checkpoint, dtype, trust_remote_code=trust_remote_code))
+        return device_map
     device_map = checked_map(device_map)
     if isinstance(device_map, str) and device_map not in NAMES:
         return resolve_device(device_map)

@@ -66,9 +66,10 @@ class _Swap:
 
     def convert(self, module: nn.Module, args: Any) -> None:
         self.held[module] = dict(module._parameters)
-        for name, parameter in self.held[module].items():
-            if parameter is not None and parameter.is_floating_point():
-                module._parameters[name] = nn.Parameter(parameter.detach().to(self.dtype), requires_grad=False)
+        with torch.inference_mode(False), torch.no_grad():  # parameters in shards cannot be made in inference mode
+            for name, parameter in self.held[module].items():
+                if parameter is not None and parameter.is_floating_point():
+                    module._parameters[name] = nn.Parameter(parameter.detach().to(self.dtype), requires_grad=False)
 
     def restore(self, module: nn.Module, args: Any, output: Any) -> None:
         module._parameters.update(self.held.pop(module))
@@ -123,6 +124,11 @@ class OtherPrecision(Twin):
     def dtype(self) -> torch.dtype:
         """Of the hidden states that it gives."""
         return torch.float32
+
+    @property
+    def other_dtype(self) -> torch.dtype:
+        """What its body runs in."""
+        return self.body_dtype
 
     def hidden(self, tokens: Tensor, **inputs: Any) -> Tensor:
         """As :meth:`Model.hidden`.

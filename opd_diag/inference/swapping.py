@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import torch
 
 from opd_diag.inference.adapters import merged, touched_by
-from opd_diag.inference.device_maps import DeviceMap, Spread
+from opd_diag.inference.device_maps import Sharded, Spread, Wanted
 from opd_diag.inference.libraries import errors_of, quiet
 from opd_diag.inference.loading import DTYPES, load_model, unchanged, wrap_checkpoint
 from opd_diag.inference.model import Model
@@ -64,12 +64,18 @@ class Resident:
         """What was read to put other weights in place."""
         self._held: _Held | None = None
         self._now: tuple[Checkpoint, str, Model] | None = None
-        self._where: dict[str, torch.device | Spread] = {}
+        self._where: dict[str, torch.device | Spread | Sharded] = {}
         """Where models of one kind lie: settled once, as the memory that is free has one of them in it later."""
 
     def model(self, checkpoint: Checkpoint, key: str) -> Model | None:
         """Give the model of a checkpoint if it is the one in memory."""
         return self._now[2] if self._now is not None and self._now[:2] == (checkpoint, key) else None
+
+    def let_go(self) -> None:
+        """End the ranks of a model in shards, if one is in memory, and forget what is."""
+        now, self._held, self._now = self._now, None, None
+        if now is not None and now[2].ranks is not None:
+            now[2].ranks.close()
 
     def load(
         self,
@@ -79,7 +85,7 @@ class Resident:
         name: str,
         dtype: str = "float32",
         device: str = "auto",
-        device_map: DeviceMap | None = None,
+        device_map: Wanted | None = None,
         stop_ids: tuple[int, ...] = (),
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
@@ -103,7 +109,8 @@ class Resident:
         CheckpointError, MissingExtra, InputError
             As :func:`~opd_diag.inference.loading.load_model`. Nothing is in memory then.
         """
-        held, self._held, self._now = self._held, None, None  # a model that is half overwritten is never found again
+        held = self._held
+        self.let_go()  # a model that is half overwritten is never found again
         about: dict[str, Any] = {"name": name, "key": content.key, "stop_ids": stop_ids}
         placed: dict[str, Any] = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
         kind = repr((dtype, placed, sorted((n, t.shape) for n, (_, t) in content.weights.tensors.items())))

@@ -12,11 +12,12 @@ from opd_diag.errors import CheckpointError
 from opd_diag.inference.adapters import merged, merged_tensors
 from opd_diag.inference.completeness import refuse_incomplete
 from opd_diag.inference.configs import generation_settings, read_config
-from opd_diag.inference.device_maps import Spread
+from opd_diag.inference.device_maps import Sharded, Spread
 from opd_diag.inference.distributed import DistributedCheckpoint
 from opd_diag.inference.merging import Pickles, Source, merged_model
 from opd_diag.inference.pickles import read_tensors
 from opd_diag.inference.ranks import RankFiles
+from opd_diag.inference.sharding import distributed_config
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.huggingface import ADAPTER, ADAPTER_BIN, ADAPTER_CONFIG
 from opd_diag.runs.shapes import config_source
@@ -30,7 +31,7 @@ def loaded(
     *,
     trust_remote_code: bool,
     allow_pickle: bool,
-    spread: Spread | None = None,
+    spread: Spread | Sharded | None = None,
 ) -> Any:
     """Load the weights of a checkpoint into a transformers model.
 
@@ -43,8 +44,8 @@ def loaded(
     trust_remote_code, allow_pickle
         As of :func:`~opd_diag.inference.loading.load_model`.
     spread
-        A device for each module. Full weights in safetensors are read to where they belong; all others are put
-        together in the memory of the CPU first, and left there.
+        A device for each module, to which full weights in safetensors are read; all others are put together in the
+        memory of the CPU first, and left there. Or shards, of which this rank's is loaded.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def _full(
     *,
     trust_remote_code: bool,
     allow_pickle: bool,
-    spread: Spread | None = None,
+    spread: Spread | Sharded | None = None,
 ) -> Any:
     files = _pickled(Path(source), config)
     if files:
@@ -102,6 +103,9 @@ def _full(
         known = read_config(config, trust_remote_code=trust_remote_code)
         settings = generation_settings(source, config) or transformers.GenerationConfig.from_model_config(known)
         elsewhere = {"config": known, "generation_config": settings}
+    place: dict[str, Any] = {"device_map": spread}
+    if isinstance(spread, Sharded):
+        place = {"distributed_config": distributed_config(spread.ranks)}
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         name,
         revision=revision,
@@ -110,7 +114,7 @@ def _full(
         trust_remote_code=trust_remote_code,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # refused below, by name
-        device_map=spread,
+        **place,
         **elsewhere,
     )
     refuse_incomplete(model, info, source)

@@ -87,6 +87,8 @@ class Settings:
     device_map: str | None = None
     """To spread models over devices, in place of `device`: ``auto``, ``balanced``, ``sequential``, JSON of
     {module: device}, for each of the two models as {"student": …, "teacher": …}, or a file of it."""
+    tensor_parallel: int | None = None
+    """In how many shards the teacher is loaded, each in a process with a GPU of its own where there are any."""
     dtype: str = "float32"
     checkpoints: tuple[str, ...] = ()
     """Steps or labels to use of those found; empty: all."""
@@ -141,6 +143,10 @@ class Settings:
             (
                 self.workers is not None and self.workers < 1,
                 f"workers must be at least 1, found {self.workers}",
+            ),
+            (
+                self.tensor_parallel is not None and self.tensor_parallel < 2,
+                f"tensor_parallel must be at least 2, found {self.tensor_parallel}",
             ),
             (self.cpus_per_worker < 1, f"cpus_per_worker must be at least 1, found {self.cpus_per_worker}"),
             (

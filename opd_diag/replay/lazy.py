@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from opd_diag.inference import HeadCheck, Model, check_head
-from opd_diag.inference.device_maps import read_device_maps
+from opd_diag.inference.device_maps import wanted_places
 from opd_diag.inference.swapping import Resident
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.rollout import Rollout
@@ -69,7 +69,7 @@ class LazyModel:
             name=self.name,
             dtype=self.settings.dtype,
             device=self.settings.device,
-            device_map=read_device_maps(self.settings.device_map).get(self.role),
+            device_map=wanted_places(self.settings.device_map, self.settings.tensor_parallel).get(self.role),
             stop_ids=self.tokenizer.stop_ids,
             trust_remote_code=self.settings.trust_remote_code,
             allow_pickle=self.settings.allow_pickle,

@@ -11,12 +11,12 @@ every part is stored already, none is. That they exceed what is free now is said
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from opd_diag.errors import CheckpointError, InputError
-from opd_diag.inference.device_maps import Spread, read_device_maps
+from opd_diag.inference.device_maps import Sharded, Spread, wanted_places
 from opd_diag.inference.loading import DTYPES
 from opd_diag.inference.onepass import BUFFER_BYTES, ROWS, TILE_ELEMENTS
 from opd_diag.inference.packing import TOKENS_PER_PACK
@@ -25,6 +25,7 @@ from opd_diag.inference.placing import settled, skeleton, weights_by_device
 from opd_diag.inference.precision import cpu_computes, reference_dtype
 from opd_diag.inference.room import Room, room_of
 from opd_diag.inference.sampling import PLACES, TOKENS_IN_PLACES
+from opd_diag.inference.sharding import shard_bytes
 from opd_diag.inference.size import ModelSize, model_size
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import readable_size
@@ -81,7 +82,7 @@ def needed_memory(plan: ReplayPlan, sizes: Sizes) -> tuple[Needed, ...]:
         As of :func:`~opd_diag.inference.placing.settled`.
     """
     settings, dtype = plan.settings, DTYPES[plan.settings.dtype]
-    maps = read_device_maps(settings.device_map)
+    maps = wanted_places(settings.device_map, settings.tensor_parallel)
     weights: dict[int | str, int] = {}
     beside: dict[int | str, int] = {}
     of_models: tuple[tuple[str, Checkpoint, ModelSize | None], ...] = (
@@ -105,7 +106,7 @@ def needed_memory(plan: ReplayPlan, sizes: Sizes) -> tuple[Needed, ...]:
         for device, count in held.items():
             weights[device] = weights.get(device, 0) + count
         for device in runs:  # no model runs while the other one does, but for the heads
-            most = _running(plan, size, dtype, kind) + _head(size, dtype, kind)
+            most = _beside(plan, size, where, dtype, kind)
             beside[device] = max(beside.get(device, 0), most)
     return tuple(_needed(device, weights[device], beside.get(device, 0)) for device in sorted(weights, key=str))
 
@@ -159,13 +160,33 @@ def _needed(device: int | str, weights: int, beside: int) -> Needed:
 
 
 def _held(
-    checkpoint: Checkpoint, size: ModelSize, where: torch.device | Spread, dtype: torch.dtype
+    checkpoint: Checkpoint, size: ModelSize, where: torch.device | Spread | Sharded, dtype: torch.dtype
 ) -> dict[int | str, int]:
     """Give the bytes of a model's weights by device."""
+    if isinstance(where, Sharded):
+        each = shard_bytes(skeleton(checkpoint, dtype, trust_remote_code=size.trust_remote_code), where)
+        return dict.fromkeys(range(where.ranks), each) if torch.cuda.is_available() else {"cpu": where.ranks * each}
     if not isinstance(where, torch.device):
         return weights_by_device(skeleton(checkpoint, dtype, trust_remote_code=size.trust_remote_code), where)
     device: int | str = "cpu" if where.type == "cpu" else (where.index or 0)
     return {device: size.parameters * dtype.itemsize}
+
+
+def _beside(
+    plan: ReplayPlan, size: ModelSize, where: torch.device | Spread | Sharded, dtype: torch.dtype, kind: str
+) -> int:
+    """Give the bytes that a device needs for one model beside its weights."""
+    if not isinstance(where, Sharded):
+        return _running(plan, size, dtype, kind) + _head(size, dtype, kind)
+    share = replace(
+        size,
+        cached=size.cached // where.ranks,
+        inner=-(-size.inner // where.ranks),
+        largest=-(-size.largest // where.ranks),
+    )
+    whole = 4 * size.vocabulary * size.width if dtype == torch.float32 else 0  # every rank makes it, rank 0 keeps it
+    each = _running(plan, share, dtype, kind) + _head(size, dtype, kind) + whole
+    return each if kind == "cuda" else each * where.ranks
 
 
 def _head(size: ModelSize, dtype: torch.dtype, kind: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from opd_diag.errors import CheckpointError, InputError, RunFolderError
 from opd_diag.inference import resolve_device, usable_dtype
-from opd_diag.inference.device_maps import normal_form
+from opd_diag.inference.device_maps import normal_form, read_device_maps
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.settings import NEAR_ON_POLICY, Settings, settings_from
 from opd_diag.replay.near import Near
@@ -24,6 +24,7 @@ from opd_diag.runs import Manifest, find_run, read_manifest, select_checkpoints,
 from opd_diag.runs.digests import DIGESTS, Digests
 from opd_diag.runs.logged import logs_of_run
 from opd_diag.runs.shapes import shape_difference
+from opd_diag.servers import is_address
 from opd_diag.tokenization import EncodedPrompt, Tokenizer, check_same_ids, load_tokenizer, tokenizer_differences
 
 
@@ -104,6 +105,11 @@ def plan_models(
     digests
         As there.
     """
+    if settings.tensor_parallel is not None:
+        raise InputError(
+            "--tensor-parallel holds one teacher for one report: report, doctor and horizon take it. Leave it out, or "
+            "use --device-map auto."
+        )
     if settings.student is None:
         raise InputError("No student. Name one with --student, a folder or hub id.")
     if settings.prompts is None:
@@ -131,6 +137,7 @@ def _planned(
     """Read and check all but the run itself, whose loadable checkpoints are given."""
     refuse_engine(settings)
     settings = with_own_options(settings)
+    _refuse_two_places(settings)
     dtype, too_slow = settings.dtype, None
     if not runs_elsewhere(settings):
         device, device_map = normal_form(settings.device, settings.device_map)
@@ -178,6 +185,21 @@ def _planned(
         other_dtype=too_slow,
         digests=digests,
     )
+
+
+def _refuse_two_places(settings: Settings) -> None:
+    """Refuse a teacher that is to be in shards and elsewhere."""
+    if settings.tensor_parallel is None:
+        return
+    if settings.teacher is not None and is_address(settings.teacher):
+        raise InputError(
+            f"--tensor-parallel loads the teacher here, found {settings.teacher}, which its server has. Leave it out."
+        )
+    if "teacher" in read_device_maps(settings.device_map):
+        raise InputError(
+            "--tensor-parallel and --device-map both say where the teacher is. Leave one out, or let the map name "
+            'the student alone: {"student": "auto"}.'
+        )
 
 
 def _with_step_zero(settings: Settings, checkpoints: list[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:

@@ -35,12 +35,16 @@ def parts_of(
     """
     tell = progress or (lambda what, done, total: None)
     if plan.settings.engine == "local":
-        if plan.served is None:
-            yield Parts(plan, store, tell, hidden)
-        else:
+        if plan.served is not None:
             asking = ServedParts(plan, store, tell)
             asking.refuse_other_teacher()
             yield asking
+            return
+        own = Parts(plan, store, tell, hidden)
+        try:
+            yield own
+        finally:
+            own.teacher.resident.let_go()
         return
     refuse_engine(plan.settings)
     if hidden is not None:
@@ -86,6 +90,11 @@ def refuse_engine(settings: Settings) -> None:
         raise InputError(
             "--device-map spreads a model over the devices of one process, and workers are given theirs. With --engine "
             "ray, leave it out."
+        )
+    if settings.tensor_parallel is not None:
+        raise InputError(
+            "--tensor-parallel needs the GPUs of one machine for one teacher, and every worker holds a whole one. With "
+            "--engine ray, leave it out."
         )
     if settings.device not in ("auto", "cpu", "cuda"):
         raise InputError(
