@@ -109,17 +109,17 @@ def follow(connection: Connection[Any, Any], rank: int) -> None:
         connection.send(told)
 
 
-def _end_with(parent: int) -> None:
+def _end_with(leader: int) -> None:
     """End this process when rank 0 is gone, whatever it is at: a sum over ranks cannot be interrupted."""
-    while os.getppid() == parent:
+    while os.getppid() == leader:
         time.sleep(0.2)
     os._exit(1)
 
 
-def main(handle: int, rank: int) -> None:
-    """Follow rank 0 over a socket."""
+def main(handle: int, rank: int, leader: int) -> None:
+    """Follow rank 0, a process, over a socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for rank 0, which ends this one
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(leader,), daemon=True).start()
     try:
         follow(Connection(handle), rank)
     except (EOFError, ConnectionError):  # rank 0 is gone
@@ -129,4 +129,4 @@ def main(handle: int, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

@@ -136,7 +136,7 @@ class Ranks:
         path = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
         with there, (self.folder / f"rank-{rank}.txt").open("wb") as said:
             self.processes[rank] = subprocess.Popen(
-                [sys.executable, "-m", "opd_diag.inference.following", str(there.fileno()), str(rank)],
+                [sys.executable, "-m", "opd_diag.inference.following", *map(str, (there.fileno(), rank, os.getpid()))],
                 env={**os.environ, "PYTHONPATH": path, "LOCAL_RANK": str(rank)},  # transformers takes this GPU
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -193,8 +193,7 @@ class Ranks:
                 else:
                     self._note(self._told, rank, told)
             failed = self._lost or not all(done for done, _ in [*self._told.values()])
-            in_sums = self._inside not in ("", "load")
-            failed_at = (failed_at or time.monotonic()) if failed and in_sums else 0.0
+            failed_at = (failed_at or time.monotonic()) if failed and self._inside else 0.0
             if failed_at and time.monotonic() > failed_at + GRACE:
                 self._break_off()
 
@@ -210,10 +209,10 @@ class Ranks:
                 self._note(self._lost, rank, why)
         for process in self.processes.values():
             process.kill()
-        if torch.distributed.get_backend().endswith("nccl"):
+        if torch.cuda.is_available():
             torch.distributed.distributed_c10d._abort_process_group()
         time.sleep(GRACE)
-        if self._inside:
+        if self._inside not in ("", "load"):  # whose weights are being read will come back
             os.write(2, f"error: {_said(*next(iter(self._lost.items())))}\n".encode())
             os._exit(2)
 

@@ -127,6 +127,8 @@ def _in_shards(ranks: int, of_shards: tuple[Any, ...], about: Mapping[str, Any])
             hf = load_shard(*of_shards)
         with together.together("wrap"):
             model = wrap_checkpoint(hf, of_shards[0], **about, ranks=together)
+        with quiet(), errors_of(of_shards[0]), torch.inference_mode():  # a plan that does not fit shows when it is used
+            model.own_logits(torch.zeros((1, 2), dtype=torch.long))
         weakref.finalize(hf, undone.pop_all().close)
     return model
 

@@ -70,8 +70,12 @@ def refuse_unshardable(checkpoint: Checkpoint, sharded: Sharded, model: Any) -> 
 
 
 def plan_of(model: Any) -> dict[str, str]:
-    """Give how transformers parts a model: a style for names of modules and weights, ``*`` for any layer's number."""
-    return dict(getattr(model, "_tp_plan", None) or {})
+    """Give how transformers parts a model: a style for names of modules and weights, ``*`` for any layer's number.
+
+    It is empty where layers are not parted, but at most embeddings and head.
+    """
+    plan = dict(getattr(model, "_tp_plan", None) or {})
+    return plan if any("*" in name for name in plan) else {}
 
 
 def shard_bytes(model: Any, sharded: Sharded) -> int:
