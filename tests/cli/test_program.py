@@ -277,7 +277,8 @@ def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, m
         "states": "start", "k": "5", "rollouts-per-prompt": "3", "max-prompts": "4", "max-new-tokens": "6",
         "temperature": "0.5", "top-p": "0.4", "student-temperature": "2", "teacher-temperature": "3",
         "teacher-template": "f", "teacher-system-prompt": "y", "chat-template-kwargs": '{"a": 1}', "seed": "9",
-        "device": "cpu", "device-map": "auto", "dtype": "float16", "checkpoints": "1,2", "layout": "single",
+        "device": "cpu", "device-map": "auto", "tensor-parallel": "2",
+        "dtype": "float16", "checkpoints": "1,2", "layout": "single",
         "steps": "7=a", "step-base": "0",
         "logs": "l", "beta": "0.5", "store": "d", "max-staleness": "2",
         "teacher-model": "m", "teacher-top": "7", "teacher-tokenizer": "z", "requests": "8",
@@ -290,7 +291,7 @@ def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, m
     expected |= {"k": 5, "step_base": 0, "rollouts_per_prompt": 3, "max_prompts": 4, "max_new_tokens": 6, "seed": 9}
     expected |= {"temperature": 0.5, "top_p": 0.4, "student_temperature": 2.0, "teacher_temperature": 3.0}
     expected |= {"chat_template_kwargs": {"a": 1}, "trust_remote_code": True, "beta": 0.5}
-    expected |= {"teacher_top": 7, "requests": 8}
+    expected |= {"teacher_top": 7, "requests": 8, "tensor_parallel": 2}
     expected |= {"max_staleness": 2, "allow_pickle": True, "workers": 3, "cpus_per_worker": 2, "gpus_per_worker": 0.5}
     assert given == expected
     assert set(SETTING_NAMES) == set(given)
@@ -304,7 +305,8 @@ def test_one_of_several_processes_is_refused(monkeypatch, tmp_path):
     assert (result.exit_code, result.stdout) == (2, "")
     assert " ".join(result.stderr.split()) == (
         "error: A launcher started 2 processes of opd-diag, which is one process: start it without torchrun. "
-        "--device-map auto spreads large models over GPUs, and a teacher may run behind a server."
+        "--tensor-parallel N starts the processes of a teacher in shards itself, --device-map auto spreads large "
+        "models over GPUs, and a teacher may run behind a server."
     )
     assert not (tmp_path / "out").exists()
 

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from opd_diag.errors import InputError
-from opd_diag.inference.device_maps import device_type, normal_form, read_device_maps, resolve_device
+from opd_diag.inference.device_maps import (
+    Sharded,
+    device_type,
+    normal_form,
+    read_device_maps,
+    resolve_device,
+    wanted_places,
+)
 
 
 def _json_error(text):
@@ -61,6 +68,13 @@ def test_what_cannot_be_read(text, message):
     with pytest.raises(InputError) as found:
         read_device_maps(text)
     assert str(found.value) == message
+
+
+def test_a_teacher_in_shards_is_there_whatever_a_map_says():
+    assert wanted_places(None, None) == {}
+    assert wanted_places('{"student": "auto"}', 2) == {"student": "auto", "teacher": Sharded(2)}
+    assert wanted_places("auto", 4) == {"student": "auto", "teacher": Sharded(4)}
+    assert wanted_places("auto", None) == read_device_maps("auto")
 
 
 @pytest.mark.parametrize(

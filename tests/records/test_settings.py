@@ -96,6 +96,7 @@ def test_wrong_types(name, value, message):
         ("dtype", "int8", "dtype must be one of float32, bfloat16, float16, found int8"),
         ("states", "", "states must name at least one state set"),
         ("engine", "spark", "engine must be one of local, ray, found spark"),
+        ("tensor_parallel", 1, "tensor_parallel must be at least 2, found 1"),
         ("workers", 0, "workers must be at least 1, found 0"),
         ("cpus_per_worker", 0, "cpus_per_worker must be at least 1, found 0"),
         ("gpus_per_worker", -0.5, "gpus_per_worker must be 0 to 1, or a whole number, found -0.5"),

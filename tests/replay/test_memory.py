@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from opd_diag.errors import InputError
+from opd_diag.inference import placing
 from opd_diag.inference.room import Room
 from opd_diag.inference.size import model_size
 from opd_diag.replay import memory, open_store, replay
@@ -79,6 +80,30 @@ def test_a_spread_teacher_is_counted_where_it_lies(plan, monkeypatch):
     assert first.weights == tables
     assert second.weights == 2 * 4 * size.parameters - tables
     assert first.beside == second.beside > 0
+
+
+def test_a_teacher_in_shards_is_counted_rank_by_rank(plan, monkeypatch):
+    has(monkeypatch, 10**9, 2 * 10**9)
+    monkeypatch.setattr(placing, "refuse_unshardable", lambda *of: None)  # it has one head of keys
+    size, config = sizes_of(plan)[1], sizes_of(plan)[1].config
+    in_two = replace(plan, settings=replace(plan.settings, tensor_parallel=2))
+    (student,) = needed_memory(plan, (sizes_of(plan)[0], None))
+    (both,) = needed_memory(in_two, sizes_of(plan))  # both ranks are on the CPU
+    whole = config.hidden_size * (2 * config.num_hidden_layers + 1)  # norms, and those of queries and keys
+    whole += 2 * config.num_hidden_layers * config.head_dim
+    assert both.weights - student.weights == 4 * (size.parameters + whole)
+    head = 4 * size.vocabulary * size.width + 256 * size.vocabulary * 4 * 2 + 3 * 4 * 256 * size.vocabulary
+    one_pack = 1024 * 4 * (6 * size.width + 3 * -(-size.inner // 2) + 2 * size.width)
+    assert both.beside == 2 * (head + one_pack)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    on_cpu, first, second = needed_memory(in_two, sizes_of(plan))
+    assert [str(n.device) for n in (on_cpu, first, second)] == ["cpu", "cuda:0", "cuda:1"]
+    assert 2 * first.weights == 2 * second.weights == both.weights - student.weights
+    assert on_cpu.weights == student.weights
+    lines = memory_lines((on_cpu, first, second))
+    assert [line[:21] for line in lines] == ["in memory    the CPU:", " " * 13 + "cuda:0: ", " " * 13 + "cuda:1: "]
 
 
 def test_what_the_second_model_finds_the_first_has_left(plan, monkeypatch):

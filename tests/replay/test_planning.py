@@ -19,8 +19,8 @@ from opd_diag.errors import (
     TokenizerMismatchError,
 )
 from opd_diag.records.rollout import Provenance, Rollout, save_rollouts
-from opd_diag.records.settings import settings_from
-from opd_diag.replay import make_plan
+from opd_diag.records.settings import Settings, settings_from
+from opd_diag.replay import make_plan, plan_models
 from opd_diag.runs import read_manifest
 
 
@@ -287,6 +287,27 @@ def test_a_map_of_one_device_is_that_device(tiny_run):
     message = refused(tiny_run, InputError, device_map='{"model": "disk"}')
     assert message.startswith(
         "--device-map puts a part on the disk, where it would be read from the checkpoint's files"
+    )
+
+
+def test_a_teacher_in_shards_is_nowhere_else(tiny_run):
+    assert planned(tiny_run, tensor_parallel=2, device_map='{"student": "cpu"}').settings.tensor_parallel == 2
+    for device_map in ("auto", '{"teacher": "cpu"}'):
+        assert refused(tiny_run, InputError, tensor_parallel=2, device_map=device_map) == (
+            "--tensor-parallel and --device-map both say where the teacher is. Leave one out, or let the map name the "
+            'student alone: {"student": "auto"}.'
+        )
+    assert refused(tiny_run, InputError, tensor_parallel=2, teacher="vllm=http://host:1") == (
+        "--tensor-parallel loads the teacher here, found vllm=http://host:1, which its server has. Leave it out."
+    )
+
+
+def test_studies_of_models_take_no_shards(tiny_run):
+    with pytest.raises(InputError) as raised:
+        plan_models(Settings(student="s", teacher="t", tensor_parallel=2))
+    assert str(raised.value) == (
+        "--tensor-parallel holds one teacher for one report: report, doctor and horizon take it. Leave it out, or use "
+        "--device-map auto."
     )
 
 

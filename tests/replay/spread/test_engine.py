@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 
 from opd_diag.diagnosis import diagnose, plan_report
 from opd_diag.errors import InputError, MissingExtra
+from opd_diag.inference import load_model, placing, swapping
+from opd_diag.inference.device_maps import Sharded
 from opd_diag.records.settings import Settings
 from opd_diag.replay import open_store
 from opd_diag.replay.parts import Parts
@@ -53,6 +56,37 @@ def test_a_teacher_that_vllm_loads_is_to_be_served():
         )
         refuse_engine(Settings(teacher=address))
     refuse_engine(Settings(engine="ray", teacher="vllm=http://10.0.0.1:8000"))
+
+
+def test_a_teacher_in_shards_is_refused():
+    with pytest.raises(InputError) as raised:
+        refuse_engine(Settings(engine="ray", tensor_parallel=2))
+    assert str(raised.value) == (
+        "--tensor-parallel needs the GPUs of one machine for one teacher, and every worker holds a whole one. With "
+        "--engine ray, leave it out."
+    )
+
+
+def test_the_ranks_of_a_teacher_in_shards_end_with_its_parts(tiny_run, tmp_path, monkeypatch):
+    places, ended = [], []
+
+    class Ended:
+        close = staticmethod(lambda: ended.append(True))
+
+    def load(checkpoint, *, device_map, **how):
+        places.append(device_map)
+        model = load_model(checkpoint, **how)
+        return replace(model, ranks=Ended()) if isinstance(device_map, Sharded) else model
+
+    monkeypatch.setattr(swapping, "load_model", load)
+    monkeypatch.setattr(placing, "refuse_unshardable", lambda *of: None)  # it has one head of keys
+    plan = plan_report(tiny_run.run_dir, out=tmp_path / "out", tensor_parallel=2)
+    with open_store(tmp_path / "out", plan.run_dir) as store, parts_of(plan, store) as parts:
+        assert parts.student(plan.first).model.ranks is None
+        assert parts.teacher.model.ranks is not None
+        assert places == [None, Sharded(2)]
+        assert not ended
+    assert ended == [True]
 
 
 def test_what_keeps_hidden_states_of_several_pairs_runs_in_one_process(tiny_run, tmp_path):
