@@ -13,6 +13,9 @@
 `completeness.py` whether a model was loaded whole
 `device_maps.py` what ``--device`` and ``--device-map`` name
 `placing.py`     where a model will lie, settled and refused before any weight is read
+`sharding.py`    which models can be loaded in shards, and what each rank holds
+`leading.py`     rank 0 of a model in shards, which starts the others and says what all do
+`following.py`   the program of the other ranks
 `hooks.py`       models whose modules accelerate moves about: where a module computes
 `room.py`        how much memory a device has, and how much of it is free
 `swapping.py`    one model in memory that becomes one checkpoint after another

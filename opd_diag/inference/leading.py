@@ -11,6 +11,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -221,7 +222,9 @@ class Ranks:
         file = self.folder / f"rank-{rank}.txt"
         lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"its process ended with {code}{f': {last[:300]}' if last else ''}"
+        how = f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+        why = "the system does that where memory runs out" if code == -signal.SIGKILL else last[:300]
+        return f"its process {how}{f': {why}' if why else ''}"
 
 
 def join(store: str, rank: int, ranks: int) -> None:

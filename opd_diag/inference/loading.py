@@ -18,6 +18,7 @@ from opd_diag.inference.leading import Ranks
 from opd_diag.inference.libraries import errors_of, quiet
 from opd_diag.inference.model import Model, own_stop_ids, wrap_model
 from opd_diag.inference.placing import dispatched, settled
+from opd_diag.inference.sharding import here
 from opd_diag.inference.weights import loaded
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.runs.contents import Stamp, refuse_changed
@@ -193,7 +194,7 @@ def _owned(model: Any) -> Any:
     As transformers leaves them on a CPU they can be the mapped file itself: who writes to it changes the model, and
     who cuts it short kills the process.
     """
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in map(here, (*model.parameters(), *model.buffers())):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
     return model

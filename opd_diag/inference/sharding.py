@@ -113,6 +113,12 @@ def whole(weight: Tensor) -> Tensor:
     return made
 
 
+def here(weight: Tensor) -> Tensor:
+    """Give what this rank holds of a weight: the tensor itself, of which ``to_local`` would give a view."""
+    held: Tensor = getattr(weight, "_local_tensor", weight)
+    return held
+
+
 def _is_parted(name: str, plan: dict[str, str]) -> bool:
     """Whether ranks hold different parts of a weight: so its own style says, or that of its module."""
     general = ".".join("*" if part.isdigit() else part for part in name.split("."))

@@ -90,7 +90,7 @@ class Continuing:
     @cached_property
     def _parts(self) -> Parts:
         about = self.plan, self.store, self.progress
-        return Parts(*about) if self.plan.served is None else ServedParts(*about, self.plan.served)
+        return Parts(*about) if self.plan.served is None else ServedParts(*about)
 
     @cached_property
     def _writers(self) -> dict[str, LazyModel]:

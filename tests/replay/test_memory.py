@@ -86,7 +86,7 @@ def test_a_teacher_in_shards_is_counted_rank_by_rank(plan, monkeypatch):
     has(monkeypatch, 10**9, 2 * 10**9)
     monkeypatch.setattr(placing, "refuse_unshardable", lambda *of: None)  # it has one head of keys
     size, config = sizes_of(plan)[1], sizes_of(plan)[1].config
-    in_two = replace(plan, settings=replace(plan.settings, tensor_parallel=2))
+    in_two = replace(plan, settings=replace(plan.settings, device="cpu", tensor_parallel=2))
     (student,) = needed_memory(plan, (sizes_of(plan)[0], None))
     (both,) = needed_memory(in_two, sizes_of(plan))  # both ranks are on the CPU
     whole = config.hidden_size * (2 * config.num_hidden_layers + 1)  # norms, and those of queries and keys
@@ -98,12 +98,12 @@ def test_a_teacher_in_shards_is_counted_rank_by_rank(plan, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    on_cpu, first, second = needed_memory(in_two, sizes_of(plan))
-    assert [str(n.device) for n in (on_cpu, first, second)] == ["cpu", "cuda:0", "cuda:1"]
+    first, second, on_cpu = needed_memory(in_two, sizes_of(plan))
+    assert [str(n.device) for n in (first, second, on_cpu)] == ["cuda:0", "cuda:1", "cpu"]
     assert 2 * first.weights == 2 * second.weights == both.weights - student.weights
     assert on_cpu.weights == student.weights
-    lines = memory_lines((on_cpu, first, second))
-    assert [line[:21] for line in lines] == ["in memory    the CPU:", " " * 13 + "cuda:0: ", " " * 13 + "cuda:1: "]
+    lines = memory_lines((first, second, on_cpu))
+    assert [line[:21] for line in lines] == ["in memory    cuda:0: ", " " * 13 + "cuda:1: ", " " * 13 + "the CPU:"]
 
 
 def test_what_the_second_model_finds_the_first_has_left(plan, monkeypatch):
