@@ -133,12 +133,11 @@ class Ranks:
 
     def _start(self, rank: int) -> None:
         here, there = socket.socketpair()
-        code = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
+        program = f"import sys; sys.path[:] = {sys.path!r}; from opd_diag.inference.following import main; main"
         with there, (self.folder / f"rank-{rank}.txt").open("wb") as said:
             self.processes[rank] = subprocess.Popen(
-                [sys.executable, "-m", "opd_diag.inference.following", *map(str, (there.fileno(), rank, os.getpid()))],
-                env={**os.environ, "PYTHONPATH": path, "LOCAL_RANK": str(rank)},  # transformers takes this GPU
+                [sys.executable, "-c", f"{program}{there.fileno(), rank, os.getpid()}"],
+                env={**os.environ, "LOCAL_RANK": str(rank)},  # transformers takes this GPU
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
