@@ -11,11 +11,12 @@ from opd_diag.stats.rounding import between, known_between, number, with_interva
 from opd_diag.tables.baselines import CHANCE, OVERLAPS, SHUFFLED
 from opd_diag.tables.catalogue import BY_NAME
 from opd_diag.tables.ranges import range_of
+from opd_diag.verdicts.evidence import ESTIMATE
 
 OWN = "on-policy"
 GRADIENT = ("shared_gradient_ratio", "student_only_gradient_ratio", "teacher_only_gradient_ratio")
 ROWS = (*OVERLAPS, "entropy_gap", "reverse_kl", "forward_kl", "teachable_mass", "top1_agreement", *GRADIENT)
-"""Metrics side by side."""
+"""Metrics side by side; with an estimate of reverse KL where a server leaves only a lower bound."""
 
 FITTED = (
     ("fitted_temperature", "Fitted temperature"),
@@ -39,7 +40,9 @@ def side_by_side(
     served = served or {}
     rows = [["What is known of it", *(known_of(served.get(name)) for name in names), DASH, DASH]] if served else []
     missing = {name: DASH if name not in served else NOT_KNOWN for name in names}
-    for metric in ROWS:
+    partly = any(not of.whole for of in served.values())
+    at = ROWS.index("reverse_kl") + 1
+    for metric in (*ROWS[:at], *([ESTIMATE] if partly else []), *ROWS[at:]):
         of = summary[(summary["metric"] == metric) & (summary["states"] == OWN)]
         unit = BY_NAME[metric].unit
         rows.append(

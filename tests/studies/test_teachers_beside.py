@@ -32,6 +32,7 @@ def cells():
         *rows_of(
             "part",
             reverse_kl=(NAN, 0.2, math.inf, 0.3, math.inf),
+            tail_sampled_reverse_kl=known,
             teachable_mass=(NAN, 0.1, 0.7, 0.2, 0.6),
             shared_gradient_ratio=(NAN, 0.0, 1.0, 0.0, 1.0),
         ),
@@ -59,6 +60,8 @@ def test_what_is_known_of_whom_stands_first(cells):
 def test_bounds_have_no_brackets(cells):
     known = "0.50 [0.40, 0.60]"
     assert cells["Reverse KL, nats"] == [known, "at least 0.30", known]
+    assert cells["Tail-sampled reverse KL, nats"][1] == known, "its estimate stands below it"
+    assert [*cells].index("Tail-sampled reverse KL, nats") == [*cells].index("Reverse KL, nats") + 1
     assert cells["Teachable mass"] == [known, "0.20 to 0.60", known]
 
 
@@ -75,5 +78,5 @@ def test_where_all_are_loaded_there_is_no_such_row():
         "fits": pd.DataFrame(columns=["teacher", "states"]),
     }
     rows = side_by_side(["here"], tables, "s")[1]
-    assert "What is known of it" not in [row[0] for row in rows]
+    assert not {"What is known of it", "Tail-sampled reverse KL, nats"} & {row[0] for row in rows}
     assert rows[-1][1] == "–"
