@@ -297,7 +297,7 @@ class _Asking:
         ids, drawn, done = [], [], 0
         with torch.inference_mode():  # a generator leaves the mode of who began it
             for p, _ in self._logprobs(self._students(number)):
-                ids.append(topk_of_blocks(p, block_maxima(p), self.plan.grid[-1])[1].cpu())
+                ids.append(topk_of_blocks(p, block_maxima(p), self.plan.k_found)[1].cpu())
                 drawn.append(draw(p.float(), uniforms[done : done + len(p)].to(p.device), 1.0, 1.0)[0].cpu())
                 done += len(p)
         every = torch.cat(drawn).long()

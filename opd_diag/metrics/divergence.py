@@ -162,26 +162,26 @@ def sampled_reverse_kl(student_sampled_logprobs: Tensor, teacher_sampled_logprob
 
 
 def tail_sampled_reverse_kl(
-    teacher_topk_ids: Tensor,
-    teacher_topk_logprobs: Tensor,
-    student_at_teacher_topk_logprobs: Tensor,
+    known_ids: Tensor,
+    teacher_known_logprobs: Tensor,
+    student_known_logprobs: Tensor,
     drawn_ids: Tensor,
     student_drawn_logprobs: Tensor,
     teacher_drawn_logprobs: Tensor,
 ) -> Tensor:
-    """Estimate the reverse KL from the teacher's top-k, where it is exact, and one drawn token for all the rest.
+    """Estimate the reverse KL: exactly where the teacher is known, and by one drawn token for all the rest.
 
-    Formula: Σ_{v ∈ T} p(v) (log p(v) - log q(v)) + 1[y ∉ T] (log p(y) - log q(y)), T the teacher's top-k.
+    Formula: Σ_{v ∈ C} p(v) (log p(v) - log q(v)) + 1[y ∉ C] (log p(y) - log q(y)), C the known ids.
 
-    Support: unbiased for the reverse KL over the whole vocabulary where y was drawn from p itself: by the student at
-    temperature 1 and top-p 1, or for this estimate. T must not hang on y.
+    Support: unbiased for the reverse KL over the whole vocabulary where y was drawn from p itself (by the student at
+    temperature 1 and top-p 1, or for this estimate), and C does not hang on y.
 
     Parameters
     ----------
-    teacher_topk_ids
-        (..., k) int64, distinct; T.
-    teacher_topk_logprobs, student_at_teacher_topk_logprobs
-        (..., k) both models' log-probabilities there, normalised over the whole vocabulary.
+    known_ids
+        (..., C) int64, distinct; -1 for a place that is not used.
+    teacher_known_logprobs, student_known_logprobs
+        (..., C) both models' log-probabilities there, normalised over the whole vocabulary.
     drawn_ids
         (...) int64, y.
     student_drawn_logprobs, teacher_drawn_logprobs
@@ -195,12 +195,12 @@ def tail_sampled_reverse_kl(
 
     Notes
     -----
-    Its variance is that of the one-sample estimate on the tail alone: with mass m outside T it is m in size, not 1.
-    Caution: a mean of it is an estimate of the reverse KL, its value at one state is none.
+    Its variance is that of the one-sample estimate on the tail alone. Caution: a mean of it is an estimate of the
+    reverse KL, its value at one state is none.
 
     References
     ----------
-    Rao and Blackwell's theorem; of KL estimates of language models over all of the vocabulary: arXiv 2504.10637.
+    Rao and Blackwell's theorem; of KL estimates of language models, over all of the vocabulary: arXiv 2504.10637.
 
     Examples
     --------
@@ -209,12 +209,15 @@ def tail_sampled_reverse_kl(
     >>> [round(tail_sampled_reverse_kl(top, q[top], p[top], *of).item(), 4) for of in zip(torch.arange(3), p, q)]
     [0.1933, 0.1933, -0.0298]
     """
-    known = student_at_teacher_topk_logprobs.double(), teacher_topk_logprobs.double()
-    weights = known[0].exp()
-    of_top = (weights * _ratio(*known, weights)).sum(-1)
+    used = known_ids >= 0
+    student, teacher = (
+        of.double().masked_fill(~used, -math.inf) for of in (student_known_logprobs, teacher_known_logprobs)
+    )
+    weights = student.exp()
+    of_known = (weights * _ratio(student, teacher, weights)).sum(-1)
     of_tail = student_drawn_logprobs.double() - teacher_drawn_logprobs.double()
-    inside = (teacher_topk_ids == drawn_ids.unsqueeze(-1)).any(-1)
-    return of_top + of_tail.masked_fill(inside & ~of_tail.isnan(), 0.0)
+    inside = (known_ids == drawn_ids.unsqueeze(-1)).any(-1)
+    return of_known + of_tail.masked_fill(inside & ~of_tail.isnan(), 0.0)
 
 
 def _kl(first: Tensor, second: Tensor) -> Tensor:

@@ -190,8 +190,8 @@ def drawn(student, teacher, rollouts):
 class TestIdsThatAreAskedFor:
     def test_the_students_and_the_stop_ids_are_exact(self, student, teacher, rollouts, local):
         scores = score_served(student, served(teacher, exact_ids=True), rollouts)
-        truth = local.teacher_at_student_topk_logprobs[:, :16]
-        np.testing.assert_allclose(scores.teacher_at_student_topk_logprobs[:, :16], truth, atol=2e-5)
+        truth = local.teacher_at_student_topk_logprobs[:, :TOP]
+        np.testing.assert_allclose(scores.teacher_at_student_topk_logprobs, truth, atol=2e-5)
         np.testing.assert_allclose(scores.teacher_stop_logprobs, local.teacher_stop_logprobs, atol=2e-5)
 
     def test_they_narrow_the_bounds(self, student, teacher, rollouts, local):

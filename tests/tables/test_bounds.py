@@ -198,13 +198,21 @@ def test_the_estimate_is_one_of_the_primary_metrics_where_reverse_kl_has_bounds(
 def test_drawn_tokens_make_an_estimate_of_states_that_others_sampled(run):
     made = run[-1]
     scores = partial(made.scores)
+    at = made.scores.teacher_at_student_topk_logprobs[:, :TOP]  # which were asked for
+    asked = replace(scores, teacher_at_student_topk_logprobs=at)
     assert scores.provenance["states"] == "start"
     assert measure(scores, made.rollouts, k=K)["tail_sampled_reverse_kl"].isna().all()
     ids = scores.teacher_topk_ids[:, 3]  # one of the teacher's top, so that the tail adds nothing
     drawn = {"ids": ids, "student_logprobs": np.full(len(ids), -1.0), "teacher_logprobs": np.full(len(ids), -3.0)}
+    scores = asked
     found = measure(replace(scores, drawn=drawn), made.rollouts, k=K)
-    p = scores.student_at_teacher_topk_logprobs.astype(np.float64)
-    of_top = (np.exp(p) * (p - scores.teacher_topk_logprobs)).sum(-1)
+    of_top = np.zeros(len(ids))
+    for i in range(len(ids)):  # over the union of both kept sets, by id
+        p = dict(zip(scores.student_topk_ids[i], scores.student_topk_logprobs[i], strict=True))
+        q = dict(zip(scores.student_topk_ids[i], scores.teacher_at_student_topk_logprobs[i], strict=True))
+        p |= dict(zip(scores.teacher_topk_ids[i], scores.student_at_teacher_topk_logprobs[i], strict=True))
+        q |= dict(zip(scores.teacher_topk_ids[i], scores.teacher_topk_logprobs[i], strict=True))
+        of_top[i] = sum(math.exp(p[v]) * (float(p[v]) - float(q[v])) for v in p)
     kept = ~scores.terminal
     np.testing.assert_allclose(found["tail_sampled_reverse_kl"], of_top[kept], atol=1e-6)
     elsewhere = drawn | {"ids": np.full(len(ids), 10**6)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from opd_diag import metrics
 from opd_diag.records.scores import Scores
 from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, tensor, values
@@ -15,11 +17,16 @@ def _sampled_reverse_kl(scores: Scores, k: int) -> Values:
 
 
 def _tail_sampled_reverse_kl(scores: Scores, k: int) -> Values:
-    ids, student, teacher = scores.sampled_ids, scores.student_sampled_logprobs, scores.teacher_sampled_logprobs
-    if scores.drawn:
-        ids, student, teacher = (scores.drawn[name] for name in ("ids", "student_logprobs", "teacher_logprobs"))
     top = scores.teacher_topk_ids, scores.teacher_topk_logprobs, scores.student_at_teacher_topk_logprobs
-    return values(metrics.tail_sampled_reverse_kl(*map(tensor, (*top, ids, student, teacher))))
+    if not scores.drawn:
+        drawn = scores.sampled_ids, scores.student_sampled_logprobs, scores.teacher_sampled_logprobs
+        return values(metrics.tail_sampled_reverse_kl(*map(tensor, (*top, *drawn))))
+    # the student's were asked for, whatever was drawn
+    ours = scores.student_topk_ids, scores.teacher_at_student_topk_logprobs, scores.student_topk_logprobs
+    both = [np.concatenate([mine, theirs], axis=-1) for mine, theirs in zip(top, ours, strict=True)]
+    both[0][:, top[0].shape[1] :][(ours[0][:, :, None] == top[0][:, None, :]).any(-1)] = -1
+    drawn = scores.drawn["ids"], scores.drawn["student_logprobs"], scores.drawn["teacher_logprobs"]
+    return values(metrics.tail_sampled_reverse_kl(*map(tensor, (*both, *drawn))))
 
 
 def _near_zero_advantage_rate(scores: Scores, k: int) -> Values:
@@ -54,17 +61,17 @@ ENTRIES: tuple[Metric, ...] = (
         unit="nats",
         low=-math.inf,
         high=math.inf,
-        depends_on=("topk ids", "topk probabilities", "sampled tokens"),
+        depends_on=("topk ids", "topk probabilities", "crossed probabilities", "sampled tokens"),
         aligned=0.0,
         better="down",
         depends_on_k=False,
-        formula="Σ p(v) (log p(v) - log q(v)) over T, the teacher's 32 kept tokens, plus log p(y) - log q(y) where the "
-        "drawn token y is not in T",
+        formula="Σ p(v) (log p(v) - log q(v)) over C, plus log p(y) - log q(y) where the drawn token y is not in C; C: "
+        "the teacher's 32 kept tokens, and the student's where a server was asked for them",
         meaning="Unbiased estimate of the mean reverse KL, from what a teacher's server returns: exact where the "
-        "teacher's mass is, by one drawn token elsewhere.",
+        "teacher is known, by one drawn token elsewhere.",
         caution="Its mean estimates the reverse KL, its value at one state does not. It needs a token that the scored "
         "student drew itself: on own states, or where the server gives log-probabilities at chosen ids.",
-        reference="Ours: Rao-Blackwell, over the teacher's top tokens alone; over all of them: arXiv 2504.10637",
+        reference="Ours: Rao-Blackwell, over known tokens alone; over all of them: arXiv 2504.10637",
         function=_tail_sampled_reverse_kl,
         on_policy_only=True,
         takes_drawn=True,
