@@ -46,7 +46,7 @@ def bounds_by_top(
     """
     ax = new_axes() if ax is None else ax
     what = quantity(metric)
-    ax.set_title(f"{what.title} between bounds, {states_name(states)}")
+    ax.set_title(f"{what.title}, {states_name(states)}")
     ax.set_xlabel("K, ids that the server returns at each state")
     ax.set_ylabel(what.axis_label)
     rows = sweep[(sweep["metric"] == metric) & (sweep["states"] == states)]

@@ -59,7 +59,7 @@ def test_the_first_and_the_last_checkpoint_have_an_area_with_both_edges():
 
 def test_what_it_is_about_is_written():
     ax = bounds_by_top(sweep())
-    assert ax.get_title(loc="left") == "Forward KL between bounds, own states"
+    assert ax.get_title(loc="left") == "Forward KL, own states"
     assert ax.get_xlabel() == "K, ids that the server returns at each state"
     assert "(nats)" in ax.get_ylabel()
     assert ax.get_xscale() == "log"
@@ -67,7 +67,7 @@ def test_what_it_is_about_is_written():
 
 def test_other_states_are_those_that_were_asked_for():
     ax = bounds_by_top(sweep(), states="start")
-    assert ax.get_title(loc="left") == "Forward KL between bounds, start's states"
+    assert ax.get_title(loc="left") == "Forward KL, start's states"
     assert ax.lines[0].get_ydata() == pytest.approx([1 + FAR - 0.25 / top for top in TOPS])
 
 
