@@ -17,6 +17,7 @@ from opd_diag.replay.near import Near
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import chosen_prompts, near_of
 from opd_diag.replay.recorded import TEACHER_LABEL, given_rollouts, not_used
+from opd_diag.replay.sampled import refuse_sampler
 from opd_diag.replay.served import Served, check_ids_of_server, refuse_served, served_teacher, tokenizer_of
 from opd_diag.replay.spread.engine import refuse_engine, runs_elsewhere
 from opd_diag.replay.store import refuse_unfit
@@ -131,6 +132,7 @@ def _planned(
 ) -> ReplayPlan:
     """Read and check all but the run itself, whose loadable checkpoints are given."""
     refuse_engine(settings)
+    refuse_sampler(settings)
     dtype, too_slow = settings.dtype, None
     if not runs_elsewhere(settings):
         device, device_map = normal_form(settings.device, settings.device_map)
