@@ -142,7 +142,7 @@ def _planned(
     settings = replace(settings, dtype=dtype)
     notes = [*notes, *([too_slow] if too_slow else [])]
     _refuse_shared_file_names(checkpoints)
-    served = served_teacher(settings)
+    served = served_teacher(settings, digests)
     teacher = served.checkpoint if served else _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher, served)
     given = given_rollouts(settings, checkpoints, teacher, digests, served.key if served else None)
@@ -154,7 +154,7 @@ def _planned(
     if teacher_tokenizer is None and served:
         if not check_ids_of_server(served, tokenizer, {i for p in prompts for i in (*p.ids, *p.teacher_ids)}):
             notes.append(
-                "The teacher's server gives no text; its ids are taken to mean what the student's mean. Name its "
+                "The teacher gives no text of ids; they are taken to mean what the student's mean. Name its "
                 "tokenizer with --teacher-tokenizer to have that checked."
             )
     elif teacher_tokenizer is None:

@@ -89,7 +89,7 @@ class TestTheTopK:
             assert verdicts[name].status == "unknown", name
             assert "--teacher-top -1" in verdicts[name].advice
         assert made.report.headline.title == (
-            "Alignment cannot be told: the teacher's server returned its most probable tokens alone"
+            "Alignment cannot be told: of the teacher only its most probable tokens came back"
         )
         assert verdicts["patterns_compatible"].status in ("pass", "warn")
 
@@ -125,7 +125,7 @@ class TestTheTopK:
 
     def test_the_page_has_what_is_left_open_and_no_picture_of_nothing(self, made):
         page = (made.report.out_dir / "report.html").read_text()
-        assert "What the server's top 20 leave open" in page
+        assert "What the teacher's top 20 leave open" in page
         assert 'href="#entropies"' not in page
         drawn = {path.name for path in (made.report.out_dir / "figures").iterdir()}
         assert {"bounds-forward_kl.svg", "bounds-jensen_shannon.svg", "alignment-forward_kl.svg"} <= drawn
@@ -174,7 +174,7 @@ class TestGoingOn:
         put_behind(monkeypatch, load_model(where, name="other", stop_ids=teacher.tokenizer.stop_ids))
         with pytest.raises(ServerError) as error:
             opd_diag.diagnose(tiny_run.run_dir, out=out, **BEHIND, **OPTIONS)
-        said = "it has other weights under the name served/teacher. Choose another folder with --out, or start the"
+        said = "it has other weights under the name served/teacher. Choose another folder with --out, or load the"
         assert said in str(error.value)
 
 
@@ -251,8 +251,8 @@ class TestBadInput:
     def test_studies_load_their_teacher(self, tiny_run, put_behind, monkeypatch):
         put_behind(monkeypatch)
         said = (
-            f"This needs a teacher that is loaded here, found {ADDRESS}. Name its folder or hub id with --teacher; "
-            "opd-diag report takes teachers behind servers."
+            f"This needs a teacher that opd-diag loads itself, found {ADDRESS}. Name its folder or hub id with --teacher; "
+            "opd-diag report takes one behind a server."
         )
         for words in (
             ["horizon", str(tiny_run.run_dir)],
@@ -265,7 +265,7 @@ class TestBadInput:
     def test_without_a_text_of_the_servers_that_is_said(self, tiny_run, put_behind, monkeypatch):
         put_behind(monkeypatch, tokenizer=None)
         plan = plan_run(tiny_run.run_dir, teacher=ADDRESS)
-        assert any(note.startswith("The teacher's server gives no text;") for note in plan.notes)
+        assert any(note.startswith("The teacher gives no text of ids;") for note in plan.notes)
 
 
 def test_the_plan_says_what_the_server_gives_and_what_it_will_be_asked(tiny_run, put_behind, monkeypatch):
@@ -274,5 +274,5 @@ def test_the_plan_says_what_the_server_gives_and_what_it_will_be_asked(tiny_run,
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
     assert "teacher served/teacher behind vllm=http://127.0.0.1:8000 (vllm 0.32.0), its top 20 at each state" in said
-    assert "requests to the server" in said
+    assert "requests to the teacher" in said
     assert "over the wire" in said

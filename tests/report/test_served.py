@@ -75,9 +75,9 @@ class TestWhatIsLeftOpen:
     def test_each_metric_has_its_bounds_and_the_k_that_would_do(self, partly):
         assert of_server(partly) == OfServer(
             top=16,
-            sentence="The teacher stands behind a server, which returned its 16 most probable ids at each state. "
-            "Overlap, and both masses on the shared tokens, are exact for every k up to 16. What hangs on the rest of "
-            "the vocabulary lies between the bounds below, whatever the rest is; nothing was filled in.",
+            sentence="Of the teacher the 16 most probable ids came back at each state. Overlap, and both masses on the "
+            "shared tokens, are exact for every k up to 16. What hangs on the rest of the vocabulary lies between the "
+            "bounds below, whatever the rest is; nothing was filled in.",
             states=["own states", "the start's states"],
             rows=[
                 SweepRow("forward_kl", ["0.400 to 0.415", "0.500 to 0.515"], "0.02", "K = 16"),
@@ -127,8 +127,8 @@ class TestThePage:
     def test_the_table_stands_under_a_heading_that_the_contents_name(self, partly):
         page = StrictReader(page_of(partly))
         assert ("a", {"href": "#served"}) in page.tags
-        shown = page.text[page.text.rindex("What the server's top 16 leave open") :]
-        assert shown.startswith("What the server's top 16 leave open The teacher stands behind a server, which")
+        shown = page.text[page.text.rindex("What the teacher's top 16 leave open") :]
+        assert shown.startswith("What the teacher's top 16 leave open Of the teacher the 16 most probable ids")
         for row in of_server(partly).rows:
             assert " ".join((*row.bounds, row.least, row.needed)) in shown
 

@@ -12,6 +12,7 @@ from opd_diag.errors import InputError, MissingExtra
 from opd_diag.records.settings import Settings
 from opd_diag.replay.parts import Parts, Progress
 from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.served import where
 from opd_diag.replay.served_parts import ServedParts
 from opd_diag.replay.store import Store
 from opd_diag.servers import is_address
@@ -73,8 +74,8 @@ def refuse_engine(settings: Settings) -> None:
         raise MissingExtra("ray", "ray")
     if settings.teacher is not None and is_address(settings.teacher):
         raise InputError(
-            f"A teacher behind a server is asked from one process, found {settings.teacher} with --engine ray. Leave "
-            "--engine out, or name a teacher that workers load."
+            f"A teacher {where(settings.teacher)} is asked from one process, found {settings.teacher} with --engine "
+            "ray. Leave --engine out, or name a teacher that workers load."
         )
     if settings.device_map is not None:
         raise InputError(
