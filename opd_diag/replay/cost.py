@@ -296,8 +296,8 @@ def _beside(plan: ReplayPlan, sizes: tuple[ModelSize, ModelSize | None]) -> tupl
     return (
         f"vLLM         samples {len(models)} models, one after another; how long that takes is not known, and not in "
         "these minutes",
-        f"             beside what is in memory it holds up to {readable_size(weights)} of weights, and "
-        f"{readable_size(CPU_CACHE)} of keys and values (on a GPU: nine tenths of what is free)",
+        f"             beside what is in memory it holds up to {readable_size(weights)} of weights, and on a CPU "
+        f"{readable_size(CPU_CACHE)} of keys and values; on a GPU it takes nine tenths of what is free",
     )
 
 

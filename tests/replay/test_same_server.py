@@ -85,7 +85,7 @@ class TestTheNextTime:
         assert str(error.value) == (
             f"vLLM at http://h:1 gives the same 9 tokens log-probabilities that differ by {apart} nats on average from "
             f"those it gave when {tmp_path / 'out'} was begun: it has other weights under the name served/teacher. "
-            "Choose another folder with --out, or load the model as it was."
+            "Choose another folder with --out, or start the server as it was."
         )
         ask(Scripted(), self.OF)  # what was kept stands
 

@@ -251,8 +251,8 @@ class TestBadInput:
     def test_studies_load_their_teacher(self, tiny_run, put_behind, monkeypatch):
         put_behind(monkeypatch)
         said = (
-            f"This needs a teacher that opd-diag loads itself, found {ADDRESS}. Name its folder or hub id with --teacher; "
-            "opd-diag report takes one behind a server."
+            f"This needs a teacher that opd-diag loads itself, found {ADDRESS}. Name its folder or hub id with "
+            "--teacher; opd-diag report takes one behind a server."
         )
         for words in (
             ["horizon", str(tiny_run.run_dir)],
