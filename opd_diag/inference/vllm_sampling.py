@@ -128,8 +128,9 @@ def vllm_reads(checkpoint: Checkpoint) -> bool:
     if checkpoint.kind != "full" or checkpoint.config is not None or not folder.is_dir():
         return False
     found = classify_weights(folder)
-    names = {file.name for file in found.files} if found is not None and found.kind == "full" else set()
-    return bool(names) and names == {file.name for file in folder.glob("*.safetensors")}
+    if found is None or found.kind != "full" or found.blocker is not None:
+        return False
+    return {file.name for file in found.files} == {file.name for file in folder.glob("*.safetensors")}
 
 
 def save_plain(model: Model, folder: Path) -> None:
