@@ -106,17 +106,21 @@ def _begun(writer: LazyModel, store: Store, vocabulary: int) -> VLLMBeside:
     """Begin vLLM with a model; once that is loaded its folder is needed no more."""
     settings = writer.settings
     stops = stored_stop_ids(writer.checkpoint, trust_remote_code=settings.trust_remote_code) or ()
-    with _folder(writer, store) as folder:
-        device = resolve_device(settings.device)
-        return VLLMBeside(
-            str(folder),
-            name=writer.name,
-            dtype=settings.dtype,
-            drawable=vocabulary,
-            stop_ids=tuple({*stops, *writer.tokenizer.stop_ids}),
-            gpu_share=gpu_share(device),
-            variables=variables_for(device),
-        )
+    with ExitStack() as undo:
+        with _folder(writer, store) as folder:
+            device = resolve_device(settings.device)
+            engine = VLLMBeside(
+                str(folder),
+                name=writer.name,
+                dtype=settings.dtype,
+                drawable=vocabulary,
+                stop_ids=tuple({*stops, *writer.tokenizer.stop_ids}),
+                gpu_share=gpu_share(device),
+                variables=variables_for(device),
+            )
+            undo.callback(engine.close, at_once=True)
+        undo.pop_all()
+    return engine
 
 
 @contextmanager
