@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from model_server import ModelServer
 from servers.stand_in import stand_in
+from tiny_run import change_weights
 from typer.testing import CliRunner
 
 import opd_diag
@@ -19,9 +20,13 @@ from opd_diag.cli import app
 from opd_diag.errors import InputError, ServerError, TokenizerMismatchError
 from opd_diag.inference import load_model
 from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.records.files import content_key
+from opd_diag.records.settings import Settings
 from opd_diag.replay import served as served_module
 from opd_diag.replay.planning import plan_run
 from opd_diag.report.json_file import report_schema
+from opd_diag.runs.digests import Digests
+from opd_diag.servers import About
 
 from .crashing import without_drawing
 
@@ -276,3 +281,54 @@ def test_the_plan_says_what_the_server_gives_and_what_it_will_be_asked(tiny_run,
     assert "teacher served/teacher behind vllm=http://127.0.0.1:8000 (vllm 0.32.0), its top 20 at each state" in said
     assert "requests to the teacher" in said
     assert "over the wire" in said
+
+
+class TestInVLLMHere:
+    """Loaded into vLLM in this process, of which a stand-in says no more than its name."""
+
+    @pytest.fixture
+    def known(self, monkeypatch):
+        about = About("vllm", "0.32.0", "big", "big", 512, None, True, None, True, vocab_size=300)
+        meanwhile = []
+
+        def connect(address, *, model, top, dtype):
+            for change in meanwhile:
+                change()
+            return SimpleNamespace(about=about)
+
+        monkeypatch.setattr(served_module, "connect", connect)
+        key = lambda folder: served_module.served_teacher(Settings(teacher=f"vllm={folder}"), Digests()).key  # noqa: E731
+        return key, meanwhile
+
+    def test_it_is_known_by_its_bytes_and_not_by_its_name(self, own_run, known, tmp_path):
+        key, _ = known
+        first = key(own_run.teacher)
+        shutil.copytree(own_run.teacher, tmp_path / "moved")
+        assert key(tmp_path / "moved") == first
+        change_weights(own_run.teacher, lambda name, tensor: tensor + 1)
+        assert key(own_run.teacher) != first
+
+    def test_of_a_hub_id_the_name_is_all(self, known):
+        key, _ = known
+        assert key("org/big") == content_key(["served", "vllm", "0.32.0", "big", "big"])
+
+    def test_a_folder_that_is_written_to_while_it_is_loaded(self, own_run, known):
+        key, meanwhile = known
+        meanwhile.append(lambda: change_weights(own_run.teacher, lambda name, tensor: tensor + 1))
+        with pytest.raises(InputError, match=r"^The teacher cannot be read\. .*model\.safetensors changed while"):
+            key(own_run.teacher)
+
+    def test_what_it_does_not_go_with(self, own_run, known):
+        here = f"vllm={own_run.teacher}"
+        with pytest.raises(InputError) as caught:
+            served_module.served_teacher(Settings(teacher=here, teacher_temperature=0.5), Digests())
+        assert str(caught.value) == (
+            "Option teacher_temperature must be 1 for a teacher in vLLM, which gives log-probabilities at 1; found "
+            "0.5. Leave --teacher-temperature out, or name a folder or hub id with --teacher."
+        )
+        with pytest.raises(InputError) as caught:
+            served_module.refuse_served(Settings(teacher=here))
+        assert str(caught.value) == (
+            f"This needs a teacher that opd-diag loads itself, found {here}. Name its folder or hub id with --teacher; "
+            "opd-diag report takes one in vLLM."
+        )
