@@ -465,7 +465,7 @@ def test_the_help_names_every_state_set():
 def test_ctrl_c_keeps_what_was_finished(tiny_run, finished, out, monkeypatch, without_pages, at):
     room = importlib.import_module("opd_diag.replay.parts")
     place = {
-        "sampling": (room, "sample_rollouts"),
+        "sampling": (importlib.import_module("opd_diag.replay.sampled"), "sample_rollouts"),
         "scoring": (room, "score"),
         "writing": (sys.modules["opd_diag.report"].Report, "write"),
     }
