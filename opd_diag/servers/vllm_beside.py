@@ -1,4 +1,4 @@
-"""vLLM in a process of its own, for the responses of one model: begun, asked, believed only after checks, and ended.
+"""One model in vLLM, in a process of its own, for its responses: begun, asked, believed after checks, and ended.
 
 What comes back is checked like the answer of any server: ids outside of the vocabulary, values that are no
 log-probabilities and responses that end where they must not are refused.

@@ -1,4 +1,4 @@
-"""vLLM, imported; its engine in this process, and the one thread that works with it.
+"""The package vLLM, imported; its engine in this process, and the one thread that works with it.
 
 Weights are read from safetensors alone, and no code of the model's folder is run. A teacher that needs several GPUs is
 for a server.
