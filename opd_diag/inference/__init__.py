@@ -26,6 +26,8 @@
 `served.py`      the same with a teacher behind a server: ids are sent, log-probabilities come back
 `partial.py`     what a server said, made into fields: all, or those it decides and bounds of the others
 `served_sampling.py` responses of a teacher behind a server
+`vllm_sampling.py` responses of a model that vLLM samples, and that model saved as vLLM reads it
+`drawn_elsewhere.py` what both share: responses that are drawn in another place, made records
 `outline.py`     what of a state set is known before it is scored; its scores put together from shards
 `cut.py`         how a state set is cut into batches and shards; hidden states of shards, kept and found again
 `packing.py`     many sequences in one row without padding, a prompt once for all its responses

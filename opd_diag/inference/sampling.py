@@ -124,14 +124,8 @@ class Drawing:
         model, room = self.model, self.sampling.max_new_tokens
         if not model.takes_cache:
             raise ModelError(f"{model.name} keeps no key–value cache of the usual kind. {elsewhere(model)}")
-        for prompt in self.prompts:
-            length = len(_seen(prompt, self.as_teacher))
-            if model.context is not None and length + room > model.context:
-                raise PromptsError(
-                    f"Prompt {prompt.prompt.id} has {length} tokens; with --max-new-tokens {room} that "
-                    f"exceeds the {model.context} tokens that {model.name} takes. Lower --max-new-tokens or leave the "
-                    "prompt out."
-                )
+        seen = [(prompt, _seen(prompt, self.as_teacher)) for prompt in self.prompts]
+        refuse_long(seen, room, model.context, name=model.name)
 
     @torch.inference_mode()
     def shard(self, shard: Shard, tell: Callable[[int], None] = lambda done: None) -> list[Rollout]:
@@ -157,6 +151,42 @@ class Drawing:
 
     def _row(self, prompt: EncodedPrompt, r: int) -> Row:
         return Row(prompt, _seen(prompt, self.as_teacher), r, _uniforms(self.model, self.sampling, prompt.index, r))
+
+
+def refuse_long(
+    seen: Sequence[tuple[EncodedPrompt, tuple[int, ...]]],
+    room: int,
+    context: int | None,
+    *,
+    name: str,
+    or_else: str = " or leave the prompt out",
+) -> None:
+    """Refuse a prompt that with the room for its response exceeds the context of who draws.
+
+    Parameters
+    ----------
+    seen
+        Prompts, each with its ids as the writer sees it.
+    room
+        Most tokens of a response.
+    context
+        Most tokens that it takes; None where it does not say.
+    name
+        How the message calls it.
+    or_else
+        What else can be done than a lower ``--max-new-tokens``.
+
+    Raises
+    ------
+    PromptsError
+        Naming the first of them.
+    """
+    for prompt, ids in seen:
+        if context is not None and len(ids) + room > context:
+            raise PromptsError(
+                f"Prompt {prompt.prompt.id} has {len(ids)} tokens; with --max-new-tokens {room} that exceeds the "
+                f"{context} tokens that {name} takes. Lower --max-new-tokens{or_else}."
+            )
 
 
 def _seen(prompt: EncodedPrompt, as_teacher: bool) -> tuple[int, ...]:

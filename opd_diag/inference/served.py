@@ -339,7 +339,7 @@ class _Asking:
         if highest >= self.plan.vocabulary and not self.teacher.whole:
             raise ServerError(
                 f"{self.teacher.name} returned token id {highest}, but {self.student.name} has only "
-                f"{self.plan.vocabulary} ids. The server has another model, or another tokenizer."
+                f"{self.plan.vocabulary} ids. It is another model, or has another tokenizer."
             )
 
 

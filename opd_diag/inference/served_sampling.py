@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from opd_diag.errors import PromptsError
-from opd_diag.inference.sampling import ROWS_PER_SHARD
+from opd_diag.inference.drawn_elsewhere import Asked, Elsewhere, sample_elsewhere
+from opd_diag.inference.sampling import refuse_long
 from opd_diag.inference.served import ServedTeacher
-from opd_diag.inference.shards import Keep, Progress, Shard, Told, keep_nothing
-from opd_diag.records.answer import is_correct
+from opd_diag.inference.shards import Keep, Progress, keep_nothing
 from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.sampling import Sampling
 from opd_diag.servers import Sampled
@@ -62,27 +60,13 @@ def sample_served(
         The server cannot be reached, or answers what it must not.
     """
     sampling = sampling or Sampling()
-    _check_context(teacher, prompts, sampling.max_new_tokens)
-    each = sampling.rollouts_per_prompt
-    size = max(1, ROWS_PER_SHARD // each)
-    cut = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-    told = Told(progress, len(prompts) * each)
-    rollouts: list[Rollout] = []
-    for number, together in enumerate(cut):
-        shard = Shard(number, len(cut), [prompt.index for prompt in together])
-        rollouts += keep(shard, partial(_made, teacher, tokenizer, together, sampling, label, told))
-        told.shard(len(together) * each)
-    return sorted(rollouts, key=lambda r: (r.prompt_index, r.rollout_index))
-
-
-def _made(
-    teacher: ServedTeacher,
-    tokenizer: Tokenizer,
-    prompts: Sequence[EncodedPrompt],
-    sampling: Sampling,
-    label: str,
-    told: Told,
-) -> list[Rollout]:
+    refuse_long(
+        [(prompt, prompt.teacher_ids) for prompt in prompts],
+        sampling.max_new_tokens,
+        teacher.context,
+        name=teacher.name,
+        or_else=", leave the prompt out, or let the server take more",
+    )
     source = Provenance(
         origin="sampled",
         weights=label,
@@ -92,56 +76,40 @@ def _made(
         top_p=sampling.top_p,
         seed=sampling.seed,
     )
-    made: list[Rollout] = []
+    writer = Elsewhere(
+        draw=partial(_drawn, teacher, sampling),
+        sampling=sampling,
+        source=source,
+        stream=str(sampling.seed),
+        as_teacher=True,
+        keeps_logprobs=source.plain,
+    )
+    return sample_elsewhere(writer, tokenizer, prompts, progress=progress, keep=keep)
+
+
+def _drawn(
+    teacher: ServedTeacher, sampling: Sampling, asked: Sequence[Asked]
+) -> Iterator[tuple[int, Sequence[Sampled]]]:
+    """Ask for the responses to some prompts, as many at once as the server is given requests."""
     pool = ThreadPoolExecutor(teacher.at_once)
+    tokens = 0
     try:
-        for prompt, drawn in zip(prompts, pool.map(partial(_drawn, teacher, sampling), prompts), strict=True):
-            made += [_rollout(prompt, i, of, tokenizer, source) for i, of in enumerate(drawn)]
-            told.within(len(made))
+        for place, drawn in enumerate(pool.map(partial(_of_one, teacher, sampling), asked)):
+            tokens += len(asked[place][0]) + sum(len(one.ids) for one in drawn)
+            yield place, drawn
     finally:  # after an error nobody waits for what is in flight
         pool.shutdown(wait=False, cancel_futures=True)
-    teacher.forwarded.requests += len(prompts)
-    teacher.forwarded.tokens += sum(len(p.teacher_ids) for p in prompts) + sum(len(r.response_ids) for r in made)
-    return made
+    teacher.forwarded.requests += len(asked)
+    teacher.forwarded.tokens += tokens
 
 
-def _drawn(teacher: ServedTeacher, sampling: Sampling, prompt: EncodedPrompt) -> list[Sampled]:
+def _of_one(teacher: ServedTeacher, sampling: Sampling, asked: Asked) -> list[Sampled]:
+    ids, seed = asked
     return teacher.server.sampled(
-        prompt.teacher_ids,
+        ids,
         n=sampling.rollouts_per_prompt,
         max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
-        seed=zlib.crc32(f"{sampling.seed} {prompt.index}".encode()) >> 1,
+        seed=seed,
     )
-
-
-def _rollout(prompt: EncodedPrompt, index: int, drawn: Sampled, tokenizer: Tokenizer, source: Provenance) -> Rollout:
-    logprobs = drawn.logprobs if source.plain else None
-    return Rollout(
-        prompt_index=prompt.index,
-        rollout_index=index,
-        prompt_id=prompt.prompt.id,
-        group=prompt.prompt.group,
-        prompt_ids=prompt.ids,
-        teacher_prompt_ids=prompt.teacher_ids,
-        response_ids=tuple(drawn.ids),
-        stop_reason=drawn.stop_reason,
-        provenance=source,
-        sampled_logprobs=None if logprobs is None else tuple(logprobs.tolist()),
-        answer=prompt.prompt.answer,
-        is_correct=is_correct(tokenizer.plain_text(drawn.ids), prompt.prompt.answer),
-        prompt_text=tokenizer.text(prompt.ids),
-        response_text=tokenizer.text(drawn.ids),
-    )
-
-
-def _check_context(teacher: ServedTeacher, prompts: Sequence[EncodedPrompt], max_new_tokens: int) -> None:
-    for prompt in prompts:
-        length = len(prompt.teacher_ids)
-        if teacher.context is not None and length + max_new_tokens > teacher.context:
-            raise PromptsError(
-                f"Prompt {prompt.prompt.id} has {length} tokens; with --max-new-tokens {max_new_tokens} that exceeds "
-                f"the {teacher.context} tokens that {teacher.name} takes. Lower --max-new-tokens, leave the prompt "
-                "out, or let the server take more."
-            )

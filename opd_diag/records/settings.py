@@ -105,6 +105,9 @@ class Settings:
     """Of the trainer's loss, 0 to 1, so that its curve has a name: 1 is reverse KL; default: as the log tells."""
     store: str | None = None
     """Folder in which rollouts and scores are also kept, and found again by other reports; changes no number."""
+    sampler: str = "local"
+    """Who samples responses: ``local``, this process, or ``vllm``, in a process of its own for each model; they draw
+    other responses."""
     engine: str = "local"
     """Where models run: ``local``, in this process, or ``ray``, in workers on any machines; changes no number."""
     workers: int | None = None
@@ -139,6 +142,7 @@ class Settings:
             (self.dtype not in DTYPES, f"dtype must be one of {', '.join(DTYPES)}, found {self.dtype}"),
             (self.step_base not in (None, 0, 1), f"step_base must be 0 or 1, found {self.step_base}"),
             (not self.states, "states must name at least one state set"),
+            (self.sampler not in SAMPLERS, f"sampler must be one of {', '.join(SAMPLERS)}, found {self.sampler}"),
             (self.engine not in ENGINES, f"engine must be one of {', '.join(ENGINES)}, found {self.engine}"),
             (
                 self.workers is not None and self.workers < 1,
@@ -170,6 +174,7 @@ class Settings:
 
 DTYPES = ("float32", "bfloat16", "float16")
 ENGINES = ("local", "ray")
+SAMPLERS = ("local", "vllm")
 
 
 def _is_share(gpus: float) -> bool:

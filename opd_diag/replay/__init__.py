@@ -21,8 +21,9 @@
 `parts.py`          ``Parts``: what each part is made from, and how
 `hidden.py`         last hidden states kept for another checkpoint, or another pair of models
 `between.py`        teachers held against each other at one student's states
+`sampled.py`        who samples responses: this process, or vLLM in one of its own
 `lazy.py`           a model that is loaded when it is first needed
-`served.py`         a teacher behind a server: what it is, and whether ids mean to it what they mean here
+`served.py`         a teacher behind a server, or in vLLM here: what it is, and what ids mean to it
 `served_parts.py`   ``ServedParts``: the parts of a replay with such a teacher
 `same_server.py`    whether that is still the teacher it was
 `wire.py`           what it costs: requests, bytes over the wire, minutes

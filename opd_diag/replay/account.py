@@ -31,11 +31,13 @@ class Work:
     requests: float = 0
     """Requests that a teacher behind a server answered, and bytes of its answers."""
     received: float = 0
+    beside: float = 0
+    """Tokens that vLLM samples in processes of its own, of either."""
 
     @property
     def sampled(self) -> float:
         """Tokens sampled by either."""
-        return self.student_sampled + self.teacher_sampled
+        return self.student_sampled + self.teacher_sampled + self.beside
 
     @property
     def tokens(self) -> float:
@@ -107,12 +109,13 @@ class Account:
         to = "teacher_tokens" if as_teacher else "student_tokens"
         self.add(Work(**{to: tokens}, states=states))
 
-    def sampling(self, keep: Keep[list[Rollout]], *, as_teacher: bool) -> Keep[list[Rollout]]:
-        """Count the tokens of responses that are sampled, not those of shards that are found."""
+    def sampling(self, keep: Keep[list[Rollout]], *, as_teacher: bool, beside: bool = False) -> Keep[list[Rollout]]:
+        """Count the tokens of responses that are sampled, here or beside, not those of shards that are found."""
 
         def drawn(rollouts: list[Rollout]) -> None:
             tokens = sum(len(r.response_ids) for r in rollouts)
-            self.add(Work(**{"teacher_sampled" if as_teacher else "student_sampled": tokens}))
+            by = "beside" if beside else "teacher_sampled" if as_teacher else "student_sampled"
+            self.add(Work(**{by: tokens}))
 
         return _counted(keep, drawn)
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
-from opd_diag.inference import sample_rollouts
 from opd_diag.inference.served_sampling import sample_served
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.rollout import Rollout, load_rollouts, save_rollouts
-from opd_diag.records.sampling import Sampling
 from opd_diag.replay.lazy import LazyModel
 from opd_diag.replay.parts import SAMPLED_VERSION, Parts, Progress
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prefixes import Prefix
+from opd_diag.replay.sampled import Sample, decides_draws, sampler_of
 from opd_diag.replay.served_parts import ServedParts
 from opd_diag.replay.store import Store
 from opd_diag.tables.continuations import NONE, STUDENT, THEIRS, Continuation
@@ -61,9 +60,10 @@ class Continuing:
         """
         found: list[Continuation] = []
         for writer in (STUDENT, THEIRS):
-            for kind, of in prefixes.items():
-                for place, depth in enumerate(depths):
-                    found += self._continued(writer, kind, of, depth, (place, len(depths)))
+            with self._sampler(writer) as sample:
+                for kind, of in prefixes.items():
+                    for place, depth in enumerate(depths):
+                        found += self._continued(writer, sample, kind, of, depth, (place, len(depths)))
         return found
 
     def of_nothing(
@@ -84,7 +84,8 @@ class Continuing:
                 graded = ((rollout, self._with_grade(rollout)) for rollout in rollouts)
                 found += [Continuation(NONE, 0, writer, of, rollout.rollout_index) for rollout, of in graded]
             else:
-                found += self._continued(writer, NONE, prefixes, 0, (0, 1))
+                with self._sampler(writer) as sample:
+                    found += self._continued(writer, sample, NONE, prefixes, 0, (0, 1))
         return found
 
     @cached_property
@@ -96,19 +97,32 @@ class Continuing:
     def _writers(self) -> dict[str, LazyModel]:
         return {STUDENT: self._parts.student(self.student), THEIRS: self._parts.teacher}
 
+    def _sampler(self, writer: str) -> AbstractContextManager[Sample]:
+        model, size = self._writers[writer], self.plan.tokenizer.size
+        if isinstance(self._parts, ServedParts) and model is self._parts.teacher:
+            about = self._parts.server, model.tokenizer
+            return nullcontext(partial(sample_served, *about, label=model.checkpoint.label))
+        return sampler_of(model, self.store, vocabulary=size, as_teacher=model.checkpoint == self.plan.teacher)
+
     def _continued(
-        self, writer: str, kind: str, prefixes: Sequence[Prefix], depth: int, place: tuple[int, int]
+        self, writer: str, sample: Sample, kind: str, prefixes: Sequence[Prefix], depth: int, place: tuple[int, int]
     ) -> list[Continuation]:
         if not prefixes:
             return []
         begun = {(p.rollout.prompt_index, p.rollout.rollout_index): p for p in prefixes}
         return [
             self._graded(kind, depth, writer, begun[r.prompt_index, r.rollout_index // self.times], r)
-            for r in self._part(self._writers[writer], kind, prefixes, depth, place)
+            for r in self._part(self._writers[writer], sample, kind, prefixes, depth, place)
         ]
 
     def _part(
-        self, model: LazyModel, kind: str, prefixes: Sequence[Prefix], depth: int, place: tuple[int, int]
+        self,
+        model: LazyModel,
+        sample: Sample,
+        kind: str,
+        prefixes: Sequence[Prefix],
+        depth: int,
+        place: tuple[int, int],
     ) -> tuple[Rollout, ...]:
         settings = self.plan.settings
         sampling = replace(
@@ -124,39 +138,23 @@ class Continuing:
                 [[p.ids, p.teacher_ids, p.prompt.answer, p.prompt.id] for p in prompts],
                 [[p.rollout.prompt_index, p.rollout.rollout_index] for p in prefixes],
                 [asdict(sampling), settings.dtype, self.plan.tokenizer.size, model.tokenizer.stop_ids],
+                *decides_draws(settings),
             ]
         )
 
+        what, (number, parts) = f"{model.checkpoint.label}: continuing {_KINDS.get(kind, kind)} prefixes", place
+
         def made() -> tuple[Rollout, ...]:
-            drawn = self._sampled(model, kind, prompts, sampling, key, place)
+            drawn = sample(
+                prompts,
+                sampling=sampling,
+                progress=lambda done, total: self.progress(what, number * total + done, parts * total),
+                keep=self.store.shards(key, ".jsonl", save=save_rollouts, load=load_rollouts),
+            )
             return tuple(self._joined(prefixes[r.prompt_index], depth, r) for r in drawn)
 
         name = f"continuations/{model.checkpoint.slug}.{kind}.{depth:06d}.jsonl"
         return self.store.part(name, key, make=made, save=save_rollouts, load=lambda path: tuple(load_rollouts(path)))
-
-    def _sampled(
-        self, model: LazyModel, kind: str, prompts: list[Any], sampling: Sampling, key: str, place: tuple[int, int]
-    ) -> list[Rollout]:
-        what, (number, parts) = f"{model.checkpoint.label}: continuing {_KINDS.get(kind, kind)} prefixes", place
-        as_teacher = model.checkpoint == self.plan.teacher
-
-        def tell(done: int, total: int) -> None:
-            self.progress(what, number * total + done, parts * total)
-
-        keep = self.store.shards(key, ".jsonl", save=save_rollouts, load=load_rollouts)
-        if as_teacher and isinstance(self._parts, ServedParts):
-            asked: dict[str, Any] = {"label": model.checkpoint.label, "sampling": sampling}
-            return sample_served(self._parts.server, model.tokenizer, prompts, **asked, progress=tell, keep=keep)
-        return sample_rollouts(
-            model.model,
-            model.tokenizer,
-            prompts,
-            sampling=sampling,
-            vocabulary=self.plan.tokenizer.size,
-            as_teacher=as_teacher,
-            progress=tell,
-            keep=keep,
-        )
 
     def _joined(self, prefix: Prefix, depth: int, drawn: Rollout) -> Rollout:
         """Make prefix and continuation one response, of which the prefix was not generated."""

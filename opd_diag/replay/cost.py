@@ -25,11 +25,13 @@ from opd_diag.records.files import readable_size
 from opd_diag.replay.account import Account, Work
 from opd_diag.replay.memory import Needed, memory_lines, needed_memory
 from opd_diag.replay.plan import ReplayPlan
+from opd_diag.replay.sampled import by_vllm
 from opd_diag.replay.spread.engine import runs_elsewhere
 from opd_diag.replay.store import Store
 from opd_diag.replay.subsample import MOST_STATES
 from opd_diag.replay.wire import WirePace, measured_wire, planned_wire
-from opd_diag.replay.work import Lengths, listed_sets, planned_work, shared_states, writers_of
+from opd_diag.replay.work import Lengths, listed_sets, planned_work, sampled_here, shared_states, writers_of
+from opd_diag.servers.vllm_engine import CPU_CACHE
 
 ASSUMED_FILL = 0.6
 """Part of ``--max-new-tokens`` that responses are taken to fill."""
@@ -66,8 +68,8 @@ RESPONSE_BYTES, PROMPT_TOKEN_BYTES, RESPONSE_TOKEN_BYTES = 450, 15, 30
 TITLES = ("tokens sampled", "tokens through bodies", "GFLOP", "minutes", "written")
 """How the fields of a cost are called where they are shown."""
 
-WIRE_TITLES = ("requests to the server", "over the wire")
-"""How those of a server are, where the teacher stands behind one."""
+WIRE_TITLES = ("requests to the teacher", "over the wire")
+"""How those of a teacher that is not loaded here are."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class Prediction:
     """What is needed of each device, and what there is."""
     meanwhile: int
     """Bytes of the teacher's hidden states that lie in OUT_DIR until it is finished, at most."""
+    beside: tuple[str, ...] = ()
+    """What is known of the cost of vLLM in processes of its own; empty where it samples nothing."""
 
     def lines(self) -> list[str]:
         """Say it: a table as :func:`cost_lines` gives it, and what it rests on."""
@@ -128,6 +132,7 @@ class Prediction:
         return [
             *_side_by_side(columns),
             f"predicted    if nothing is stored yet and {how}",
+            *self.beside,
             *memory_lines(self.memory),
             f"meanwhile    at most {readable_size(self.meanwhile)} of the teacher's "
             f"{'answers' if served else 'states'} on disk",
@@ -169,7 +174,9 @@ def predicted(plan: ReplayPlan) -> Prediction:
     width = DTYPES[settings.dtype].itemsize
     each = teacher.width * width if teacher is not None else ANSWER_BYTES * _returned(plan, student)
     meanwhile = shared_states(plan, Lengths(plan, 1.0)) * each
-    return Prediction(likely, at_most, response, sizes, needed_memory(plan, sizes), round(meanwhile))
+    return Prediction(
+        likely, at_most, response, sizes, needed_memory(plan, sizes), round(meanwhile), _beside(plan, sizes)
+    )
 
 
 def total_line(costs: Sequence[Cost]) -> str:
@@ -286,6 +293,20 @@ def _cost(
         gflop=_gflop(work, lengths.seen(), sizes),
         minutes=(seconds + fixed * slower) / 60,
         bytes=round(PAGE_BYTES + rows * (pace.state_bytes + ROW_BYTES) + responses + fits + ids * ID_BYTES),
+    )
+
+
+def _beside(plan: ReplayPlan, sizes: tuple[ModelSize, ModelSize | None]) -> tuple[str, ...]:
+    """Say what is known of the cost of vLLM in processes of its own."""
+    models = sampled_here(plan) if by_vllm(plan.settings) else []
+    if not models:
+        return ()
+    weights = max(size.parameters for size in sizes if size is not None) * DTYPES[plan.settings.dtype].itemsize
+    return (
+        f"vLLM         samples {len(models)} models, one after another; how long that takes is not known, and not in "
+        "these minutes",
+        f"             beside what is in memory it holds up to {readable_size(weights)} of weights, and on a CPU "
+        f"{readable_size(CPU_CACHE)} of keys and values; on a GPU it takes nine tenths of what is free",
     )
 
 

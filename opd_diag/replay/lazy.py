@@ -58,9 +58,20 @@ class LazyModel:
         """
         return self.resident.model(self.checkpoint, self.key) or self._loaded()
 
-    def _loaded(self) -> Model:
+    def refuse_changed(self) -> CheckpointContent:
+        """Give what its files hold now; refuse what was written to since they were first read.
+
+        Raises
+        ------
+        CheckpointError
+            Naming the first file that differs.
+        """
         now = checkpoint_content(self.checkpoint, self.digests)
         refuse_other(self.content, now)
+        return now
+
+    def _loaded(self) -> Model:
+        now = self.refuse_changed()
         if self.before is not None:
             self.before()
         return self.resident.load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import pandas as pd
 from torch import Tensor
 
 from opd_diag.errors import CheckpointError, InputError, PromptsError
-from opd_diag.inference import HeadCheck, Model, Place, sample_rollouts, score
+from opd_diag.inference import HeadCheck, Model, Place, score
 from opd_diag.inference.served import ServedTeacher
 from opd_diag.inference.swapping import Resident
 from opd_diag.records.arrays import load_arrays, save_arrays
@@ -40,6 +40,7 @@ from opd_diag.replay.precision import (
     rollouts_for_floor,
     save_floors,
 )
+from opd_diag.replay.sampled import by_vllm, decides_draws, sampler_of
 from opd_diag.replay.store import Store
 from opd_diag.replay.subsample import WORTH, fits_of, places_in, subsample
 from opd_diag.tables import save_coverage
@@ -309,23 +310,26 @@ class Parts:
         plan = self.plan
         drawable = [plan.tokenizer.size, writer.tokenizer.stop_ids]
         named = _named(writer.checkpoint)
-        return [writer.key, named, plan.prompts_key(), asdict(plan.settings.sampling), plan.settings.dtype, *drawable]
+        drawn_here = self.teacher_is_here or writer is not self.teacher
+        return [
+            *[writer.key, named, plan.prompts_key(), asdict(plan.settings.sampling), plan.settings.dtype, *drawable],
+            *(decides_draws(plan.settings) if drawn_here else []),
+        ]
 
     def _sampled(self, writer: LazyModel, key: str) -> Rollouts:
         self._check_teacher_takes_them()  # before hours of sampling, and before anything is written
         what, as_teacher = f"{writer.checkpoint.label}: sampling responses", writer is self.teacher
         keep = self.store.shards(key, ".jsonl", save=save_rollouts, load=load_rollouts)
-        with self._runs(writer):
+        beside = by_vllm(self.plan.settings)
+        vocabulary = self.plan.tokenizer.size
+        sampler = sampler_of(writer, self.store, vocabulary=vocabulary, as_teacher=as_teacher)
+        with nullcontext() if beside else self._runs(writer), sampler as sample:
             return tuple(
-                sample_rollouts(
-                    writer.model,
-                    writer.tokenizer,
+                sample(
                     self.plan.prompts,
                     sampling=self.plan.settings.sampling,
-                    vocabulary=self.plan.tokenizer.size,
-                    as_teacher=as_teacher,
                     progress=lambda done, total: self.progress(what, done, total),
-                    keep=self.store.account.sampling(keep, as_teacher=as_teacher),
+                    keep=self.store.account.sampling(keep, as_teacher=as_teacher, beside=beside),
                 )
             )
 

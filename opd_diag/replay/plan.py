@@ -86,7 +86,8 @@ class ReplayPlan:
             f"{settings.max_new_tokens} tokens, temperature {settings.temperature:g}, top-p {settings.top_p:g}, "
             f"seed {settings.seed}",
             f"to sample    {len(sampled)} models × {responses} responses "
-            f"(at most {len(sampled) * responses * settings.max_new_tokens:,} tokens)",
+            f"(at most {len(sampled) * responses * settings.max_new_tokens:,} tokens)"
+            f"{', by vLLM' if settings.sampler == 'vllm' else ''}",
             f"to score     {passes} sets of states ({', '.join(settings.states)}), each by a student; the teacher runs "
             "once over those that several share",
         ]

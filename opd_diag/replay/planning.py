@@ -17,6 +17,7 @@ from opd_diag.replay.near import Near
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import chosen_prompts, near_of
 from opd_diag.replay.recorded import TEACHER_LABEL, given_rollouts, not_used
+from opd_diag.replay.sampled import by_vllm, refuse_sampler
 from opd_diag.replay.served import Served, check_ids_of_server, served_teacher, tokenizer_of, with_own_options
 from opd_diag.replay.spread.engine import refuse_engine, runs_elsewhere
 from opd_diag.replay.store import refuse_unfit
@@ -138,6 +139,7 @@ def _planned(
     refuse_engine(settings)
     settings = with_own_options(settings)
     _refuse_two_places(settings)
+    refuse_sampler(settings)
     dtype, too_slow = settings.dtype, None
     if not runs_elsewhere(settings):
         device, device_map = normal_form(settings.device, settings.device_map)
@@ -147,7 +149,7 @@ def _planned(
     settings = replace(settings, dtype=dtype)
     notes = [*notes, *([too_slow] if too_slow else [])]
     _refuse_shared_file_names(checkpoints)
-    served = served_teacher(settings)
+    served = served_teacher(settings, digests)
     teacher = served.checkpoint if served else _teacher(settings)
     tokenizer, teacher_tokenizer = _tokenizers(settings, checkpoints, teacher, served)
     given = given_rollouts(settings, checkpoints, teacher, digests, served.key if served else None)
@@ -159,7 +161,7 @@ def _planned(
     if teacher_tokenizer is None and served:
         if not check_ids_of_server(served, tokenizer, {i for p in prompts for i in (*p.ids, *p.teacher_ids)}):
             notes.append(
-                "The teacher's server gives no text; its ids are taken to mean what the student's mean. Name its "
+                "The teacher gives no text of ids; they are taken to mean what the student's mean. Name its "
                 "tokenizer with --teacher-tokenizer to have that checked."
             )
     elif teacher_tokenizer is None:
@@ -194,6 +196,11 @@ def _refuse_two_places(settings: Settings) -> None:
     if settings.teacher is not None and is_address(settings.teacher):
         raise InputError(
             f"--tensor-parallel loads the teacher here, found {settings.teacher}, which its server has. Leave it out."
+        )
+    if by_vllm(settings):
+        raise InputError(
+            "--sampler vllm loads whole models to sample them, and --tensor-parallel is for a teacher too large for "
+            "that. Leave one of them out."
         )
     if "teacher" in read_device_maps(settings.device_map):
         raise InputError(

@@ -62,6 +62,6 @@ def refuse_other_teacher(teacher: ServedTeacher, prompts: Sequence[EncodedPrompt
         raise ServerError(
             f"{teacher.server.about.name} gives the same {len(first)} tokens log-probabilities that differ by "
             f"{apart:.2g} nats on average from those it gave when {store.out_dir} was begun: it has other weights "
-            f"under the name {teacher.server.about.model}. Choose another folder with --out, or start the server as it "
-            "was."
+            f"under the name {teacher.server.about.model}. Choose another folder with --out, or "
+            f"{'start the server' if teacher.server.about.url else 'load the model'} as it was."
         )

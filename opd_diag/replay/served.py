@@ -1,19 +1,24 @@
-"""A teacher behind a server: named by an address, known by what the server says of itself."""
+"""A teacher behind a server, known by what the server says of itself; or in vLLM here, known by its files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from opd_diag.errors import InputError, TokenizerMismatchError
+from opd_diag.errors import CheckpointError, InputError, TokenizerMismatchError
 from opd_diag.inference.served import ServedTeacher
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.settings import Settings
 from opd_diag.replay.recorded import TEACHER_LABEL
+from opd_diag.runs.contents import refuse_changed
+from opd_diag.runs.digests import Digests
+from opd_diag.runs.fingerprint import checkpoint_content
 from opd_diag.servers import ALL, Server, addressed, connect, is_address
+from opd_diag.servers.addresses import model_here
 from opd_diag.text import visible
 from opd_diag.tokenization import Tokenizer
 
@@ -35,6 +40,8 @@ class Served:
     """Most probable ids asked for at each state; -1: the whole vocabulary."""
     at_once: int
     """Requests in flight."""
+    weights_key: str | None = None
+    """Fingerprint of the folder that vLLM loaded here; None where nothing but a name is known."""
 
     @property
     def name(self) -> str:
@@ -48,9 +55,15 @@ class Served:
 
     @property
     def key(self) -> str:
-        """Of what the server says that it is. Weights behind a server have no fingerprint."""
+        """Of its weights where they lie in a folder here, else of what the server says that it is."""
         about = self.server.about
-        return content_key(["served", about.engine, about.version, about.model, about.root])
+        known = [about.model, about.root] if self.weights_key is None else [self.weights_key]
+        return content_key(["served", about.engine, about.version, *known])
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether vLLM loaded it in this process."""
+        return model_here(self.address) is not None
 
     @property
     def whole(self) -> bool:
@@ -82,7 +95,12 @@ class Served:
     def named(self) -> str:
         """Say what it is and where."""
         about = self.server.about
-        return visible(f"{about.model} behind {self.address} ({' '.join(filter(None, (about.engine, about.version)))})")
+        engine = " ".join(filter(None, (about.engine, about.version)))
+        return visible(
+            f"{about.model} in {engine}, in this process"
+            if self.is_loaded
+            else f"{about.model} behind {self.address} ({engine})"
+        )
 
     def said(self) -> str:
         """Say what it is and what it gives, in a line of the plan."""
@@ -111,13 +129,20 @@ def with_own_options(settings: Settings) -> Settings:
     )
 
 
-def served_teacher(settings: Settings) -> Served | None:
-    """Ask the server that ``--teacher`` names what it has; None where it names none.
+def served_teacher(settings: Settings, digests: Digests) -> Served | None:
+    """Ask the server that ``--teacher`` names what it has, or load the model into vLLM here; None where it names none.
+
+    Parameters
+    ----------
+    settings
+        Of the report.
+    digests
+        What is known of files; a folder that is loaded here is known by them.
 
     Raises
     ------
     InputError
-        Options that do not go with it.
+        Options that do not go with it, or a folder that cannot be read or is written to.
     ServerError
         It cannot be reached, has no such model, or returns fewer ids than are compared.
     """
@@ -126,12 +151,14 @@ def served_teacher(settings: Settings) -> Served | None:
         return None
     if settings.teacher_temperature != 1.0:
         raise InputError(
-            "Option teacher_temperature must be 1 for a teacher behind a server, which gives log-probabilities at 1; "
-            f"found {settings.teacher_temperature:g}. Leave --teacher-temperature out, or load the teacher here."
+            f"Option teacher_temperature must be 1 for a teacher {where(settings.teacher)}, which gives "
+            f"log-probabilities at 1; found {settings.teacher_temperature:g}. Leave --teacher-temperature out, or name "
+            "a folder or hub id with --teacher."
         )
     wanted = settings.teacher_top
     top = settings.k if wanted is None else wanted
-    server = connect(settings.teacher, model=settings.teacher_model, top=top, dtype=settings.dtype)
+    with _known(settings.teacher, digests) as weights_key:
+        server = connect(settings.teacher, model=settings.teacher_model, top=top, dtype=settings.dtype)
     allowed = (MOST_TOP, server.about.top_limit, server.about.vocab_size)
     top = min(n for n in allowed if n is not None) if wanted is None else wanted
     if top != ALL and top < settings.k:
@@ -139,7 +166,28 @@ def served_teacher(settings: Settings) -> Served | None:
             f"Option k is {settings.k}, but only the {top} most probable ids of the teacher are asked for. Lower --k "
             f"to {top}, or raise --teacher-top."
         )
-    return Served(server, settings.teacher, top, settings.requests)
+    return Served(server, settings.teacher, top, settings.requests, weights_key)
+
+
+def where(address: str) -> str:
+    """Say where a teacher is that is not loaded by opd-diag itself."""
+    return "behind a server" if model_here(address) is None else "in vLLM"
+
+
+@contextmanager
+def _known(address: str, digests: Digests) -> Iterator[str | None]:
+    """Give the fingerprint of a folder that is loaded in the block, during which nobody writes to it; else None."""
+    folder = model_here(address)
+    if folder is None or not os.path.isdir(folder):
+        yield None
+        return
+    try:
+        content = checkpoint_content(Checkpoint(TEACHER_LABEL, None, Path(folder), "full"), digests)
+        yield content.key
+        for file, stamp in content.stamps.items():
+            refuse_changed(file, stamp)
+    except CheckpointError as error:
+        raise InputError(f"The teacher cannot be read. {error}") from error
 
 
 def tokenizer_of(settings: Settings, served: Served) -> str | None:
@@ -182,8 +230,9 @@ def _refuse_other_text(served: Served, tokenizer: Tokenizer, ids: Sequence[int])
         _refuse_other_text(served, tokenizer, half)
     ours, theirs = (visible(of)[:40] for of in (ours, theirs))
     which = f"Token id {ids[0]} is" if len(ids) == 1 else f"Token ids {', '.join(map(str, ids[:4]))} together are"
+    whose = f"{'vLLM with' if served.is_loaded else 'the server of'} {served.name}"
     raise TokenizerMismatchError(
-        f"{which} {ours!r} to the student's tokenizer and {theirs!r} to the server of {served.name}. Student and "
+        f"{which} {ours!r} to the student's tokenizer and {theirs!r} to {whose}. Student and "
         "teacher must share a tokenizer: name another teacher, or the run's own tokenizer with --tokenizer."
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -120,6 +121,31 @@ class Store:
             )
 
         return kept
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give an empty folder on the disk of OUT_DIR, which is taken away with the block.
+
+        What a killed process leaves there is taken away when OUT_DIR is opened next.
+
+        Raises
+        ------
+        StoreError
+            It cannot be made.
+        """
+        self._claim()
+        shards = self.path(SHARDS)
+        try:
+            shards.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.mkdtemp(prefix="scratch-", dir=shards)
+        except OSError as error:
+            raise unwritable(shards, error) from error
+        try:
+            yield Path(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # others are under way
+                shards.rmdir()
 
     def note(self, *names: str) -> None:
         """Note files that every report writes anew, so that who reads them later can tell whether they are whole."""

@@ -16,6 +16,7 @@ from opd_diag.replay import coverage, precision, subsample
 from opd_diag.replay.account import Work
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.recorded import TEACHER_LABEL
+from opd_diag.replay.sampled import by_vllm
 from opd_diag.replay.selftests import limits
 
 PACK_CHECK_TOKENS = 55
@@ -95,6 +96,12 @@ def writers_of(plan: ReplayPlan) -> list[str]:
     return [*(c.label for c in students), *([TEACHER_LABEL] if "teacher" in states else [])]
 
 
+def sampled_here(plan: ReplayPlan) -> list[str]:
+    """Give the labels of those whose responses are sampled, but for a teacher whose server does that."""
+    here = [writer for writer in writers_of(plan) if writer not in plan.recorded]
+    return [writer for writer in here if plan.served is None or writer != TEACHER_LABEL]
+
+
 def scored_sets(plan: ReplayPlan) -> list[tuple[str, str, str]]:
     """Give (scoring checkpoint, state set, writer) of each set that is scored; what is the same again is not."""
     first = plan.first.label
@@ -113,8 +120,10 @@ def shared_states(plan: ReplayPlan, lengths: Lengths) -> float:
 def planned_work(plan: ReplayPlan, lengths: Lengths) -> Work:
     """Tell what is to be done if nothing of it is stored yet."""
     work, sets = Work(), scored_sets(plan)
-    for writer in (w for w in writers_of(plan) if w not in plan.recorded):
-        if writer == TEACHER_LABEL:
+    for writer in sampled_here(plan):
+        if by_vllm(plan.settings):
+            work.beside += lengths.response(writer)
+        elif writer == TEACHER_LABEL:
             work.teacher_sampled += lengths.response(writer)
             work.teacher_tokens += _sampling(lengths, writer, lengths.teacher_prompts)
         else:
@@ -134,7 +143,7 @@ def planned_work(plan: ReplayPlan, lengths: Lengths) -> Work:
     work.teacher_tokens += 2 * asked
     work.states += 2 * states + 3 * of_asked
     if plan.served:  # of what runs here; no second pass and no coverage, which take more than a server gives
-        return replace(work, states=work.states - states, teacher_tokens=0.0, teacher_sampled=0.0)
+        return replace(work, states=work.states - states, teacher_tokens=0.0)
     own = [(states, writer) for _, states, writer in sets if states not in ("back", NEAR_ON_POLICY)]
     for _, writer in own:
         work.student_tokens += _second_pass(lengths, writer, lengths.student_prompts)[0]

@@ -52,6 +52,7 @@ def measured(report: Report) -> Facts:
         ("Recorded responses", _recorded(provenance.get("recorded"))),
         ("Tokens compared", f"k = {report.k}; the curves run over powers of two"),
         ("Sampling", _joined(settings, **_SAMPLING)),
+        ("Sampled by", _sampler(_dict(provenance, "sampler"))),
         ("Scored at", _joined(settings, student_temperature="student temperature", teacher_temperature="teacher's")),
         ("Computed with", " on ".join(filter(None, (_text(provenance, "dtype"), _text(provenance, "device"))))),
         *_floors(provenance.get("precision"), teachers_of(report)),
@@ -132,6 +133,15 @@ def _text(data: dict[str, Any], name: str) -> str:
 
 def _joined(data: dict[str, Any], **names: str) -> str:
     return ", ".join(f"{title} {_text(data, name)}" for name, title in names.items() if _text(data, name))
+
+
+def _sampler(sampler: dict[str, Any]) -> str:
+    """Say who sampled; nothing where all responses were recorded, or nothing tells."""
+    who = {"local": "opd-diag", "vllm": "vLLM"}.get(_text(sampler, "name"), "")
+    if not who or not sampler.get("models"):
+        return ""
+    beside = ", in a process of its own for each model" if who == "vLLM" else ""
+    return " ".join(filter(None, (who, _text(sampler, "version")))) + beside
 
 
 def _prompts(prompts: dict[str, Any]) -> Facts:

@@ -17,8 +17,10 @@ from opd_diag.records.settings import NEAR_ON_POLICY, Settings
 from opd_diag.replay import Replay, ReplayPlan
 from opd_diag.replay.near import staleness_of
 from opd_diag.replay.replay import ScoredSet
+from opd_diag.replay.sampled import by_vllm
 from opd_diag.replay.selftests.logprobs import BEFORE_TEMPERATURE
 from opd_diag.replay.served import Served
+from opd_diag.replay.work import sampled_here
 from opd_diag.runs import read_manifest
 from opd_diag.tokenization import tokenizer_differences
 
@@ -37,6 +39,7 @@ def provenance(plan: ReplayPlan, replayed: Replay) -> dict[str, Any]:
         "command": _command(plan),
         "settings": asdict(settings),
         "models": [*models, _model(plan.teacher, "teacher", scores["teacher"])],
+        "sampler": _sampler(plan),
         "prompts": _prompts(plan),
         "vocabulary": {
             "common": scores["common_vocabulary"],
@@ -90,6 +93,13 @@ def _model(checkpoint: Checkpoint, role: str, known: dict[str, Any]) -> dict[str
         "vocabulary": known["vocabulary"],
         "key": known["key"],
     }
+
+
+def _sampler(plan: ReplayPlan) -> dict[str, Any]:
+    """Give who sampled the responses of which models; its version is the one that is installed now."""
+    names = metadata.packages_distributions().get("vllm", []) if by_vllm(plan.settings) else ["opd-diag"]
+    version = next((metadata.version(name) for name in names), None)
+    return {"name": plan.settings.sampler, "version": version, "models": sampled_here(plan)}
 
 
 def _prompts(plan: ReplayPlan) -> dict[str, Any]:
@@ -160,12 +170,13 @@ def reader_notes(plan: ReplayPlan, replayed: Replay) -> list[str]:
 
 
 def _of_server(served: Served) -> str:
-    """Say what a teacher behind a server is, and what it cannot be asked."""
+    """Say what a teacher behind a server, or in vLLM here, is, and what it cannot be asked."""
+    unknown = " Its weights have no fingerprint; a few answers are held against those of the first time instead."
     part = f" Only its top {served.top} came back at each state; what the rest decides lies between bounds."
     return (
-        f"The teacher is {served.named()}. Its weights have no fingerprint; a few answers are held "
-        f"against those of the first time instead.{'' if served.whole else part} Its precision floor, a fitted "
-        "temperature, gradient coherence and coverage of the teacher's states take a teacher that is loaded here."
+        f"The teacher is {served.named()}.{unknown if served.weights_key is None else ''}"
+        f"{'' if served.whole else part} Its precision floor, a fitted temperature, gradient coherence and coverage of "
+        "the teacher's states take a teacher that opd-diag loads itself."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a page says of a teacher behind a server: what came back, what that leaves open, and which K would do."""
+"""What a page says of a teacher of which a part came back: what, what that leaves open, and which K would do."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class OfServer:
 
 
 def of_server(report: Report) -> OfServer | None:
-    """Say what a server's top K leaves open; None where whole distributions were seen, or no sweep is known."""
+    """Say what the teacher's top K leaves open; None where whole distributions were seen, or no sweep is known."""
     tables = report.tables
     if tables.sweep.empty:
         return None
@@ -71,9 +71,9 @@ def of_server(report: Report) -> OfServer | None:
     sets = [states for states in SETS if (tables.sweep["states"] == states).any()]
     return OfServer(
         top,
-        f"The teacher stands behind a server, which returned its {top} most probable ids at each state. Overlap, and "
-        f"both masses on the shared tokens, are exact for every k up to {top}. What hangs on the rest of the "
-        "vocabulary lies between the bounds below, whatever the rest is; nothing was filled in."
+        f"Of the teacher the {top} most probable ids came back at each state. Overlap, and both masses on the shared "
+        f"tokens, are exact for every k up to {top}. What hangs on the rest of the vocabulary lies between the bounds "
+        "below, whatever the rest is; nothing was filled in."
         f"{_estimated(tables)}",
         [STATES_NAMES[states] for states in sets],
         [_row(tables, metric, sets) for metric in SWEPT],

@@ -7,7 +7,10 @@
 `vllm.py`             vLLM's requests and answers
 `sglang.py`           SGLang's
 `vllm_in_process.py`  vLLM without a server
-`vllm_engine.py`      its engine, and the thread that works with it
+`vllm_engine.py`      vLLM imported; its engine, and the thread that works with it
+`vllm_beside.py`      vLLM in a process of its own, for the responses of one model
+`vllm_child.py`       what runs in that process
+`child.py`            a module in a process of its own, and its end
 `contract.py`         what an answer must be before it is believed
 `reading.py`          answers of any form, read
 `in_flight.py`        ``answered``: many questions at once, answers in order

@@ -17,14 +17,6 @@ MINUS_INFINITY = -9999.0
 TOLERANCE = 1e-3
 """How far probabilities may sum to above one, and two values of one log-probability may lie apart."""
 
-LOGITS = {
-    "vllm": "These are logits: start the server with --logprobs-mode raw_logprobs.",
-    "sglang": "These are no log-probabilities at temperature 1: take a release that answers them.",
-}
-"""What to do about values that cannot be log-probabilities, by engine."""
-
-MEND = "Update the server, and ask it without anything between that changes answers."
-
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -97,27 +89,27 @@ class _Check:
         self.question = question
         self.about = about
 
-    def refuse(self, row: int, expected: str, found: str, mend: str = MEND) -> None:
+    def refuse(self, row: int, expected: str, found: str, mend: str | None = None) -> None:
         raise ServerError(
             f"{self.about.name} answers what cannot be: in the row of token {self.question.start + int(row)} "
-            f"{expected} expected, found {found}. {mend}"
+            f"{expected} expected, found {found}. {mend or self.about.mend}"
         )
 
     def numbers(self, values: Any, row_of: Ints) -> Floats:
         """Give log-probabilities, in [-inf, 0]."""
         numbers = floats(values, self.about)
         if numbers.shape != row_of.shape:
-            raise ServerError(f"{self.about.name} answers log-probabilities that are no numbers. {MEND}")
+            raise ServerError(f"{self.about.name} answers log-probabilities that are no numbers. {self.about.mend}")
         for row in row_of[np.isnan(numbers)][:1]:
             self.refuse(row, "log-probabilities were", "a value that is no number")
         for row, value in zip(row_of[numbers > TOLERANCE][:1], numbers[numbers > TOLERANCE][:1], strict=True):
-            self.refuse(row, "log-probabilities of at most 0 were", f"{value:.6g}", LOGITS[self.about.engine])
+            self.refuse(row, "log-probabilities of at most 0 were", f"{value:.6g}", self.about.mend_logits)
         return _bounded(numbers)
 
     def ids(self, values: Any, row_of: Ints) -> Ints:
         ids = integers(values, self.about)
         if ids.shape != row_of.shape:
-            raise ServerError(f"{self.about.name} answers token ids that are no integers. {MEND}")
+            raise ServerError(f"{self.about.name} answers token ids that are no integers. {self.about.mend}")
         most = np.iinfo(np.int64).max if self.about.vocab_size is None else self.about.vocab_size - 1
         outside = (ids < 0) | (ids > most)
         for row, one in zip(row_of[outside][:1], ids[outside][:1], strict=True):
@@ -137,13 +129,13 @@ class _Check:
         mass = np.exp(logprobs).sum(axis=1)
         for row in np.flatnonzero(mass > 1 + TOLERANCE)[:1]:
             found = f"{mass[row]:.6g}"
-            self.refuse(row, "probabilities that sum to at most 1 were", found, LOGITS[self.about.engine])
+            self.refuse(row, "probabilities that sum to at most 1 were", found, self.about.mend_logits)
         if self.about.vocab_size is None or not logprobs.size:
             return
         most = mass + (self.about.vocab_size - logprobs.shape[1]) * np.exp(logprobs[:, -1])
         for row in np.flatnonzero(most < 1 - TOLERANCE)[:1]:
             found = f"at most {most[row]:.6g}"
-            self.refuse(row, "probabilities that sum to 1 were", found, LOGITS[self.about.engine])
+            self.refuse(row, "probabilities that sum to 1 were", found, self.about.mend_logits)
 
     def agree(self, asked: Ints, values: Floats, ids: Ints, logprobs: Floats) -> None:
         """Hold values at (R, m) given ids against the (R, K) best: equal where listed, else not above the last."""
@@ -170,7 +162,7 @@ class _Check:
         if numbers.shape != asked.shape:
             raise ServerError(
                 f"{self.about.name} answers what cannot be: log-probabilities of shape {asked.shape} at the ids asked "
-                f"were expected, found shape {numbers.shape}. {MEND}"
+                f"were expected, found shape {numbers.shape}. {self.about.mend}"
             )
         wanted = asked >= 0
         out = np.full(asked.shape, np.nan)
@@ -200,7 +192,7 @@ def floats(values: Any, about: About) -> Floats:
     """
     numbers = _numbers(values)
     if numbers is None:
-        raise ServerError(f"{about.name} answers log-probabilities that are no numbers. {MEND}")
+        raise ServerError(f"{about.name} answers log-probabilities that are no numbers. {about.mend}")
     return numbers
 
 
@@ -217,7 +209,7 @@ def integers(values: Any, about: About) -> Ints:
     except (TypeError, ValueError, OverflowError):
         array = np.array(["none"])
     if array.dtype.kind not in "iu" and array.size:
-        raise ServerError(f"{about.name} answers token ids that are no integers. {MEND}")
+        raise ServerError(f"{about.name} answers token ids that are no integers. {about.mend}")
     return array.astype(np.int64)
 
 

@@ -69,21 +69,18 @@ def sampled_of(about: About, ids: Any, logprobs: Any, finish: Any, most: int) ->
         It is no response, or was broken off.
     """
     if finish not in ("stop", "length"):
-        raise ServerError(
-            f"{about.name}: a response that ends by stop or length was expected, found {str(finish)[:40]!r}. Look into "
-            "the server's log, and ask again."
-        )
+        mend = "Look into the server's log, and ask again." if about.url else about.mend
+        found = str(finish)[:40]
+        raise ServerError(f"{about.name}: a response that ends by stop or length was expected, found {found!r}. {mend}")
     integers = isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids)
     if not integers or not 0 < len(ids) <= most:
         found = f"{len(ids)} of them" if integers else "none"
-        raise ServerError(
-            f"{about.name}: 1 to {most} token ids a response were expected, found {found}. {contract.MEND}"
-        )
+        raise ServerError(f"{about.name}: 1 to {most} token ids a response were expected, found {found}. {about.mend}")
     values = None if logprobs is None else contract.log_probabilities(logprobs, len(ids))
     if logprobs is not None and values is None:
         raise ServerError(
             f"{about.name}: {len(ids)} log-probabilities of sampled tokens were expected, found others. "
-            f"{contract.LOGITS[about.engine]}"
+            f"{about.mend_logits}"
         )
     return Sampled(tuple(ids), None if values is None else np.asarray(values), finish)
 
@@ -110,5 +107,5 @@ def npy_array(coded: Any, shape: tuple[int, ...], about: About) -> Floats:
         pass
     raise ServerError(
         f"{about.name}: floating-point numbers of shape {shape} were expected for the ids asked, found {found}. "
-        f"{contract.MEND}"
+        f"{about.mend}"
     )

@@ -14,6 +14,16 @@ NAMES = {"vllm": "vLLM", "sglang": "SGLang"}
 """Engines, as their makers write them."""
 
 
+MEND = "Update the server, and ask it without anything between that changes answers."
+"""What to do about answers of a server that cannot be."""
+
+LOGITS = {
+    "vllm": "These are logits: start the server with --logprobs-mode raw_logprobs.",
+    "sglang": "These are no log-probabilities at temperature 1: take a release that answers them.",
+}
+"""What to do about values of a server that cannot be log-probabilities, by engine."""
+
+
 NOTHING_ELSE = {
     "top_k": -1,
     "min_p": 0.0,
@@ -54,6 +64,18 @@ class About:
     def name(self) -> str:
         """How messages call it, as ``vLLM at http://127.0.0.1:8000`` or ``vLLM with models/teacher``."""
         return f"{NAMES[self.engine]} at {self.url}" if self.url else f"{NAMES[self.engine]} with {visible(self.model)}"
+
+    @property
+    def mend(self) -> str:
+        """What to do about answers that cannot be."""
+        if not self.url:
+            return f"Install another release of {NAMES[self.engine]}."
+        return MEND
+
+    @property
+    def mend_logits(self) -> str:
+        """What to do about values that cannot be log-probabilities."""
+        return LOGITS[self.engine] if self.url else self.mend
 
 
 @runtime_checkable

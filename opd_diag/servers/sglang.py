@@ -18,7 +18,7 @@ from opd_diag.errors import ServerError
 from opd_diag.servers import contract
 from opd_diag.servers.answers import Answer, Ints, Question, Sampled, whole
 from opd_diag.servers.reading import at_path, most_bytes, sampled_of
-from opd_diag.servers.server import NOTHING_ELSE, About, refuse_more_than_its_limit, refuse_what_it_cannot
+from opd_diag.servers.server import MEND, NOTHING_ELSE, About, refuse_more_than_its_limit, refuse_what_it_cannot
 from opd_diag.servers.transport import SMALL, Line
 
 GENERATE, DETOKENIZE = "/generate", "/detokenize"
@@ -102,7 +102,7 @@ class SGLang:
         reply = self._line.wanted(GENERATE, body, most=SMALL + 1024 * n * max_new_tokens)
         if not isinstance(reply.data, list) or len(reply.data) != n:
             found = len(reply.data) if isinstance(reply.data, list) else "none"
-            raise ServerError(f"{self.about.name}: {n} responses were expected, found {found}. {contract.MEND}")
+            raise ServerError(f"{self.about.name}: {n} responses were expected, found {found}. {MEND}")
         responses = []
         for response in reply.data:
             triples = at_path(response, "meta_info", "output_token_logprobs")
@@ -142,13 +142,13 @@ class SGLang:
         counted = at_path(meta, "prompt_tokens")
         if counted != last:
             found = f"{counted}" if isinstance(counted, int) else "none"
-            raise ServerError(f"{self.about.name}: {last} ids were sent, it has read {found}. {contract.MEND}")
+            raise ServerError(f"{self.about.name}: {last} ids were sent, it has read {found}. {MEND}")
         own = self._triples(meta, "input_token_logprobs", 1, first, last, nested=False)
         for token, one in enumerate(own[1], start=first):
             if one != question.sent[token]:
                 raise ServerError(
                     f"{self.about.name}: the row of token {token} was expected to be that of id "
-                    f"{question.sent[token]}, found {one!r:.12}. Rows are missing or in another order. {contract.MEND}"
+                    f"{question.sent[token]}, found {one!r:.12}. Rows are missing or in another order. {MEND}"
                 )
         top = self._flat(meta, (end - begin) * question.top)
         logprobs, ids = top or self._triples(meta, "input_top_logprobs", question.top, first, last)
@@ -170,13 +170,13 @@ class SGLang:
         logprobs, ids = self._triples(meta, "input_token_ids_logprobs", len(given), first, last)
         values, found = contract.floats(logprobs, self.about), contract.integers(ids, self.about)
         if not values.size == found.size == len(at) * len(given):
-            raise ServerError(f"{self.about.name} answers log-probabilities that are no numbers. {contract.MEND}")
+            raise ServerError(f"{self.about.name} answers log-probabilities that are no numbers. {MEND}")
         values, found = values.reshape(len(at), len(given)), found.reshape(len(at), len(given))
         order = np.argsort(found, axis=1)
         if not (np.take_along_axis(found, order, axis=1) == given).all():
             raise ServerError(
                 f"{self.about.name}: values at the {len(given)} ids that were given were expected in each row, found "
-                f"others. {contract.MEND}"
+                f"others. {MEND}"
             )
         places = np.searchsorted(given, np.maximum(at, given[0]))
         return np.take_along_axis(np.take_along_axis(values, order, axis=1), places, axis=1)
@@ -188,16 +188,14 @@ class SGLang:
         rows = at_path(meta, name)
         if not isinstance(rows, list) or len(rows) != last - first + 1:
             found = max(len(rows) - 1, 0) if isinstance(rows, list) else "none"
-            raise ServerError(
-                f"{self.about.name}: {last - first} rows of {name} were expected, found {found}. {contract.MEND}"
-            )
+            raise ServerError(f"{self.about.name}: {last - first} rows of {name} were expected, found {found}. {MEND}")
         triples = [row if nested else [row] for row in rows[1:]]
         for token, row in enumerate(triples, start=first):
             if not isinstance(row, list) or len(row) != width or not _are_triples(row):
                 found = len(row) if isinstance(row, list) else "none"
                 raise ServerError(
                     f"{self.about.name}: in the row of token {token} {width} ids with their log-probabilities were "
-                    f"expected in {name}, found {found}. {contract.MEND}"
+                    f"expected in {name}, found {found}. {MEND}"
                 )
         return [one[0] for row in triples for one in row], [one[1] for row in triples for one in row]
 
@@ -219,8 +217,7 @@ class SGLang:
             if not isinstance(values, (list, np.ndarray)) or len(values) != size:
                 found = len(values) if isinstance(values, (list, np.ndarray)) else "none"
                 raise ServerError(
-                    f"{self.about.name}: {size} values of the most probable ids were expected, found {found}. "
-                    f"{contract.MEND}"
+                    f"{self.about.name}: {size} values of the most probable ids were expected, found {found}. {MEND}"
                 )
         return read[0], read[1]
 

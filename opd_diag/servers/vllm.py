@@ -17,7 +17,7 @@ from opd_diag.errors import ServerError
 from opd_diag.servers import contract
 from opd_diag.servers.answers import ALL, Answer, Floats, Ints, Question, Sampled, whole
 from opd_diag.servers.reading import at_path, most_bytes, npy_array, sampled_of
-from opd_diag.servers.server import NOTHING_ELSE, About, refuse_more_than_its_limit, refuse_what_it_cannot
+from opd_diag.servers.server import MEND, NOTHING_ELSE, About, refuse_more_than_its_limit, refuse_what_it_cannot
 from opd_diag.servers.transport import SMALL, Line
 from opd_diag.text import visible
 
@@ -105,7 +105,7 @@ class VLLM:
         choices = at_path(reply.data, "choices")
         if not isinstance(choices, list) or len(choices) != different:
             found = len(choices) if isinstance(choices, list) else "none"
-            raise ServerError(f"{self.about.name}: {different} responses were expected, found {found}. {contract.MEND}")
+            raise ServerError(f"{self.about.name}: {different} responses were expected, found {found}. {MEND}")
         read = [
             sampled_of(
                 self.about,
@@ -198,12 +198,12 @@ class VLLM:
             if not isinstance(row, dict) or str(sent[token]) not in row:
                 raise ServerError(
                     f"{name}: the row of token {token} was expected to have the token's own id, {sent[token]}; found "
-                    f"{_some(row)}. Rows are missing or in another order. {contract.MEND}"
+                    f"{_some(row)}. Rows are missing or in another order. {MEND}"
                 )
             if not wanted <= len(row) <= wanted + (question.top != ALL):
                 raise ServerError(
                     f"{name}: in the row of token {token} {wanted} ids and the token's own were expected, found "
-                    f"{len(row)}. {contract.MEND}"
+                    f"{len(row)}. {MEND}"
                 )
             try:
                 values = [one["logprob"] for one in row.values()]
@@ -212,7 +212,7 @@ class VLLM:
             except (TypeError, KeyError, ValueError, IndexError):
                 raise ServerError(
                     f"{name}: in the row of token {token} ids with their log-probabilities were expected, found "
-                    f"{_some(row)}. {contract.MEND}"
+                    f"{_some(row)}. {MEND}"
                 ) from None
             lengths.append(len(row))
             logprobs.extend(values)
@@ -231,7 +231,7 @@ def _other_ids(name: str, echo: Any, sent: tuple[int, ...]) -> str:
     place = next((i for i, (a, b) in enumerate(zip(echo, sent, strict=False)) if a != b), min(len(echo), len(sent)))
     return (
         f"{name}: the {len(sent)} ids that were sent were expected back, found {len(echo)} which differ from them at "
-        f"token {place}. {contract.MEND}"
+        f"token {place}. {MEND}"
     )
 
 

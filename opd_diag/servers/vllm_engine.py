@@ -1,4 +1,4 @@
-"""The engine of vLLM in this process, and the one thread that works with it.
+"""The package vLLM, imported; its engine in this process, and the one thread that works with it.
 
 Weights are read from safetensors alone, and no code of the model's folder is run. A teacher that needs several GPUs is
 for a server.
@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Any
 
 from opd_diag.errors import MissingExtra, ServerError
+from opd_diag.servers.child import words
 from opd_diag.text import visible
 
 EXTRA = "vllm"
@@ -40,10 +41,65 @@ _ENVIRONMENT = {
 }
 """What vLLM reads when it is imported, where the user has not said otherwise."""
 
-_LIBRARY_ERRORS = (
+LIBRARY_ERRORS = (
     *(OSError, ImportError, RuntimeError, ValueError, TypeError),
     *(LookupError, AttributeError, ArithmeticError, AssertionError),
 )
+"""What it raises beside its own errors, and what importing it ends in where its parts do not fit each other."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """vLLM, imported."""
+
+    vllm: Any
+    errors: tuple[type[Exception], ...]
+    """What it raises."""
+    on_cpu: bool
+
+    def loaded(self, model: str, dtype: str | None, gpu_share: float, **more: Any) -> Any:
+        """Load a model: its ``LLM``.
+
+        Parameters
+        ----------
+        model, dtype
+            As of :class:`Engine`.
+        gpu_share
+            Of the GPU's memory, in (0, 1]; no matter on a CPU.
+        more
+            Further arguments of ``LLM``.
+        """
+        memory = {"kv_cache_memory_bytes": CPU_CACHE} if self.on_cpu else {"gpu_memory_utilization": gpu_share}
+        return self.vllm.LLM(
+            model=model,
+            dtype=dtype or "auto",
+            max_model_len=-1,  # as much of the model's context as fits into memory
+            enforce_eager=self.on_cpu,
+            load_format="safetensors",
+            trust_remote_code=False,
+            use_tqdm_on_load=False,
+            **memory,
+            **more,
+        )
+
+
+def imported() -> Library:
+    """Import vLLM.
+
+    Raises
+    ------
+    MissingExtra
+        It is not installed.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        vllm = importlib.import_module("vllm")
+        platform = importlib.import_module("vllm.platforms").current_platform
+        errors = (*LIBRARY_ERRORS, importlib.import_module("vllm.exceptions").VLLMError)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), extra=EXTRA) from error
+    return Library(vllm, errors, bool(platform.is_cpu()))
 
 
 @dataclass(eq=False)
@@ -75,31 +131,12 @@ class Engine:
     """
 
     def __init__(self, model: str, dtype: str | None) -> None:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        try:
-            self.vllm = importlib.import_module("vllm")
-            platform = importlib.import_module("vllm.platforms").current_platform
-            self.errors = (*_LIBRARY_ERRORS, importlib.import_module("vllm.exceptions").VLLMError)
-        except ModuleNotFoundError as error:
-            raise MissingExtra(str(error.name), extra=EXTRA) from error
-        memory = {"kv_cache_memory_bytes": CPU_CACHE} if platform.is_cpu() else {"gpu_memory_utilization": GPU_SHARE}
+        library = imported()
+        self.vllm, self.errors = library.vllm, library.errors
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm")
         self._lock = Lock()
         self._open: _Call | None = None
-        load = functools.partial(
-            self.vllm.LLM,
-            model=model,
-            dtype=dtype or "auto",
-            max_model_len=-1,  # as much of the model's context as fits into memory
-            max_logprobs=-1,
-            logprobs_mode="raw_logprobs",
-            enforce_eager=platform.is_cpu(),
-            load_format="safetensors",
-            trust_remote_code=False,
-            use_tqdm_on_load=False,
-            **memory,
-        )
+        load = functools.partial(library.loaded, model, dtype, GPU_SHARE, max_logprobs=-1, logprobs_mode="raw_logprobs")
         try:  # in its thread, to which vLLM binds those of its kernels
             self.llm = self._thread.submit(load).result()
         except self.errors as error:
@@ -149,5 +186,4 @@ def engine_of(model: str, dtype: str | None) -> Engine:
 
 def words_of(error: BaseException) -> str:
     """Give what a library says, in one line."""
-    said = visible(" ".join(str(error).split()), keep="")
-    return (said if len(said) <= 300 else said[:299] + "…").rstrip(".") or type(error).__name__
+    return words(error) or type(error).__name__

@@ -22,8 +22,6 @@ from opd_diag.servers.vllm_engine import engine_of, words_of
 
 NO_EXACT = "Exact values at given ids need vLLM 0.32 or newer on its V2 model runner"
 
-MEND = "Install another release of vLLM."
-
 
 class VLLMInProcess:
     """A model in vLLM's engine in this process, asked as a server is.
@@ -93,7 +91,9 @@ class VLLMInProcess:
         )
         responses = self._output(whole(prompt_ids), params, different * max_new_tokens).outputs
         if len(responses) != different:
-            raise ServerError(f"{self.about.name}: {different} responses were expected, found {len(responses)}. {MEND}")
+            raise ServerError(
+                f"{self.about.name}: {different} responses were expected, found {len(responses)}. {self.about.mend}"
+            )
         read = [
             sampled_of(self.about, list(whole(one.token_ids)), one.logprobs.logprobs, one.finish_reason, max_new_tokens)
             for one in responses
@@ -129,13 +129,15 @@ class VLLMInProcess:
         """Read rows of the token's own value and the K best, one behind the other."""
         sent, name, width = question.sent, self.about.name, self._width(question) + 1
         if list(output.prompt_token_ids or ()) != list(sent):
-            raise ServerError(f"{name}: the ids that were asked about were expected back, found others. {MEND}")
+            raise ServerError(
+                f"{name}: the ids that were asked about were expected back, found others. {self.about.mend}"
+            )
         listed = output.prompt_logprobs
         sizes = np.subtract(listed.end_indices, listed.start_indices) if listed is not None else np.empty(0)
         if not np.array_equal(sizes, [0] + [width] * (len(sent) - 1)):
             raise ServerError(
                 f"{name}: {len(sent) - 1} rows of {width} prompt log-probabilities were expected, found "
-                f"{np.count_nonzero(sizes == width)}. {MEND}"
+                f"{np.count_nonzero(sizes == width)}. {self.about.mend}"
             )
         first = (question.start - 1) * width
         ids = contract.integers(listed.token_ids[first:], self.about).reshape(question.rows, width)
@@ -144,7 +146,7 @@ class VLLMInProcess:
             token = question.start + int(row)
             raise ServerError(
                 f"{name}: the row of token {token} was expected to be that of id {sent[token]}, found {ids[row, 0]}. "
-                f"Rows are missing or in another order. {MEND}"
+                f"Rows are missing or in another order. {self.about.mend}"
             )
         lengths = np.full(question.rows, width - 1, np.int64)
         return contract.Rows(

@@ -164,7 +164,7 @@ def beyond(plan: ReplayPlan, wanted: Depths) -> list[str]:
         return []
     prefixes = KINDS * min(wanted.prompts, len(plan.prompts)) * plan.settings.rollouts_per_prompt
     depths = len(wanted.depths) or MOST_DEPTHS
-    asked = f"; {prefixes * depths:,} more requests to the server" if plan.served else ""
+    asked = f"; {prefixes * depths:,} more requests to the teacher" if plan.served else ""
     return [f"at most {2 * prefixes * depths * wanted.continuations:,} continuations of prefixes{asked}"]
 
 

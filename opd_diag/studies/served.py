@@ -8,6 +8,7 @@ from opd_diag.errors import InputError
 from opd_diag.replay import ReplayPlan
 from opd_diag.replay.served import Served
 from opd_diag.servers import addressed, is_address, model_here
+from opd_diag.verdicts.unanswered import BOUNDS_ADVICE
 
 
 def of_server(served: Served, *, hidden: str = "", whole: str = "", bounds: bool = False) -> str:
@@ -52,9 +53,8 @@ def refuse_top_k(plan: ReplayPlan, what: str, instead: str = "") -> None:
     """
     if plan.served is not None and not plan.served.whole:
         raise InputError(
-            f"{what}, and the top {plan.served.top} of the teacher's server give a lower bound of it alone. "
-            f"{f'{instead}, or a' if instead else 'A'}sk for the whole vocabulary (--teacher-top -1, where the server "
-            "allows that), or load the teacher here."
+            f"{what}, and the teacher's top {plan.served.top} gives a lower bound of it alone. "
+            f"{f'{instead}, or a' if instead else 'A'}{BOUNDS_ADVICE[1:]}"
         )
 
 

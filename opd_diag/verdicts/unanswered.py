@@ -12,10 +12,10 @@ from opd_diag.verdicts.thresholds import Thresholds
 STEP_ZERO_ADVICE = "Name the initial student with --student."
 
 BOUNDS_ADVICE = (
-    "Ask the teacher's server for the whole vocabulary (--teacher-top -1, where it allows that), or load the teacher "
-    "here."
+    "Ask for the teacher's whole vocabulary (--teacher-top -1, where its server allows that), or name its folder with "
+    "--teacher."
 )
-"""What to do where the bounds that a server's top K leaves decide."""
+"""What to do where the bounds that a teacher's top K leaves decide."""
 
 
 def unknown(name: str, question: str, evidence: str, advice: str) -> Verdict:
@@ -47,7 +47,7 @@ def too_little(name: str, question: str, prompts: int, limits: Thresholds, check
 
 def needs_whole(name: str, question: str, what: str) -> Verdict:
     """Leave it open for want of whole distributions."""
-    evidence = f"The teacher's server returned its most probable ids alone, and {what} needs whole distributions."
+    evidence = f"Of the teacher only the most probable ids came back, and {what} needs whole distributions."
     return unknown(name, question, evidence, BOUNDS_ADVICE)
 
 

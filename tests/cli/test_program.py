@@ -282,7 +282,7 @@ def test_every_option_of_the_terminal_reaches_the_settings(tiny_run, tmp_path, m
         "steps": "7=a", "step-base": "0",
         "logs": "l", "beta": "0.5", "store": "d", "max-staleness": "2",
         "teacher-model": "m", "teacher-top": "7", "teacher-tokenizer": "z", "requests": "8",
-        "engine": "ray", "workers": "3", "cpus-per-worker": "2", "gpus-per-worker": "0.5",
+        "sampler": "vllm", "engine": "ray", "workers": "3", "cpus-per-worker": "2", "gpus-per-worker": "0.5",
     }  # fmt: skip
     line = [part for name, value in words.items() for part in (f"--{name}", value)]
     result = invoke("report", "RUN", *line, "--trust-remote-code", "--allow-pickle")
@@ -467,7 +467,7 @@ def test_the_help_names_every_state_set():
 def test_ctrl_c_keeps_what_was_finished(tiny_run, finished, out, monkeypatch, without_pages, at):
     room = importlib.import_module("opd_diag.replay.parts")
     place = {
-        "sampling": (room, "sample_rollouts"),
+        "sampling": (importlib.import_module("opd_diag.replay.sampled"), "sample_rollouts"),
         "scoring": (room, "score"),
         "writing": (sys.modules["opd_diag.report"].Report, "write"),
     }

@@ -355,7 +355,7 @@ class TestBadInput:
         larger = replace(wrapped("qwen3", seed=2), hf=hf)
         with pytest.raises(ServerError) as error:
             score_served(student, served(larger), rollouts)
-        assert f"but step 20 has only {V} ids. The server has another model, or another tokenizer." in str(error.value)
+        assert f"but step 20 has only {V} ids. It is another model, or has another tokenizer." in str(error.value)
 
     def test_longer_than_the_server_reads(self, student, teacher, rollouts):
         of = served(teacher)

@@ -12,7 +12,7 @@ from model_server import ModelServer
 from models import word_tokenizer, wrapped
 
 from opd_diag.errors import PromptsError, ServerError
-from opd_diag.inference import served_sampling
+from opd_diag.inference import drawn_elsewhere
 from opd_diag.inference.served import ServedTeacher
 from opd_diag.inference.served_sampling import sample_served
 from opd_diag.records.prompt import Prompt
@@ -178,7 +178,7 @@ class TestTheContext:
 class TestShards:
     @pytest.fixture(autouse=True)
     def two_prompts_a_shard(self, monkeypatch):
-        monkeypatch.setattr(served_sampling, "ROWS_PER_SHARD", 5)
+        monkeypatch.setattr(drawn_elsewhere, "ROWS_PER_SHARD", 5)
 
     def test_what_was_kept_is_not_sampled_again(self):
         kept, told = {}, []

@@ -300,6 +300,10 @@ def test_a_teacher_in_shards_is_nowhere_else(tiny_run):
     assert refused(tiny_run, InputError, tensor_parallel=2, teacher="vllm=http://host:1") == (
         "--tensor-parallel loads the teacher here, found vllm=http://host:1, which its server has. Leave it out."
     )
+    assert refused(tiny_run, InputError, tensor_parallel=2, sampler="vllm") == (
+        "--sampler vllm loads whole models to sample them, and --tensor-parallel is for a teacher too large for that. "
+        "Leave one of them out."
+    )
 
 
 def test_studies_of_models_take_no_shards(tiny_run):

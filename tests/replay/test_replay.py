@@ -23,6 +23,7 @@ from opd_diag.records.scores import TENSOR_FIELDS, Scores
 from opd_diag.records.settings import settings_from
 from opd_diag.records.vocabulary import load_vocabulary
 from opd_diag.replay import lazy, make_plan, open_store, parts, replay
+from opd_diag.replay import sampled as sampled_module
 from opd_diag.runs import fingerprint, read_manifest
 
 LABELS = ["step 0", "step 10", "step 20", "step 30"]
@@ -251,9 +252,9 @@ def test_a_changed_setting_makes_again_what_depends_on_it(
 ):
     shutil.copytree(whole[1], tmp_path / "out")
     sampled = []
-    sample = parts.sample_rollouts
+    sample = sampled_module.sample_rollouts
     monkeypatch.setattr(
-        parts, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
+        sampled_module, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
     )
     again = replayed(tiny_run, tmp_path / "out", **options)
     assert sampled == (["teacher", *LABELS] if "rollouts" in made_again else [])
@@ -477,9 +478,9 @@ def test_recorded_rollouts_are_used_and_missing_sets_sampled(tiny_run, whole, tm
     for slug in ("step-000000", "step-000020"):
         shutil.copy(whole[1] / f"rollouts/{slug}.jsonl", recorded)
     sampled = []
-    sample = parts.sample_rollouts
+    sample = sampled_module.sample_rollouts
     monkeypatch.setattr(
-        parts, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
+        sampled_module, "sample_rollouts", lambda model, *a, **o: sampled.append(model.label) or sample(model, *a, **o)
     )
     done = replayed(tiny_run, tmp_path / "out", rollouts=str(recorded), seed=77)
     assert sampled == ["teacher", "step 10", "step 30"]

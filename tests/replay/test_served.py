@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from model_server import ModelServer
 from servers.stand_in import stand_in
+from tiny_run import change_weights
 from typer.testing import CliRunner
 
 import opd_diag
@@ -19,10 +20,14 @@ from opd_diag.cli import app
 from opd_diag.errors import InputError, ServerError, TokenizerMismatchError
 from opd_diag.inference import load_model
 from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.records.files import content_key
+from opd_diag.records.settings import Settings
 from opd_diag.replay import served as served_module
 from opd_diag.replay.planning import plan_run
 from opd_diag.report.json_file import report_schema
 from opd_diag.report.served import of_server
+from opd_diag.runs.digests import Digests
+from opd_diag.servers import About
 
 from .crashing import without_drawing
 
@@ -135,7 +140,7 @@ class TestTheTopK:
 
     def test_the_page_has_what_is_left_open_and_no_picture_of_nothing(self, made):
         page = (made.report.out_dir / "report.html").read_text()
-        assert "What the server's top 20 leave open" in page
+        assert "What the teacher's top 20 leave open" in page
         assert 'href="#entropies"' not in page
         drawn = {path.name for path in (made.report.out_dir / "figures").iterdir()}
         assert {"bounds-forward_kl.svg", "bounds-jensen_shannon.svg", "alignment-forward_kl.svg"} <= drawn
@@ -203,7 +208,7 @@ class TestGoingOn:
         put_behind(monkeypatch, load_model(where, name="other", stop_ids=teacher.tokenizer.stop_ids))
         with pytest.raises(ServerError) as error:
             opd_diag.diagnose(tiny_run.run_dir, out=out, **BEHIND, **OPTIONS)
-        said = "it has other weights under the name served/teacher. Choose another folder with --out, or start the"
+        said = "it has other weights under the name served/teacher. Choose another folder with --out, or load the"
         assert said in str(error.value)
 
 
@@ -295,7 +300,7 @@ class TestBadInput:
     def test_without_a_text_of_the_servers_that_is_said(self, tiny_run, put_behind, monkeypatch):
         put_behind(monkeypatch, tokenizer=None)
         plan = plan_run(tiny_run.run_dir, teacher=ADDRESS)
-        assert any(note.startswith("The teacher's server gives no text;") for note in plan.notes)
+        assert any(note.startswith("The teacher gives no text of ids;") for note in plan.notes)
 
 
 def test_the_plan_says_what_the_server_gives_and_what_it_will_be_asked(tiny_run, put_behind, monkeypatch):
@@ -304,5 +309,50 @@ def test_the_plan_says_what_the_server_gives_and_what_it_will_be_asked(tiny_run,
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
     assert "teacher served/teacher behind vllm=http://127.0.0.1:8000 (vllm 0.32.0), its top 20 at each state" in said
-    assert "requests to the server" in said
+    assert "requests to the teacher" in said
     assert "over the wire" in said
+
+
+class TestInVLLMHere:
+    """Loaded into vLLM in this process, of which a stand-in says no more than its name."""
+
+    @pytest.fixture
+    def known(self, monkeypatch):
+        about = About("vllm", "0.32.0", "big", "big", 512, None, True, None, True, vocab_size=300)
+        meanwhile = []
+
+        def connect(address, *, model, top, dtype):
+            for change in meanwhile:
+                change()
+            return SimpleNamespace(about=about)
+
+        monkeypatch.setattr(served_module, "connect", connect)
+        key = lambda folder: served_module.served_teacher(Settings(teacher=f"vllm={folder}"), Digests()).key  # noqa: E731
+        return key, meanwhile
+
+    def test_it_is_known_by_its_bytes_and_not_by_its_name(self, own_run, known, tmp_path):
+        key, _ = known
+        first = key(own_run.teacher)
+        shutil.copytree(own_run.teacher, tmp_path / "moved")
+        assert key(tmp_path / "moved") == first
+        change_weights(own_run.teacher, lambda name, tensor: tensor + 1)
+        assert key(own_run.teacher) != first
+
+    def test_of_a_hub_id_the_name_is_all(self, known):
+        key, _ = known
+        assert key("org/big") == content_key(["served", "vllm", "0.32.0", "big", "big"])
+
+    def test_a_folder_that_is_written_to_while_it_is_loaded(self, own_run, known):
+        key, meanwhile = known
+        meanwhile.append(lambda: change_weights(own_run.teacher, lambda name, tensor: tensor + 1))
+        with pytest.raises(InputError, match=r"^The teacher cannot be read\. .*model\.safetensors changed while"):
+            key(own_run.teacher)
+
+    def test_what_it_does_not_go_with(self, own_run, known):
+        here = f"vllm={own_run.teacher}"
+        with pytest.raises(InputError) as caught:
+            served_module.served_teacher(Settings(teacher=here, teacher_temperature=0.5), Digests())
+        assert str(caught.value) == (
+            "Option teacher_temperature must be 1 for a teacher in vLLM, which gives log-probabilities at 1; found "
+            "0.5. Leave --teacher-temperature out, or name a folder or hub id with --teacher."
+        )

@@ -274,6 +274,16 @@ def test_what_a_killed_process_left_is_taken_away(run_dir, tmp_path):
         assert shard(store, 0) == ("s0", False)
 
 
+def test_a_scratch_folder_goes_with_its_block(run_dir, tmp_path):
+    with open_store(tmp_path / "out", run_dir) as store:
+        with store.scratch() as folder, store.scratch() as another:
+            assert folder.parent == another.parent == tmp_path / "out/.shards"
+            assert (tmp_path / "out/.opd-diag.json").is_file()
+            (folder / "large").write_bytes(b"x")
+        assert not (tmp_path / "out/.shards").exists()
+    assert not (tmp_path / "out").exists()
+
+
 def test_killed_before_the_folder_was_marked(run_dir, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -54,3 +54,21 @@ def test_what_is_no_number_is_the_furthest_off(report):
 def test_nothing_is_told_where_nothing_could_be_compared(report, checks):
     assert told(report, checks) is None
     assert "Sampled against replayed" not in dict(measured(report))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "said"),
+    [
+        (
+            {"name": "vllm", "version": "0.32.0", "models": ["step 0"]},
+            "vLLM 0.32.0, in a process of its own for each model",
+        ),
+        ({"name": "vllm", "version": None, "models": ["step 0"]}, "vLLM, in a process of its own for each model"),
+        ({"name": "local", "version": "0.1.0", "models": ["step 0"]}, "opd-diag 0.1.0"),
+        ({"name": "local", "version": "0.1.0", "models": []}, None),
+        ({}, None),
+    ],
+)
+def test_who_sampled_is_told_where_anything_was_sampled(report, sampler, said):
+    known = replace(report, provenance=report.provenance | {"sampler": sampler})
+    assert dict(measured(known)).get("Sampled by") == said

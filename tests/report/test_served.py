@@ -75,9 +75,9 @@ class TestWhatIsLeftOpen:
     def test_each_metric_has_its_bounds_and_the_k_that_would_do(self, partly):
         assert of_server(partly) == OfServer(
             top=16,
-            sentence="The teacher stands behind a server, which returned its 16 most probable ids at each state. "
-            "Overlap, and both masses on the shared tokens, are exact for every k up to 16. What hangs on the rest of "
-            "the vocabulary lies between the bounds below, whatever the rest is; nothing was filled in.",
+            sentence="Of the teacher the 16 most probable ids came back at each state. Overlap, and both masses on the "
+            "shared tokens, are exact for every k up to 16. What hangs on the rest of the vocabulary lies between the "
+            "bounds below, whatever the rest is; nothing was filled in.",
             states=["own states", "the start's states"],
             rows=[
                 SweepRow("forward_kl", ["0.400 to 0.415", "0.500 to 0.515"], "0.02", "K = 16"),
@@ -139,8 +139,8 @@ class TestThePage:
     def test_the_table_stands_under_a_heading_that_the_contents_name(self, partly):
         page = StrictReader(page_of(partly))
         assert ("a", {"href": "#served"}) in page.tags
-        shown = page.text[page.text.rindex("What the server's top 16 leave open") :]
-        assert shown.startswith("What the server's top 16 leave open The teacher stands behind a server, which")
+        shown = page.text[page.text.rindex("What the teacher's top 16 leave open") :]
+        assert shown.startswith("What the teacher's top 16 leave open Of the teacher the 16 most probable ids")
         for row in of_server(partly).rows:
             assert " ".join((*row.bounds, row.least, row.needed)) in shown
 
@@ -175,7 +175,7 @@ def served(model, **options):
 def notes_of(model, **options):
     plan = SimpleNamespace(
         step_zero_known=True, blocked=(), settings=SimpleNamespace(student_temperature=1.0),
-        served=served(model, **options),
+        served=options.pop("of", None) or served(model, **options),
     )  # fmt: skip
     scores = SimpleNamespace(student_cut_mass=np.zeros(3), teacher_cut_mass=np.full(3, math.nan))
     scored = [SimpleNamespace(scores=scores, states="start", rollouts=(), checkpoint=None)]
@@ -189,8 +189,21 @@ def test_a_reader_is_told_who_the_teacher_is_and_what_it_cannot_be_asked(top, pa
     assert notes_of("org/big, the second", top=top) == [
         "The teacher is org/big, the second behind vllm=http://127.0.0.1:8000 (vllm 0.32.0\\x1b[0m). Its weights have "
         f"no fingerprint; a few answers are held against those of the first time instead.{part} Its precision floor, a "
-        "fitted temperature, gradient coherence and coverage of the teacher's states take a teacher that is loaded "
-        "here."
+        "fitted temperature, gradient coherence and coverage of the teacher's states take a teacher that opd-diag "
+        "loads itself."
+    ]
+
+
+def test_a_teacher_in_vllm_here_is_told_as_such(tmp_path):
+    about = About("vllm", "0.32.0", "models/big", "models/big", 512, None, True, None, True)
+    here = Served(SimpleNamespace(about=about), f"vllm={tmp_path}", 20, 16, "key of its files")
+    assert here.said() == (
+        "models/big in vllm 0.32.0, in this process, its top 20 and exact values at the student's at each state"
+    )
+    assert notes_of("models/big", of=here) == [
+        "The teacher is models/big in vllm 0.32.0, in this process. Only its top 20 came back at each state; what the "
+        "rest decides lies between bounds. Its precision floor, a fitted temperature, gradient coherence and coverage "
+        "of the teacher's states take a teacher that opd-diag loads itself."
     ]
 
 

@@ -6,9 +6,11 @@ Rows, refusals and their words are those of ``entrypoints/llm.py``, ``logprobs.p
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -37,12 +39,15 @@ class SamplingParams:
 
     NAMES = ("n", "max_tokens", "temperature", "top_p", "seed", "logprobs", "prompt_logprobs", "detokenize")
     NAMES += ("flat_logprobs", "prompt_logprob_token_ids", "prompt_logprob_start")
+    NAMES += ("stop_token_ids", "logit_bias", "output_kind")
 
     def __init__(self, **given):
         assert set(given) <= set(self.NAMES), given
         values = {"n": 1, "max_tokens": 16, "temperature": 1.0, "top_p": 1.0, **given}
         for name in self.NAMES:
             setattr(self, name, values.get(name))
+        if self.temperature == 0 and self.n > 1:
+            raise VLLMError(f"n must be 1 when using greedy sampling, got {self.n}.")
         if not 0 < self.top_p <= 1:
             raise VLLMError(f"top_p must be in (0, 1], got {self.top_p}. (parameter=top_p, value={self.top_p})")
 
@@ -56,22 +61,37 @@ class Tokenizer:
 class Fake:
     """What was loaded and asked, and how the engine misbehaves."""
 
-    def __init__(self, model, *, exact=True, spoil=None, cpu=True, context=512, loads=True, stop_id=None):
+    def __init__(
+        self, model=None, *, of_folder=None, exact=True, spoil=None, cpu=True, context=512, loads=True, stop_id=None
+    ):
+        self.of_folder = of_folder or (lambda folder: model)
         self.model, self.exact, self.spoil, self.cpu, self.context = model, exact, spoil, cpu, context
         self.loads, self.stop_id = loads, stop_id
-        self.vocab_size = model([0]).shape[1]
+        self.asked = []
+        """(number, prompt, parameters) of what the engine was given and has not finished."""
         self.loaded, self.calls, self.threads = [], [], set()
         self.gate, self.at_gate = None, threading.Event()
         """An event that the engine waits for before each call, and one that it sets before it waits."""
 
-    def install(self, monkeypatch):
+    @property
+    def vocab_size(self):
+        return self.model([0]).shape[1]
+
+    def modules(self):
+        """The modules of the package, by name."""
+        made = {}
         for name, has in {
             "vllm": {"__version__": "0.32.0", "LLM": self.llm, "SamplingParams": SamplingParams, "TokensPrompt": dict},
             "vllm.platforms": {"current_platform": SimpleNamespace(is_cpu=lambda: self.cpu)},
             "vllm.exceptions": {"VLLMError": VLLMError},
+            "vllm.sampling_params": {"RequestOutputKind": SimpleNamespace(FINAL_ONLY="final")},
         }.items():
-            module = ModuleType(name)
-            vars(module).update(has)
+            made[name] = ModuleType(name)
+            vars(made[name]).update(has)
+        return made
+
+    def install(self, monkeypatch):
+        for name, module in self.modules().items():
             monkeypatch.setitem(sys.modules, name, module)
         return self
 
@@ -80,8 +100,22 @@ class Fake:
         self.loaded.append(arguments)
         if not self.loads:
             raise ValueError("No model\nhere.")
+        self.model = self.of_folder(arguments["model"])
         config = SimpleNamespace(max_model_len=self.context, get_vocab_size=lambda: self.vocab_size)
-        return SimpleNamespace(model_config=config, generate=self.generate, get_tokenizer=Tokenizer)
+        engine = SimpleNamespace(
+            add_request=lambda *request: self.asked.append(request),
+            has_unfinished_requests=lambda: bool(self.asked),
+            step=self.step,
+        )
+        return SimpleNamespace(model_config=config, generate=self.generate, get_tokenizer=Tokenizer, llm_engine=engine)
+
+    def step(self):
+        """Finish the request that came last, with what had not to be returned before."""
+        number, prompt, params = self.asked.pop()
+        assert params.output_kind == "final"
+        output = self.output(prompt["prompt_token_ids"], params)
+        output.request_id = number
+        return [output]
 
     def generate(self, prompts, params, *, use_tqdm):
         assert use_tqdm is False
@@ -136,11 +170,48 @@ class Fake:
         return flat
 
     def response(self, ids, params, index):
+        """Draw one; log-probabilities are those of the model, or processed: at the temperature, with the bias."""
         numbers, drawn, flat = np.random.default_rng([params.seed or 0, index]), [], FlatLogprobs()
-        while len(drawn) < params.max_tokens and (not drawn or drawn[-1] != self.stop_id):
-            row = self.model([*ids, *drawn])[-1]
-            scores = np.exp(row / params.temperature) if params.temperature else row == row.max()
+        stops = {self.stop_id, *(params.stop_token_ids or ())}
+        processed = self.loaded[-1]["logprobs_mode"] == "processed_logprobs"
+        while len(drawn) < params.max_tokens and (not drawn or drawn[-1] not in stops):
+            row = self.model([*ids, *drawn])[-1].astype(np.float64)
+            biased = row.copy()
+            for token, bias in (params.logit_bias or {}).items():
+                biased[token] += bias
+            tempered = biased / (params.temperature or 1.0)
+            scores = np.exp(tempered) if params.temperature else biased == biased.max()
             drawn.append(int(numbers.choice(len(row), p=scores / scores.sum())))
-            flat.row([drawn[-1]], [row[drawn[-1]]])
-        reason = "stop" if drawn[-1] == self.stop_id else "length"
+            own = tempered - np.log(np.exp(tempered).sum()) if processed else row
+            flat.row([drawn[-1]], [own[drawn[-1]]])
+        reason = "stop" if drawn[-1] in stops else "length"
         return SimpleNamespace(token_ids=drawn, logprobs=flat, finish_reason=reason)
+
+
+PACKAGE = """
+import sys
+from servers.fake_vllm import Fake
+from servers.stand_in import TinyModel
+{lines}
+sys.modules.update(Fake({arguments}).modules())
+"""
+
+
+def put_on_path(folder, monkeypatch, arguments="TinyModel(48)", lines=""):
+    """Let this process find the stand-in, and those that it begins import it.
+
+    Parameters
+    ----------
+    folder
+        Where its file is written.
+    arguments
+        Of `Fake`, as source.
+    lines
+        Source that runs before it is made.
+    """
+    package = folder / "vllm"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").write_text(PACKAGE.format(arguments=arguments, lines=lines), encoding="utf-8")
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(tests), *filter(None, sys.path)]))
+    monkeypatch.syspath_prepend(str(folder))

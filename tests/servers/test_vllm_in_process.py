@@ -136,7 +136,7 @@ SPOILT = {
     ),
     "logits": (
         " answers what cannot be: in the row of token 3 log-probabilities of at most 0 were expected, found "
-        f"{ROWS[2, 14] + 9:.6g}. These are logits: start the server with --logprobs-mode raw_logprobs."
+        f"{ROWS[2, 14] + 9:.6g}. {BAD}"
     ),
 }
 

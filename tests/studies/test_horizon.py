@@ -86,7 +86,7 @@ class TestStudy:
         from opd_diag.replay.store import open_store
 
         plan = plan_run(tiny_run.run_dir, out=out, **OPTIONS)
-        monkeypatch.setattr("opd_diag.replay.parts.sample_rollouts", None)
+        monkeypatch.setattr("opd_diag.replay.sampled.sample_rollouts", None)
         monkeypatch.setattr("opd_diag.replay.parts.score", None)
         with open_store(out, plan.run_dir) as store:
             assert replay(plan, store).checkpoints[-1].step == 30

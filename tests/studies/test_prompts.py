@@ -69,12 +69,12 @@ class TestSelection:
         assert len(pd.read_parquet(out / "selection" / "verl.parquet")) == 10
 
     def test_a_second_call_says_the_same_and_samples_nothing(self, selected, tiny_run, many, out, monkeypatch):
-        from opd_diag.replay import parts
+        from opd_diag.replay import sampled
 
         def refused(*args, **kwargs):
             raise AssertionError("sampled again")
 
-        monkeypatch.setattr(parts, "sample_rollouts", refused)
+        monkeypatch.setattr(sampled, "sample_rollouts", refused)
         again = asked(tiny_run, many, out, select=10, seed=3, by=MASS)
         assert again.tables["prompts"].equals(selected.tables["prompts"])
 

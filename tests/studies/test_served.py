@@ -30,8 +30,8 @@ EXACT = ("overlap_ratio", "student_overlap_mass", "teacher_overlap_mass", "overl
          "student_entropy", "sampled_reverse_kl")  # fmt: skip
 OPEN = ("forward_kl", "reverse_kl", "jensen_shannon", "common_mass", "teacher_entropy", "entropy_gap", "teachable_mass")
 CUT = (
-    "Ask the teacher's server for the whole vocabulary (--teacher-top -1, where it allows that), or load the teacher "
-    "here."
+    "Ask for the teacher's whole vocabulary (--teacher-top -1, where its server allows that), or name its folder with "
+    "--teacher."
 )
 
 
@@ -206,8 +206,7 @@ class TestHorizon:
         part = horizon(tiny_run.run_dir, out=tmp_path / "part", teacher_top=20, continuations=1, **asked)
         whole = horizon(tiny_run.run_dir, out=tmp_path / "whole", teacher_top=-1, continuations=0, **asked)
         assert part.verdicts[0].evidence == (
-            "The teacher's server returned its most probable ids alone, and reverse KL by depth needs whole "
-            "distributions."
+            "Of the teacher only the most probable ids came back, and reverse KL by depth needs whole distributions."
         )
         assert part.verdicts[0].advice == CUT
         assert "whole distributions" not in whole.verdicts[0].evidence
@@ -244,15 +243,13 @@ class TestPrompts:
         [
             (
                 {"select": 3, "by": "reverse_kl_of_response"},
-                "--by reverse_kl_of_response needs reverse KL, and the top 20 of the teacher's server give a lower "
-                "bound of it alone. Rank by student_overlap_mass (--by), or ask for the whole vocabulary "
-                "(--teacher-top -1, where the server allows that), or load the teacher here.",
+                "--by reverse_kl_of_response needs reverse KL, and the teacher's top 20 gives a lower bound of it "
+                "alone. Rank by student_overlap_mass (--by), or a" + CUT[1:],
             ),
             (
                 {"against": "other.jsonl"},
-                "--template and --against need reverse KL beside the shared mass, and the top 20 of the teacher's "
-                "server give a lower bound of it alone. Ask for the whole vocabulary (--teacher-top -1, where the "
-                "server allows that), or load the teacher here.",
+                "--template and --against need reverse KL beside the shared mass, and the teacher's top 20 gives a "
+                "lower bound of it alone. " + CUT,
             ),
         ],
     )
@@ -273,7 +270,7 @@ class TestPrompts:
         (
             ["horizon", "--depths", "2,3"],
             # of 6 prompts 2 responses each, 3 kinds of prefixes, 2 depths; by 2 models, 2 times
-            ["beyond it at most 288 continuations of prefixes; 72 more requests to the server"],
+            ["beyond it at most 288 continuations of prefixes; 72 more requests to the teacher"],
         ),
         (
             ["teachers", "--teacher", "TEACHER"],
@@ -290,7 +287,7 @@ def test_a_plan_says_what_a_server_will_be_asked(tiny_run, behind, tmp_path, wor
     result = CliRunner().invoke(app, [*map(str, asked), "--out", str(tmp_path / "out"), "--plan"])
     shown = " ".join(result.output.split())
     assert result.exit_code == 0, shown
-    for part in ("requests to the server", "over the wire", *said):
+    for part in ("requests to the teacher", "over the wire", *said):
         assert part in shown, shown
     assert not (tmp_path / "out").exists()
 

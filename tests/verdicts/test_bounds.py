@@ -29,8 +29,8 @@ OPEN = ((0.9, INF), (0.5, INF), (0.2, INF))
 
 def test_the_advice_is_a_sentence_of_its_own():
     assert BOUNDS_ADVICE == (
-        "Ask the teacher's server for the whole vocabulary (--teacher-top -1, where it allows that), or load the "
-        "teacher here."
+        "Ask for the teacher's whole vocabulary (--teacher-top -1, where its server allows that), or name its folder "
+        "with --teacher."
     )
 
 
@@ -350,7 +350,7 @@ class TestWhatTakesWholeDistributions:
         found = verdict(name, behind(run()))
         assert (found.status, found.advice) == ("unknown", BOUNDS_ADVICE)
         assert found.evidence == (
-            f"The teacher's server returned its most probable ids alone, and {what} needs whole distributions."
+            f"Of the teacher only the most probable ids came back, and {what} needs whole distributions."
         )
 
     def test_progress_between_bounds_cannot_be_held_against_its_parts(self):
@@ -387,8 +387,8 @@ class TestAnEstimate:
         found = verdict("false_success", tables)
         assert (found.status, found.advice) == ("unknown", BOUNDS_ADVICE)
         assert found.evidence == (
-            "The teacher's server returned its most probable ids alone, and reverse KL at the start's states (at "
-            "least 0.90 → at least 0.20) needs whole distributions."
+            "Of the teacher only the most probable ids came back, and reverse KL at the start's states (at least 0.90 "
+            "→ at least 0.20) needs whole distributions."
         )
         assert verdict("depth_decay", tables).advice == BOUNDS_ADVICE
 
@@ -415,7 +415,7 @@ class TestAnEstimate:
 
 
 class TestTheRun:
-    TITLE = "Alignment cannot be told: the teacher's server returned its most probable tokens alone"
+    TITLE = "Alignment cannot be told: of the teacher only its most probable tokens came back"
 
     def judged(self, tables):
         found = judge(tables, step_zero_known=True)

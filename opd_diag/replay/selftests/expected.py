@@ -111,9 +111,7 @@ def judged_surprise(name: str, model: str, surprise: Surprise, *, what: str, adv
     if surprise.n == 0:
         why = f"There are no {what} that were freely drawn."
         if surprise.is_partly_known:
-            why = (
-                f"How far the {what} should surprise it takes whole distributions; its server returned a part of them."
-            )
+            why = f"How far the {what} should surprise it takes whole distributions, of which a part came back."
         return SelfTest(name, model, "unknown", math.nan, math.nan, why, "")
     side = "more" if surprise.excess > 0 else "less"
     return SelfTest(

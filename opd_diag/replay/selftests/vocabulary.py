@@ -46,8 +46,8 @@ def vocabulary_map(ids: Iterable[int], student: Tokenizer, teacher: Tokenizer | 
 
 
 def vocabulary_of_server(n: int) -> SelfTest:
-    """Say that the teacher's server gives `n` ids the text that the student's tokenizer gives them."""
-    said = f"The teacher's server gives all {n} ids that occur the text that the student's tokenizer gives them."
+    """Say that to a teacher that is not loaded here `n` ids are the text that they are to the student's tokenizer."""
+    said = f"To the teacher all {n} ids that occur are the text that they are to the student's tokenizer."
     return SelfTest(NAME, "student and teacher", "pass", 0.0, 0.0, said, "")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from opd_diag.errors import InputError, OpdDiagError, ServerError
 from opd_diag.records.settings import Settings
 from opd_diag.replay.served import Served, served_teacher
+from opd_diag.runs.digests import Digests
 from opd_diag.servers import About
 from opd_diag.servers.addresses import KEY_VARIABLE, is_loopback
 
@@ -62,7 +63,7 @@ def connected(known: KnownServer, settings: Settings, node: str, home: str) -> S
     if known.key is not None:
         os.environ[KEY_VARIABLE] = known.key
     try:
-        served = served_teacher(settings)
+        served = served_teacher(settings, Digests())  # a server has no files here
     except OpdDiagError as error:
         if node == home:
             raise

@@ -19,6 +19,7 @@ from opd_diag.replay.spread.calls import Call
 from opd_diag.replay.spread.node import Folder, for_workers
 from opd_diag.replay.spread.server import KnownServer, connected
 from opd_diag.replay.spread.worker import Needs, Worker
+from opd_diag.runs.digests import Digests
 
 KEY, VARIABLE = "a key", "OPD_DIAG_SERVER_KEY"
 
@@ -32,7 +33,7 @@ def known(monkeypatch):
     with stand_in("vllm", TinyModel(), key=KEY) as url:
         monkeypatch.setenv(VARIABLE, KEY)
         settings = Settings(teacher=f"vllm={url}", teacher_top=8, k=8, requests=5)
-        found = KnownServer.of(served_teacher(settings), 2)
+        found = KnownServer.of(served_teacher(settings, Digests()), 2)
         monkeypatch.setenv(VARIABLE, "")
         yield settings, found
 
@@ -40,7 +41,7 @@ def known(monkeypatch):
 def test_a_worker_connects_with_the_key_and_has_its_share_of_requests(known):
     settings, found = known
     with pytest.raises(ServerError, match="asks for a key"):
-        served_teacher(settings)
+        served_teacher(settings, Digests())
     here = connected(found, settings, "a", "a")
     assert (here.at_once, here.top, here.address) == (2, 8, settings.teacher)
     assert here.server.about == found.about

@@ -1,0 +1,171 @@
+"""Prompts → rollouts of a model that vLLM samples, in a process that lasts as long as its responses are wanted.
+
+vLLM reads a folder of plain safetensors itself. Whatever else a checkpoint is (an adapter, shards, pickles, weights
+without a config, a hub id) is loaded as for scoring and saved for it; so it never unpickles anything, and runs no code
+of a model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from opd_diag.inference.drawn_elsewhere import Asked, Elsewhere, sample_elsewhere
+from opd_diag.inference.libraries import quiet
+from opd_diag.inference.model import Model
+from opd_diag.inference.sampling import refuse_long
+from opd_diag.inference.shards import Keep, Progress, keep_nothing
+from opd_diag.records.checkpoint import Checkpoint
+from opd_diag.records.files import unwritable
+from opd_diag.records.rollout import Provenance, Rollout
+from opd_diag.records.sampling import Sampling
+from opd_diag.runs.weights import classify_weights
+from opd_diag.servers import Sampled
+from opd_diag.servers.vllm_beside import VLLMBeside
+from opd_diag.tokenization import EncodedPrompt, Tokenizer
+
+GPU_SHARE = 0.9
+"""Of the GPU's memory that is free when the process begins: for a model once more, and its keys and values."""
+
+
+class InVLLM:
+    """A model that vLLM samples; its process begins when the first response has to be drawn.
+
+    Parameters
+    ----------
+    begin
+        Begins the process.
+    checkpoint
+        Whose weights, as records call them.
+    key
+        Fingerprint of the weights.
+    as_teacher
+        Whether it reads the prompts as the teacher sees them.
+    """
+
+    def __init__(self, begin: Callable[[], VLLMBeside], checkpoint: Checkpoint, key: str, *, as_teacher: bool) -> None:
+        self._begin, self._checkpoint, self._key, self._as_teacher = begin, checkpoint, key, as_teacher
+        self._engine: VLLMBeside | None = None
+
+    def sample(
+        self,
+        tokenizer: Tokenizer,
+        prompts: Sequence[EncodedPrompt],
+        *,
+        sampling: Sampling,
+        progress: Progress | None = None,
+        keep: Keep[list[Rollout]] = keep_nothing,
+    ) -> list[Rollout]:
+        """Sample responses; parameters as :func:`~opd_diag.inference.sampling.sample_rollouts`.
+
+        Returns
+        -------
+        list of Rollout
+            Sorted by (prompt, rollout). vLLM draws with random numbers of its own, from seeds keyed by (seed, step or
+            label, prompt). Log-probabilities as sampled are kept at top-p 1 alone: below it vLLM gives those after
+            top-p.
+
+        Raises
+        ------
+        PromptsError
+            A prompt and the room for its response exceed the context.
+        InputError, CheckpointError, ModelError
+            As of :class:`~opd_diag.servers.vllm_beside.VLLMBeside`.
+        """
+        label, step = self._checkpoint.label, self._checkpoint.step
+        source = Provenance(
+            origin="sampled",
+            weights=label,
+            weights_key=self._key,
+            step=step,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+        )
+        writer = Elsewhere(
+            draw=partial(self._drawn, prompts, sampling),
+            sampling=sampling,
+            source=source,
+            stream=f"{sampling.seed} {label if step is None else step}",
+            as_teacher=self._as_teacher,
+            keeps_logprobs=sampling.top_p == 1.0,
+        )
+        return sample_elsewhere(writer, tokenizer, prompts, progress=progress, keep=keep)
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the process, if it began; parameters as :meth:`~opd_diag.servers.vllm_beside.VLLMBeside.close`."""
+        if self._engine is not None:
+            self._engine.close(at_once=at_once)
+            self._engine = None
+
+    def _drawn(
+        self, prompts: Sequence[EncodedPrompt], sampling: Sampling, asked: Sequence[Asked]
+    ) -> Iterator[tuple[int, Sequence[Sampled]]]:
+        engine = self._engine = self._engine or self._begin()
+        seen = [(prompt, prompt.teacher_ids if self._as_teacher else prompt.ids) for prompt in prompts]
+        refuse_long(seen, sampling.max_new_tokens, engine.context, name=f"{engine.name} in vLLM")
+        return engine.sampled(
+            asked,
+            n=sampling.rollouts_per_prompt,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+        )
+
+
+def vllm_reads(checkpoint: Checkpoint) -> bool:
+    """Whether the folder of a checkpoint is one that vLLM reads as it is.
+
+    It has full weights in safetensors, no other file of that kind, which vLLM would read with them, and their config.
+    """
+    folder = checkpoint.path
+    if checkpoint.kind != "full" or checkpoint.config is not None or not folder.is_dir():
+        return False
+    found = classify_weights(folder)
+    if found is None or found.kind != "full" or found.blocker is not None:
+        return False
+    return {file.name for file in found.files} == {file.name for file in folder.glob("*.safetensors")}
+
+
+def save_plain(model: Model, folder: Path) -> None:
+    """Save a loaded model as plain safetensors with its config, and no generation settings of its own.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written.
+    """
+    settings = model.hf.generation_config
+    model.hf.generation_config = transformers.GenerationConfig()  # theirs may be refused when they are saved
+    try:
+        with quiet():
+            model.hf.save_pretrained(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    except SafetensorError as error:  # it hides the system's number
+        raise unwritable(folder, OSError(0, str(error))) from error
+    finally:
+        model.hf.generation_config = settings
+
+
+def gpu_share(device: torch.device) -> float:
+    """Give the share of a GPU's memory that vLLM may have beside what is there; where there is none, no matter."""
+    if not torch.cuda.is_available():
+        return GPU_SHARE
+    torch.cuda.empty_cache()  # what no tensor uses
+    free, total = torch.cuda.mem_get_info(device if device.type == "cuda" else None)
+    return round(GPU_SHARE * free / total, 3)
+
+
+def variables_for(device: torch.device) -> dict[str, str]:
+    """Give the environment variables with which a process sees a GPU as its only one; none for the first, and a CPU."""
+    if device.type != "cuda" or not device.index:
+        return {}
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return {"CUDA_VISIBLE_DEVICES": listed[device.index] if listed != [""] else str(device.index)}
