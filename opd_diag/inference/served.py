@@ -293,8 +293,9 @@ class _Asking:
 
         These are the student's most probable ids, the stop ids, and an id that is drawn.
         """
-        uniforms = torch.from_numpy(np.concatenate([_uniforms(r) for r in self._scored(number)]))
-        ids, drawn, done = [], [], 0
+        uniforms = torch.from_numpy(np.concatenate([np.empty(0), *(_uniforms(r) for r in self._scored(number))]))
+        width, done = self.plan.k_found, 0
+        ids, drawn = [torch.empty(0, width, dtype=torch.long)], [torch.empty(0, dtype=torch.long)]
         with torch.inference_mode():  # a generator leaves the mode of who began it
             for p, _ in self._logprobs(self._students(number)):
                 ids.append(topk_of_blocks(p, block_maxima(p), self.plan.k_found)[1].cpu())

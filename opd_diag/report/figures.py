@@ -34,8 +34,9 @@ from opd_diag.report.svg import letters
 from opd_diag.report.tails import tail_panels
 from opd_diag.report.wording import STATES_NAMES
 from opd_diag.tables.assembled import Tables
+from opd_diag.tables.catalogue import ESTIMATE
 from opd_diag.tables.floors import floors_of
-from opd_diag.verdicts.evidence import ESTIMATE, is_partly_known
+from opd_diag.verdicts.evidence import is_partly_known
 
 ALIGNMENT_GROUPS: dict[str, tuple[str, ...]] = {
     "Agreement": (

@@ -8,7 +8,8 @@ from opd_diag import plots
 from opd_diag.report.panel import Panel
 from opd_diag.report.readings import metric_values
 from opd_diag.tables.assembled import Tables
-from opd_diag.verdicts.evidence import ESTIMATE, START, change_of_kl, is_partly_known
+from opd_diag.tables.catalogue import ESTIMATE
+from opd_diag.verdicts.evidence import START, is_partly_known, row_of_kl
 
 OUTCOMES = ("accuracy", "forward_kl", "unigram_entropy")
 """What the third picture may show, the first that is defined on own states: at best, how well the task is done."""
@@ -50,7 +51,8 @@ def _distance(tables: Tables) -> str:
     """Choose what shows where both come closer; of reverse KL a server leaves no upper bound."""
     if not is_partly_known(tables):
         return "reverse_kl"
-    return ESTIMATE if change_of_kl(tables, START).metric == ESTIMATE else "forward_kl"
+    row = row_of_kl(tables, START, -1)
+    return ESTIMATE if row is not None and row["metric"] == ESTIMATE else "forward_kl"
 
 
 def _known(summary: pd.DataFrame, metric: str) -> bool:

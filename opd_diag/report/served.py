@@ -12,9 +12,10 @@ from opd_diag.report.panel import Panel
 from opd_diag.report.wording import STATES_NAMES
 from opd_diag.stats.rounding import between
 from opd_diag.tables.assembled import Tables
+from opd_diag.tables.catalogue import ESTIMATE
 from opd_diag.tables.k_sweep import SWEPT, sufficient
 from opd_diag.verdicts.established import plain
-from opd_diag.verdicts.evidence import ESTIMATE, change_of_kl
+from opd_diag.verdicts.evidence import row_of_kl
 from opd_diag.verdicts.thresholds import DEFAULTS
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def of_server(report: Report) -> OfServer | None:
 
 def _estimated(tables: Tables) -> str:
     """Say where the mean of reverse KL is estimated."""
-    sets = [STATES_NAMES[states] for states in SETS if change_of_kl(tables, states).metric == ESTIMATE]
+    rows = {states: row_of_kl(tables, states, -1) for states in SETS}
+    sets = [STATES_NAMES[states] for states, row in rows.items() if row is not None and row["metric"] == ESTIMATE]
     if not sets:
         return ""
     where = " and ".join(filter(None, (", ".join(sets[:-1]), sets[-1])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +20,12 @@ from opd_diag.replay.finished import finished_summary
 from opd_diag.stats.rounding import between, known_between, number, with_interval
 from opd_diag.studies.naming import distinct_names
 from opd_diag.studies.study import Picture, Shown, Study
-from opd_diag.tables.catalogue import BY_NAME, PRIMARY_NAMES
+from opd_diag.tables.catalogue import BY_NAME, ESTIMATE, PRIMARY_NAMES
 from opd_diag.tables.comparison import ACCURACY, Side, comparison_table
 from opd_diag.tables.coverage import slug_of
 from opd_diag.tables.stored import load_state_set
 from opd_diag.verdicts import DEFAULTS, Thresholds
 from opd_diag.verdicts.comparison import WHERE, runs_differ, settled
-from opd_diag.verdicts.evidence import ESTIMATE
 
 ASKED = ((ACCURACY, "on-policy"), ("reverse_kl", "on-policy"), ("reverse_kl", "start"), ("forward_kl", "teacher"))
 """What verdicts ask of two runs: the task, own states, equal states, and whether the teacher is covered. Of a reverse
@@ -211,7 +211,8 @@ def _ends(table: pd.DataFrame, states: str, runs: Sequence[_Run]) -> Shown:
     for metric in dict.fromkeys(of["metric"]):
         lines = of[of["metric"] == metric]
         name = BY_NAME[metric].title if metric in BY_NAME else "Accuracy"
-        cells = [name, number(lines.iloc[0]["first_value"], 3)]
+        known = lines["first_value"].dropna()
+        cells = [name, number(known.iloc[0] if len(known) else math.nan, 3)]
         for run in runs[1:]:
             line = lines[lines["second"] == run.name]
             cells += [_value(line, "second_value"), _span(line)]

@@ -9,9 +9,8 @@ import pandas as pd
 from opd_diag.replay.served import Served
 from opd_diag.stats.rounding import between, known_between, number, with_interval
 from opd_diag.tables.baselines import CHANCE, OVERLAPS, SHUFFLED
-from opd_diag.tables.catalogue import BY_NAME
+from opd_diag.tables.catalogue import BY_NAME, ESTIMATE
 from opd_diag.tables.ranges import range_of
-from opd_diag.verdicts.evidence import ESTIMATE
 
 OWN = "on-policy"
 GRADIENT = ("shared_gradient_ratio", "student_only_gradient_ratio", "teacher_only_gradient_ratio")

@@ -96,7 +96,15 @@ def outer(low: Estimate, high: Estimate) -> dict[str, float]:
         "ci_low": low.value if math.isinf(low.value) else low.ci_low,
         "ci_high": high.value if math.isinf(high.value) else high.ci_high,
         "approximate": low.is_approximate or high.is_approximate,
+        "p_value": _p_between(low, high),
     }
+
+
+def _p_between(low: Estimate, high: Estimate) -> float:
+    """Give the p-value of 0 lying between two estimates: that of the bound next to it; NaN where one is endless."""
+    if math.isinf(low.value) or math.isinf(high.value):
+        return math.nan
+    return low.p_value if low.value > 0 else high.p_value if high.value < 0 else 1.0
 
 
 class _Read:

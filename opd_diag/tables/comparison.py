@@ -127,8 +127,12 @@ def _between(ends: Sequence[tuple[Ends, Ends]], prompts: Sequence[Any]) -> dict[
         _difference([(of, p, np.ones_like(of)) for of, p in zip(sides, prompts, strict=True)])
         for sides in ((first_high, second_low), (first_low, second_high))
     )
-    unknown = dict.fromkeys(("first_value", "second_value", "p_value"), math.nan)
-    return least.columns | outer(least.found, most.found) | unknown
+    first, second = ((one.value, other.value) for one, other in zip(least.means, most.means, strict=True))
+    known = {
+        name: low if low == high else math.nan
+        for name, (low, high) in (("first_value", first), ("second_value", second))
+    }
+    return least.columns | outer(least.found, most.found) | known
 
 
 def _difference(sides: list[tuple[Any, Any, Any]], *, share: bool = False) -> _Difference:

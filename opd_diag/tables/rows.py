@@ -10,7 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from opd_diag import stats
-from opd_diag.tables.catalogue import CATALOGUE, METRIC_NAMES
+from opd_diag.tables.catalogue import CATALOGUE, ESTIMATE, METRIC_NAMES
+
+FEWEST_DRAWN = 20
+"""Drawn tokens expected where the teacher is not known, below which an estimate that rests on them is approximate: if
+all its distance lies there, fewer leave it unseen, or its interval too narrow, more often than that says."""
 
 Sample = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 """(N, metrics) numbers, the (N,) prompts they come from, and (N, metrics) what each counts."""
@@ -47,6 +51,14 @@ def sample_of(states: pd.DataFrame) -> Sample:
             # a weight that is not known has a value that is not known, which is left out
             weights[:, i] = np.nan_to_num(states[metric.weight].to_numpy(float), nan=1.0)
     return values, states["prompt_index"].to_numpy(), weights
+
+
+def few_drawn(*parts: pd.DataFrame) -> bool:
+    """Whether in some of these states too few drawn tokens lie where the teacher is not known to tell of rare ones.
+
+    Expected are as many as the student's probability there adds up to.
+    """
+    return any(part.loc[part[ESTIMATE].notna(), "unknown_mass"].sum() < FEWEST_DRAWN for part in parts)
 
 
 def estimate_columns(estimate: stats.Estimate) -> dict[str, Any]:

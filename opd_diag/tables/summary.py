@@ -13,13 +13,13 @@ from opd_diag.records.settings import NEAR_ON_POLICY
 from opd_diag.tables.averages import AVERAGES, samples_of
 from opd_diag.tables.bands import BAND_COLUMNS, with_bands
 from opd_diag.tables.bounds import bounded_metrics, ends_of_states, outer
-from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, METRIC_NAMES
+from opd_diag.tables.catalogue import BY_NAME, CATALOGUE, ESTIMATE, METRIC_NAMES
 from opd_diag.tables.coverage import coverage_rows
 from opd_diag.tables.fits import FitsByPart, fit_differences, fit_rows
 from opd_diag.tables.floors import FLOOR_COLUMNS, with_floors
 from opd_diag.tables.ranges import within_range
 from opd_diag.tables.responses import Responses
-from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of, sample_of
+from opd_diag.tables.rows import estimate_columns, few_drawn, groups_of, rollout_ids, rows_of, sample_of
 from opd_diag.tables.states import IDENTITY
 
 SUMMARY_COLUMNS = [
@@ -141,6 +141,8 @@ def _metric_rows(group: pd.DataFrame) -> list[dict[str, Any]]:
             "n_undefined": estimate.n_undefined,
         }
         rows.append(estimate_columns(estimate) | about)
+        if name == ESTIMATE:
+            rows[-1]["approximate"] |= few_drawn(group)
     bounded = _bounded_rows(group)
     return [row | bounded.get(row["metric"], {}) for row in rows]
 
@@ -170,6 +172,7 @@ def _differences(earlier: pd.DataFrame, later: pd.DataFrame) -> Found:
         name: (token, {"depends_on_average": of.conclusions_differ, "n_states": token.n})
         for name, token, of in zip(METRIC_NAMES, tokens, by_average, strict=True)
     }
+    found[ESTIMATE][1]["approximate"] = found[ESTIMATE][0].is_approximate or few_drawn(earlier, later)
     return found | _bounded_differences(earlier, later)
 
 
@@ -184,7 +187,7 @@ def _bounded_differences(earlier: pd.DataFrame, later: pd.DataFrame) -> Found:
     )
     found: Found = {}
     for name, least, most in zip(names, low, high, strict=True):
-        about = {"p_value": np.nan, "depends_on_average": None, "n_states": least.n, "n_prompts": least.n_clusters}
+        about = {"depends_on_average": None, "n_states": least.n, "n_prompts": least.n_clusters}
         found[name] = least, outer(least, most) | about
     return found
 
@@ -212,7 +215,7 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     p_values, adjusted = table["p_value"].to_numpy(float), np.full(len(table), np.nan)
     names = [m.name for m in CATALOGUE if m.primary]
     if table.loc[table["metric"] == "reverse_kl", "bound_low"].notna().any():
-        names.append("tail_sampled_reverse_kl")  # which stands in for it where a server leaves only bounds
+        names.append(ESTIMATE)  # which stands in for it where a server leaves only bounds
     primary = table["metric"].isin(names)
     pairs = (primary & (table["states"] != NEAR_ON_POLICY)).to_numpy()
     for rows in table[pairs].groupby(["from_label", "to_label"], sort=False).groups.values():

@@ -32,7 +32,7 @@ def settled(row: pd.Series, limits: Thresholds, p_adjusted: float = math.nan) ->
         few = f"{fewer} {'prompt is' if fewer == 1 else 'prompts are'} too few, at least {limits.prompts:g} are needed"
         return "unknown", few
     if known_between(row):
-        return _settled_between(row, least)
+        return _settled_between(row, least, p_adjusted)
     found = stats.equivalence(interval_as_estimate(float(row["value"]), low, high, n), least)
     sign = (low > 0) - (high < 0)
     if found.outcome == "equivalent":
@@ -40,19 +40,23 @@ def settled(row: pd.Series, limits: Thresholds, p_adjusted: float = math.nan) ->
     if sign and not p_adjusted > ERROR:
         return "pass", _better(metric, sign, first, second)
     if sign:
-        return (
-            "unknown",
-            f"inconclusive as one of several asked (p = {p_adjusted:.2g}), more prompts would tell",
-        )
+        return "unknown", _one_of_several(p_adjusted)
     return "unknown", f"inconclusive at δ = {plain(least)}, {would_tell(found.clusters_needed)}"
 
 
-def _settled_between(row: pd.Series, least: float) -> tuple[Status, str]:
+def _one_of_several(p_adjusted: float) -> str:
+    return f"inconclusive as one of several asked (p = {p_adjusted:.2g}), more prompts would tell"
+
+
+def _settled_between(row: pd.Series, least: float, p_adjusted: float) -> tuple[Status, str]:
     """Say what holds wherever between its bounds the difference lies."""
     low, high = float(row["ci_low"]), float(row["ci_high"])
     if -least < low and high < least:
         return "pass", f"no difference, equivalent within δ = {plain(least)}"
-    if sign := (low > 0) - (high < 0):
+    sign = (low > 0) - (high < 0)
+    if sign and p_adjusted > ERROR:
+        return "unknown", _one_of_several(p_adjusted)
+    if sign:
         return "pass", _better(str(row["metric"]), sign, str(row["first"]), str(row["second"]))
     sure = row["bound_low"] > 0 or row["bound_high"] < 0 or -least < row["bound_low"] <= row["bound_high"] < least
     return "unknown", "inconclusive, more prompts would tell" if sure else "bounds leave it open"

@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 
 from opd_diag import stats
 from opd_diag.stats.rounding import number
+from opd_diag.tables.catalogue import ESTIMATE
 from opd_diag.tables.floors import SPAN
 from opd_diag.verdicts.evidence import Change
 from opd_diag.verdicts.thresholds import Thresholds
@@ -23,6 +24,9 @@ ONE_RUN = "It describes these checkpoints of this run, not another seed."
 """Caution of every verdict about a change: checkpoints of one run share its seed, prompts and data order."""
 
 APPROXIMATE = "The interval is approximate: few prompts, or few of them decide."
+
+FEW_DRAWN = "as few drawn tokens lie where the teacher is not known"
+"""Why an estimate does not establish that there is nothing."""
 
 ERROR = 0.05
 """Level of every decision."""
@@ -62,13 +66,19 @@ def outcome(seen: Change, limits: Thresholds, *, direction: int = 0, ordered: bo
     if sign and not seen.p_adjusted > ERROR:  # NaN: of no family
         way: Literal["rise", "fall"] = "rise" if sign > 0 else "fall"
         return way if found.sign == sign or not ordered else "unordered rise" if sign > 0 else "unordered fall"
-    return "equivalent" if stats.equivalence(estimate, least).outcome == "equivalent" else "inconclusive"
+    alike = stats.equivalence(estimate, least).outcome == "equivalent" and not may_miss(seen)
+    return "equivalent" if alike else "inconclusive"
+
+
+def may_miss(seen: Change) -> bool:
+    """Whether a small value may be one that was not seen: an estimate that rests on few drawn tokens or prompts."""
+    return seen.metric == ESTIMATE and seen.approximate
 
 
 def _between_bounds(seen: Change, least: float, *, ordered: bool) -> Outcome:
     """Say what holds wherever between its bounds a change lies."""
     sign = (seen.ci_low > least) - (seen.ci_high < -least)
-    if not sign:
+    if not sign or seen.p_adjusted > ERROR:
         return "equivalent" if -least < seen.ci_low and seen.ci_high < least else "inconclusive"
     way: Literal["rise", "fall"] = "rise" if sign > 0 else "fall"
     steps = _steps(seen)
@@ -119,6 +129,8 @@ def told(seen: Change, limits: Thresholds, found: Outcome) -> str:
     if math.isnan(seen.ci_low):
         return "without an interval"
     likeness = stats.equivalence(estimate_of(seen), least)
+    if likeness.outcome == "equivalent":
+        return f"inconclusive at δ = {plain(least)}, {FEW_DRAWN}"
     if likeness.outcome == "different":
         return f"inconclusive at δ = {plain(least)}, as one of many primary metrics; more prompts would tell"
     return f"inconclusive at δ = {plain(least)}, {would_tell(likeness.clusters_needed)}"

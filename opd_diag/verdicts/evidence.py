@@ -10,12 +10,10 @@ import pandas as pd
 
 from opd_diag.stats.rounding import between, decimals_for, known_between, number, with_interval
 from opd_diag.tables import BY_NAME, Tables
+from opd_diag.tables.catalogue import ESTIMATE
 from opd_diag.tables.floors import floors_of, is_small, near
 
 OWN, START, TEACHER = "on-policy", "start", "teacher"
-
-ESTIMATE = "tail_sampled_reverse_kl"
-"""What stands in for the reverse KL where a teacher's server leaves it without an upper bound."""
 
 
 @dataclass(frozen=True)

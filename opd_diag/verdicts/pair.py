@@ -11,9 +11,11 @@ from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import known_between, number
 from opd_diag.tables import Tables
 from opd_diag.tables.baselines import CHANCE, OTHER_PRECISION, SHUFFLED
+from opd_diag.tables.catalogue import ESTIMATE
 from opd_diag.tables.floors import SPAN, near
 from opd_diag.verdicts.alignment import AVERAGES, PAPER
 from opd_diag.verdicts.established import (
+    FEW_DRAWN,
     caution,
     delta,
     open_advice,
@@ -136,10 +138,12 @@ def indistinguishable_teacher(tables: Tables, limits: Thresholds, step_zero_know
     floor = kl.get("floor", math.nan)
     least = max(limits.indistinguishable_kl, 0.0 if math.isnan(floor) else SPAN * floor)
     found = side(kl, least)
+    missed = found == "below" and kl["metric"] == ESTIMATE and kl["approximate"] == 1
+    found = "unclear" if missed else found
     status: Status = "unknown" if found == "unclear" else "warn" if found == "below" else "pass"
     word = {"above": "They differ", "below": "No difference", "unclear": "Inconclusive"}[found]
     by_bounds = known_between(kl) and kl["bound_low"] < least <= kl["bound_high"]
-    needed = f"; {_open_by(kl, least, by_bounds)}" if found == "unclear" else ""
+    needed = f"; {FEW_DRAWN if missed else _open_by(kl, least, by_bounds)}" if found == "unclear" else ""
     overlap = _overlap_at_start(tables)
     return Verdict(
         name=name,

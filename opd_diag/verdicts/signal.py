@@ -11,11 +11,12 @@ from opd_diag import stats
 from opd_diag.records.verdict import Status, Verdict
 from opd_diag.stats.rounding import number, with_interval
 from opd_diag.tables import Tables
+from opd_diag.tables.catalogue import ESTIMATE
 from opd_diag.tables.cohort import halves_of_run
 from opd_diag.tables.curves import depth_curve_of
-from opd_diag.verdicts.established import ONE_RUN, plain, prompts_for, rise_excluded, side, would_tell
+from opd_diag.tables.rows import few_drawn
+from opd_diag.verdicts.established import FEW_DRAWN, ONE_RUN, plain, prompts_for, rise_excluded, side, would_tell
 from opd_diag.verdicts.evidence import (
-    ESTIMATE,
     OWN,
     START,
     TEACHER,
@@ -42,9 +43,9 @@ def sharpness(tables: Tables, limits: Thresholds) -> Verdict:
         return not_scored(name, question, OWN)
     sets = {states: _fits_on(tables.fits, states) for states in (OWN, START)}
     if sets[OWN].empty and is_partly_known(tables):
-        return needs_whole(name, question, "the fitted temperature")
+        return not_measured(name, question, ["the fitted temperature"], HERE_ADVICE)
     if sets[OWN].empty:
-        return not_measured(name, question, ["the fitted temperature"])
+        return not_measured(name, question, ["the fitted temperature"], f"Run report again. {HERE_ADVICE}")
     where = next((states for states, fits in sets.items() if len(fits) and _sharp(_fit(fits.iloc[-1]), limits)), OWN)
     fits, whose = sets[where], "own" if where == OWN else "of the start's"
     last, first = _fit(fits.iloc[-1]), _fit(fits.iloc[0])
@@ -77,6 +78,9 @@ def sharpness(tables: Tables, limits: Thresholds) -> Verdict:
         caution="One temperature for all states, on a sample of them: a student may be too sure in one place and not "
         "sure enough in another.",
     )
+
+
+HERE_ADVICE = "It takes a teacher whose folder is named with --teacher: servers do not give it."
 
 
 def _fits_on(fits: pd.DataFrame, states: str) -> pd.DataFrame:
@@ -172,7 +176,7 @@ def depth_decay(tables: Tables, limits: Thresholds) -> Verdict:
             return not_scored(name, question, states)
     metric = ESTIMATE if is_partly_known(tables) else "reverse_kl"
     own, theirs, before, length = halves_of_run(tables.states)
-    if metric == ESTIMATE and all(part[metric].isna().all() for part in theirs):
+    if metric == ESTIMATE and any(map(len, theirs)) and all(part[metric].isna().all() for part in theirs):
         return needs_whole(name, question, "reverse KL by depth")
     rise = _contrast(metric, own, (-1.0, 1.0))
     beyond, than = _contrast(metric, [*own, *theirs], (-1.0, 1.0, 1.0, -1.0)), "on the teacher's own"
@@ -185,8 +189,9 @@ def depth_decay(tables: Tables, limits: Thresholds) -> Verdict:
     if not beyond.ci_low > least and grown.n_clusters >= limits.prompts and min(grown.ci_low, rise.ci_low) > least:
         beyond, than = grown, "at the first checkpoint"
     excluded, prompts = rise_excluded(beyond, least)
-    status: Status = "warn" if beyond.ci_low > least else "pass" if excluded else "unknown"
-    needed = f"; {would_tell(prompts)}" if status == "unknown" else ""
+    missed = excluded and metric == ESTIMATE and few_drawn(pd.concat(own), pd.concat(theirs))
+    status: Status = "warn" if beyond.ci_low > least else "pass" if excluded and not missed else "unknown"
+    needed = f"; {FEW_DRAWN if missed else would_tell(prompts)}" if status == "unknown" else ""
     word = {"warn": "It decays", "pass": "It lasts", "unknown": "Inconclusive"}[status]
     return Verdict(
         name=name,

@@ -89,10 +89,9 @@ class TestWhatIsLeftOpen:
         )
 
     def test_where_the_mean_of_reverse_kl_is_estimated_is_said(self, partly):
-        differences, summary = partly.tables.differences.copy(), partly.tables.summary
-        open_ = differences["metric"] == "reverse_kl"
-        differences.loc[open_, ["value", "bound_low", "bound_high"]] = [math.nan, -1.0, INF]
-        known = dataclasses.replace(partly.tables, differences=differences, summary=summary)
+        summary = partly.tables.summary.copy()
+        summary.loc[summary["metric"] == "reverse_kl", ["value", "bound_low", "bound_high"]] = [math.nan, 0.1, INF]
+        known = dataclasses.replace(partly.tables, summary=summary)
         said = of_server(dataclasses.replace(partly, tables=known)).sentence
         assert said.endswith(
             "nothing was filled in. The mean of reverse KL, which no top K bounds from above, is estimated without "

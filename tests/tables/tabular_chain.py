@@ -122,6 +122,7 @@ def chain_table(student, tokens, *, step, states):
     identity = dict(zip(IDENTITY, (step, f"step {step}", "big", states), strict=True))
     table = pd.DataFrame(values, columns=EXACT_METRICS).assign(**identity, k=K)
     table[SAMPLED] = np.nan
+    table["unknown_mass"] = 0.0
     for name, column in weight_columns(student).items():
         table[name] = column[tokens[:, :, :-1].ravel()]
     table["prompt_index"] = np.repeat(np.arange(prompts), rollouts * length)

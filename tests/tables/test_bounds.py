@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 from student_intervals import influences_of, interval_of
 
+from opd_diag import stats
 from opd_diag.records.scores import OF_WHOLE
 from opd_diag.tables import CATALOGUE, METRIC_NAMES, assemble, difference_table, measure, rollout_table, summarize
+from opd_diag.tables.bounds import outer
 
 from .made_up import a_run
 
@@ -190,9 +192,20 @@ def test_the_estimate_is_one_of_the_primary_metrics_where_reverse_kl_has_bounds(
     primary = {m.name for m in CATALOGUE if m.primary}
     adjusted = [{*of.loc[of["p_adjusted"].notna(), "metric"]} for of in (whole, partly)]
     assert adjusted[0] == primary
-    known = {name for name in primary if f"{name}_low" not in bounded}
-    assert 3 < len(known) < len(primary)
-    assert adjusted[1] == known | {"tail_sampled_reverse_kl"}
+    assert adjusted[1] == primary - {"reverse_kl"} | {"tail_sampled_reverse_kl"}
+    of = {name: partly[(partly["metric"] == name) & (partly["states"] == "on-policy")].iloc[0] for name in primary}
+    assert (of["forward_kl"]["p_value"] == 1.0) == (
+        of["forward_kl"]["bound_low"] <= 0 <= of["forward_kl"]["bound_high"]
+    )
+
+
+def test_the_p_value_between_bounds_is_that_of_the_one_next_to_0():
+    low, high = (stats.clustered_mean(np.array([1.0, 2.0, 4.0, 3.0, 2.5]) + of, np.arange(5)) for of in (0.0, 9.0))
+    assert outer(low, high)["p_value"] == low.p_value < 0.05
+    below = [replace(of, value=-of.value) for of in (high, low)]
+    assert outer(*below)["p_value"] == low.p_value
+    assert outer(below[0], high)["p_value"] == 1.0
+    assert math.isnan(outer(low, replace(high, value=math.inf))["p_value"])
 
 
 def test_drawn_tokens_make_an_estimate_of_states_that_others_sampled(run):
@@ -231,7 +244,7 @@ def test_a_difference_lies_between_the_least_and_the_greatest_there_can_be(exact
     assert row["ci_low"] == pytest.approx(plain["ci_low"] - BELOW - ABOVE)
     assert row["ci_high"] == pytest.approx(plain["ci_high"] + BELOW + ABOVE)
     assert (row["n_states"], row["n_prompts"]) == (plain["n_states"], plain["n_prompts"])
-    assert np.isnan([row["p_value"], row["p_adjusted"]]).all()
+    assert row["p_value"] == row["p_adjusted"] == 1.0, "it may be none"
     assert math.isnan(plain["bound_low"])
 
 

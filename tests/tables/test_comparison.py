@@ -82,7 +82,9 @@ def test_what_servers_leave_between_bounds_differs_by_the_least_to_the_greatest(
     first = behind_a_server(A, "forward_kl", -0.25, 0.5) if served == "both" else A
     table = comparison_table(first, behind_a_server(b, "forward_kl", -0.125, 1.0), ["forward_kl", "reverse_kl"])
     row = table.iloc[0]
-    assert np.isnan(row[["value", "first_value", "second_value", "p_value"]].astype(float)).all()
+    assert np.isnan(row[["value", "second_value"]].astype(float)).all()
+    assert row["first_value"] == pytest.approx(np.nan if served == "both" else 3.0, nan_ok=True), "which is known"
+    assert (row["p_value"] == 1.0) == (served == "both"), "of the bound next to 0, where it lies beyond"
     low, high = (0.5, 0.25) if served == "both" else (0.0, 0.0)
     assert row["bound_low"] == pytest.approx(0.5 - 0.125 - low)
     assert row["bound_high"] == pytest.approx(0.5 + 1.0 + high)

@@ -16,7 +16,13 @@ def states(lengths=(4, 4, 8, 8, 8, 8), label="step 0", step=0):
         for position in range(length):
             about = {"step": step, "label": label, "teacher": "big", "states": "on-policy", "k": 4}
             about |= {"prompt_index": prompt, "prompt_id": str(prompt), "group": None, "rollout_index": 0}
-            about |= {"position": position, "sampled_id": 0, "gradient_squared_norm": 1.0, "shared_tokens": 2}
+            about |= {
+                "position": position,
+                "sampled_id": 0,
+                "gradient_squared_norm": 1.0,
+                "shared_tokens": 2,
+                "unknown_mass": 0.1,
+            }
             rows.append(about | dict.fromkeys(METRIC_NAMES, position + 100.0 * (length < 8)))
     return pd.DataFrame(rows).astype({"step": "Int64"})
 

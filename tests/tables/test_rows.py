@@ -8,7 +8,7 @@ import pytest
 
 from opd_diag import stats
 from opd_diag.tables.catalogue import BY_NAME, METRIC_NAMES, WEIGHTS
-from opd_diag.tables.rows import estimate_columns, groups_of, rollout_ids, rows_of, sample_of
+from opd_diag.tables.rows import estimate_columns, few_drawn, groups_of, rollout_ids, rows_of, sample_of
 
 TABLE = pd.DataFrame(
     {
@@ -57,3 +57,11 @@ def test_only_ratios_of_sums_have_weights():
         expected = [0.25, 4.0] if BY_NAME[name].weight else [1.0, 1.0]
         assert weights[:, i].tolist() == expected, name
     assert (weights == 1.0).mean() < 1
+
+
+def test_an_estimate_rests_on_few_draws_where_hardly_any_lie_where_the_teacher_is_not_known():
+    """Expected are as many as the student's probability there adds up to, over the states that have an estimate."""
+    table = pd.DataFrame({"tail_sampled_reverse_kl": [0.1] * 99 + [np.nan], "unknown_mass": [0.21] * 99 + [5.0]})
+    assert not few_drawn(table)
+    assert few_drawn(table.head(95))
+    assert few_drawn(table, table.head(10)), "of two, both must have enough"

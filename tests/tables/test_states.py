@@ -29,7 +29,7 @@ METRICS = [
 ]  # fmt: skip
 STATE_COLUMNS = [
     "step", "label", "teacher", "states", "k", "prompt_index", "prompt_id", "group", "rollout_index", "position",
-    "sampled_id", "gradient_squared_norm", "shared_tokens", *METRICS,
+    "sampled_id", "gradient_squared_norm", "shared_tokens", "unknown_mass", *METRICS,
 ]  # fmt: skip
 ROLLOUT_COLUMNS = [
     "step", "label", "teacher", "states", "k", "prompt_index", "prompt_id", "group", "rollout_index", "n_states",

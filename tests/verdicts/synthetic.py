@@ -123,7 +123,7 @@ def _states(sets, checkpoints, prompts, depth):
         for position in range(POSITIONS)
     ]
     table = pd.DataFrame(rows)
-    return table.assign(tail_sampled_reverse_kl=table["reverse_kl"])
+    return table.assign(tail_sampled_reverse_kl=table["reverse_kl"], unknown_mass=1.0)
 
 
 def _rollouts(sets, prompts, answers):

@@ -80,6 +80,15 @@ def behind(tables, *, estimated=()):
     return replace(tables, states=tables.states.assign(reverse_kl=NAN), fits=tables.fits.iloc[:0])
 
 
+def rough(tables):
+    """The tables with an estimate that rests on few drawn tokens."""
+    found = {}
+    for name in ("summary", "differences"):
+        table = getattr(tables, name)
+        found[name] = table.assign(approximate=table["metric"] == ESTIMATE)
+    return replace(tables, **found)
+
+
 def falls(own, start=None, **more):
     """A run whose reverse KL falls on own states, and on the start's and teacher's, where `start` says otherwise."""
     start = own if start is None else start
@@ -341,7 +350,6 @@ class TestWhatTakesWholeDistributions:
     @pytest.mark.parametrize(
         ("name", "what"),
         [
-            ("sharpness", "the fitted temperature"),
             ("depth_decay", "reverse KL by depth"),
             ("false_success", "reverse KL on own states (at least 0.90 → at least 0.20)"),
         ],
@@ -352,6 +360,14 @@ class TestWhatTakesWholeDistributions:
         assert found.evidence == (
             f"Of the teacher only the most probable ids came back, and {what} needs whole distributions."
         )
+
+    def test_no_server_gives_the_fitted_temperature(self):
+        found = verdict("sharpness", behind(run()))
+        assert (found.status, found.evidence) == ("unknown", "Nothing is known of the fitted temperature.")
+        here = "It takes a teacher whose folder is named with --teacher: servers do not give it."
+        assert found.advice == here
+        whole = verdict("sharpness", replace(run(), fits=run().fits.iloc[:0]))
+        assert whole.advice == f"Run report again. {here}", "of a server that gives the whole vocabulary, or another"
 
     def test_progress_between_bounds_cannot_be_held_against_its_parts(self):
         found = verdict("false_success", between(run(), "reverse_kl", "on-policy", DOWN))
@@ -406,6 +422,23 @@ class TestAnEstimate:
         tables = behind(falls((0.002, 0.002, 0.002)), estimated=("on-policy",))
         found = verdict("indistinguishable_teacher", tables)
         assert found.evidence.startswith("Inconclusive at δ = 0.01: at step 0 tail-sampled reverse KL 0.0")
+
+    def test_where_few_tokens_were_drawn_it_does_not_establish_that_there_is_nothing(self):
+        tables = behind(falls((0.002,) * 3, overlap_ratio=(0.5,)), estimated=SETS)
+        small = {of: verdict(of, rough(tables)) for of in ("alignment_on_policy", "indistinguishable_teacher")}
+        sure = {of: verdict(of, tables) for of in small}
+        assert {of: found.status for of, found in sure.items()} == dict.fromkeys(small, "warn") | {
+            "indistinguishable_teacher": "unknown"
+        }
+        assert small["alignment_on_policy"].status == "unknown"
+        assert "inconclusive at δ = 0.02, as few drawn tokens lie where the teacher is not known" in (
+            small["alignment_on_policy"].evidence
+        )
+        tables = behind(falls((-0.002,) * 3, overlap_ratio=(0.5,)), estimated=SETS)
+        assert verdict("indistinguishable_teacher", tables).status == "warn"
+        found = verdict("indistinguishable_teacher", rough(tables))
+        assert found.status == "unknown"
+        assert found.evidence.endswith("; as few drawn tokens lie where the teacher is not known.")
 
     def test_no_progress_needs_nothing_of_the_start(self):
         tables = behind(falls((0.9, 0.9, 0.9), overlap_ratio=(0.5,)), estimated=("on-policy",))

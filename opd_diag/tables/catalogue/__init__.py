@@ -34,9 +34,21 @@ CATALOGUE: tuple[Metric, ...] = (
 
 BY_NAME: dict[str, Metric] = {m.name: m for m in CATALOGUE}
 METRIC_NAMES: tuple[str, ...] = tuple(BY_NAME)
+ESTIMATE = "tail_sampled_reverse_kl"
+"""What stands in for the reverse KL where a teacher's server leaves it without an upper bound."""
 PRIMARY_NAMES: tuple[str, ...] = tuple(m.name for m in CATALOGUE if m.primary)
 
-__all__ = ["BY_NAME", "CATALOGUE", "METRIC_NAMES", "PRIMARY_NAMES", "WEIGHTS", "Metric", "Values", "markdown_table"]
+__all__ = [
+    "BY_NAME",
+    "CATALOGUE",
+    "ESTIMATE",
+    "METRIC_NAMES",
+    "PRIMARY_NAMES",
+    "WEIGHTS",
+    "Metric",
+    "Values",
+    "markdown_table",
+]
 
 
 def markdown_table() -> str:

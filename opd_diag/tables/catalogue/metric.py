@@ -29,11 +29,39 @@ def _shared_tokens(scores: Scores, k: int) -> Values:
     return values(metrics.shared_tokens(student, teacher).sum(-1))
 
 
+def known_whatever_is_drawn(scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
+    """Give (N, C) ids at which the teacher is known, whatever was drawn, and both models' log-probabilities there.
+
+    The teacher's kept tokens; where a server was asked for ids, the student's too. -1 where an id is there already.
+    """
+    top = scores.teacher_topk_ids, scores.teacher_topk_logprobs, scores.student_at_teacher_topk_logprobs
+    ids, teacher, student = map(tensor, top)
+    if scores.drawn:
+        asked = tensor(scores.student_topk_ids)
+        again = torch.cat([metrics.shared_tokens(*of) for of in zip(asked.split(_ROWS), ids.split(_ROWS), strict=True)])
+        ids = torch.cat([ids, asked.masked_fill(again, -1)], dim=-1)
+        teacher = torch.cat([teacher, tensor(scores.teacher_at_student_topk_logprobs)], dim=-1)
+        student = torch.cat([student, tensor(scores.student_topk_logprobs)], dim=-1)
+    return ids.long(), teacher, student
+
+
+_ROWS = 2**16
+"""States whose tokens are compared at a time."""
+
+
+def _unknown_mass(scores: Scores, k: int) -> Values:
+    ids, _, student = known_whatever_is_drawn(scores)
+    return values((1 - student.double().exp().masked_fill(ids < 0, 0.0).sum(-1)).clamp(0, 1))
+
+
 WEIGHTS: dict[str, Callable[[Scores, int], Values]] = {
     "gradient_squared_norm": lambda scores, k: scores.gradient_squared_norm.astype(np.float64),
     "shared_tokens": _shared_tokens,
+    "unknown_mass": _unknown_mass,
 }
-"""Columns of the state table that metrics are weighted by, and how they follow from (scores, k)."""
+"""Columns of the state table that means need, and how they follow from (scores, k): weights; and the student's
+probability where a teacher behind a server is not known whatever is drawn, which tells how many drawn tokens lie there.
+"""
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from opd_diag import metrics
 from opd_diag.records.scores import Scores
-from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, tensor, values
+from opd_diag.tables.catalogue.metric import PAPER, Metric, Values, known_whatever_is_drawn, tensor, values
 
 
 def _sampled_reverse_kl(scores: Scores, k: int) -> Values:
@@ -17,16 +15,11 @@ def _sampled_reverse_kl(scores: Scores, k: int) -> Values:
 
 
 def _tail_sampled_reverse_kl(scores: Scores, k: int) -> Values:
-    top = scores.teacher_topk_ids, scores.teacher_topk_logprobs, scores.student_at_teacher_topk_logprobs
-    if not scores.drawn:
+    if scores.drawn:
+        drawn = tuple(scores.drawn[name] for name in ("ids", "student_logprobs", "teacher_logprobs"))
+    else:
         drawn = scores.sampled_ids, scores.student_sampled_logprobs, scores.teacher_sampled_logprobs
-        return values(metrics.tail_sampled_reverse_kl(*map(tensor, (*top, *drawn))))
-    # the student's were asked for, whatever was drawn
-    ours = scores.student_topk_ids, scores.teacher_at_student_topk_logprobs, scores.student_topk_logprobs
-    both = [np.concatenate([mine, theirs], axis=-1) for mine, theirs in zip(top, ours, strict=True)]
-    both[0][:, top[0].shape[1] :][(ours[0][:, :, None] == top[0][:, None, :]).any(-1)] = -1
-    drawn = scores.drawn["ids"], scores.drawn["student_logprobs"], scores.drawn["teacher_logprobs"]
-    return values(metrics.tail_sampled_reverse_kl(*map(tensor, (*both, *drawn))))
+    return values(metrics.tail_sampled_reverse_kl(*known_whatever_is_drawn(scores), *map(tensor, drawn)))
 
 
 def _near_zero_advantage_rate(scores: Scores, k: int) -> Values:
@@ -69,8 +62,8 @@ ENTRIES: tuple[Metric, ...] = (
         "the teacher's 32 kept tokens, and the student's where a server was asked for them",
         meaning="Unbiased estimate of the mean reverse KL, from what a teacher's server returns: exact where the "
         "teacher is known, by one drawn token elsewhere.",
-        caution="Its mean estimates the reverse KL, its value at one state does not. It needs a token that the scored "
-        "student drew itself: on own states, or where the server gives log-probabilities at chosen ids.",
+        caution="Its value at one state estimates nothing, and with few drawn tokens outside C, which rows marked "
+        "approximate have, a rare and large distance there may not be seen.",
         reference="Ours: Rao-Blackwell, over known tokens alone; over all of them: arXiv 2504.10637",
         function=_tail_sampled_reverse_kl,
         on_policy_only=True,
