@@ -18,6 +18,7 @@ from opd_diag.studies.study import Picture, Shown
 from opd_diag.tables import BY_NAME, Tables
 from opd_diag.tables.baselines import CHANCE, SHUFFLED
 from opd_diag.tables.bounds import ends_of_states
+from opd_diag.tables.catalogue import ESTIMATE
 from opd_diag.tables.depth import positions
 from opd_diag.tables.distance import OPENING, PARTS, infinite_states
 from opd_diag.verdicts.evidence import is_partly_known
@@ -43,8 +44,8 @@ def pair_shown(tables: Tables, labels: Sequence[str], *, served: bool = False) -
 
     Of a teacher behind a server (`served`) coverage is not known, and metrics may be between bounds.
     """
-    rows = []
-    for metric in BLOCK:
+    rows, at = [], BLOCK.index("reverse_kl") + 1
+    for metric in (*BLOCK[:at], *([ESTIMATE] if is_partly_known(tables) else []), *BLOCK[at:]):
         cells = [_said(tables.summary, metric, label, "on-policy") for label in labels]
         base = [_baseline(tables.baselines, metric, which, labels[0]) for which in (CHANCE, SHUFFLED)]
         rows.append([BY_NAME[metric].title, *cells, *base])

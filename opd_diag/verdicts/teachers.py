@@ -160,7 +160,9 @@ def pulled_back(
         advice={
             "fail": "Do not distil from it on these prompts: what the student learned since would go.",
             "pass": "It leads the student and is not its past; see whether its pattern is compatible.",
-            "unknown": "Give answers in the prompts file, more prompts, or more responses.",
+            "unknown": HERE_ADVICE
+            if pair is not None and not_held(pair) and lead is not None
+            else "Give answers in the prompts file, more prompts, or more responses.",
             "warn": "",
         }[status],
         reference=f"{PAPER}, section 3.3 (reverse distillation: back to the level before RL from both teachers)",

@@ -95,8 +95,7 @@ class TestWhatIsLeftOpen:
         said = of_server(dataclasses.replace(partly, tables=known)).sentence
         assert said.endswith(
             "nothing was filled in. The mean of reverse KL, which no top K bounds from above, is estimated without "
-            "bias on own states, the start's states and the teacher's states: by the tail-sampled reverse KL, on which "
-            "verdicts on reverse KL rest there."
+            "bias on own states: by the tail-sampled reverse KL, on which verdicts on reverse KL rest there."
         )
 
     def test_widths_that_would_do_are_the_changes_that_count(self):

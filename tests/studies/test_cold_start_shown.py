@@ -34,6 +34,7 @@ class TestPair:
         assert list(shown.columns) == ["", "step 0", "step 10", "by chance", "shuffled teacher"]
         rows = {row[0]: row[1:] for row in shown.rows}
         assert rows["Overlap ratio"] == ["0.40 [0.39, 0.41]", "0.70 [0.69, 0.71]", "0.03", "0.12"]
+        assert "Tail-sampled reverse KL" not in rows, "which is for what a server leaves open"
         assert rows["Reverse KL"] == ["1.00 [0.99, 1.01]", "0.30 [0.29, 0.31]", "–", "–"]
 
     def test_what_was_not_measured_is_a_dash(self):

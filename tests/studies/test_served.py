@@ -193,6 +193,9 @@ class TestColdStart:
         assert by_name[0]["cold_start_effect"].advice == CUT
         assert [p.name for p in part.pictures] == ["shared_mass", "concentration"]
         assert [p.name for p in whole.pictures] == ["shared_mass", "distance", "distance_by_depth", "concentration"]
+        shown = {row[0]: row[1:] for of in part.shown for row in of.rows}
+        assert shown["Reverse KL"][0].startswith("at least ")
+        assert re.match(r"[\d.]+ \[", shown["Tail-sampled reverse KL"][0])
         assert part.tables["distance"].empty
         assert (whole.tables["distance"]["value"].dropna() > 0).all()
         assert len(part.tables["sft_responses"]) == 9

@@ -136,6 +136,12 @@ class TestBehindServers:
             "big is not held against past in full, as one of them stands behind a server (their top tokens overlap by "
             "0.90 [0.80, 1.00], rewards correlate by 0.50 [0.40, 0.60])"
         ) in found.evidence
+        if status == "unknown":
+            assert found.advice == (
+                "Give answers in the prompts file, more prompts, or more responses."
+                if of is None
+                else "Read both numbers, or load both teachers here: then the KL between them is known."
+            )
 
     def test_a_past_behind_a_server_is_far_where_its_lower_bound_is(self):
         past = row("s", "past", kl=(NAN, 0.2, math.inf), relative=(NAN,) * 3, correlation=(NAN,) * 3)
