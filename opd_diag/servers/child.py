@@ -75,18 +75,20 @@ class Child:
         return said
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the process, which has some seconds for it unless it is to end at once."""
+        """End the process, which has some seconds for it unless it is to end at once, or Ctrl-C is pressed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0 if at_once else LEAVES_WITHIN)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # with all that it started, which is of its session
-        self._process.wait()
-        self._process.stdout.close()
-        self._log.close()
+        try:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0 if at_once else LEAVES_WITHIN)
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # with all that it started, which is of its session
+            self._process.wait()
+            self._process.stdout.close()
+            self._log.close()
 
     def _ending(self) -> str:
         """Say how the process ended, and what it said last."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -115,6 +116,19 @@ def test_one_that_does_not_leave_is_ended(begun, monkeypatch):
     child.answer(100)
     child.close()
     assert child._process.returncode == -signal.SIGKILL
+
+
+def test_ctrl_c_while_it_has_time_to_leave_ends_it(begun):
+    child = begun("print('{}', flush=True)\nimport time; time.sleep(600)")
+    child.answer(100)
+    main = threading.get_ident()
+    ctrl_c = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt):
+        child.close()
+    ctrl_c.join()
+    assert child._process.returncode == -signal.SIGKILL
+    assert not is_there(child._process.pid)
 
 
 def test_of_one_that_ends_its_output_alone_it_is_told(begun, monkeypatch):
