@@ -198,11 +198,13 @@ def beside(found: Found, student: Model, folder: Path, tokenizer: Tokenizer, pro
         "again": lambda: writer.sample(tokenizer, prompts, sampling=sampling),
         "ours": lambda: sample_rollouts(student, tokenizer, prompts, sampling=sampling),
     }
-    for way, run in ways.items():
-        begin = time.perf_counter()
-        drawn[way] = run()
-        seconds[way] = time.perf_counter() - begin
-    writer.close()
+    try:
+        for way, run in ways.items():
+            begin = time.perf_counter()
+            drawn[way] = run()
+            seconds[way] = time.perf_counter() - begin
+    finally:
+        writer.close()
     rollouts = drawn["vLLM"]
     scores = score(student, student, rollouts)
     said = np.concatenate([r.sampled_logprobs for r in rollouts])
