@@ -80,7 +80,7 @@ def logprobs(
         else _WRONG_TEMPERATURE
         if fitted
         else "Other weights, another prompt template or other numerics wrote these responses than are scored here: "
-        "find out which, or leave --rollouts out.",
+        "find out which, or leave --rollouts out; where vLLM sampled them, leave --sampler out.",
     )
 
 

@@ -61,7 +61,10 @@ class TestOfRecords:
         found = asked(student, teacher, theirs)
         assert found.status == "fail"
         assert "they fit" not in found.evidence
-        assert "Other weights" in found.advice
+        assert found.advice == (
+            "Other weights, another prompt template or other numerics wrote these responses than are scored here: find "
+            "out which, or leave --rollouts out; where vLLM sampled them, leave --sampler out."
+        )
 
     def test_a_shift_fails_here_too(self, student, teacher, rollouts):
         moved = [replace(r, sampled_logprobs=(*r.sampled_logprobs[1:], -1.0)) for r in rollouts]
