@@ -16,7 +16,7 @@ from opd_diag.replay.lazy import LazyModel
 from opd_diag.replay.parts import SAMPLED_VERSION, Parts, Progress
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prefixes import Prefix
-from opd_diag.replay.sampled import Sample, decides_draws, sampler_of
+from opd_diag.replay.sampled import Sample, sampler_of
 from opd_diag.replay.served_parts import ServedParts
 from opd_diag.replay.store import Store
 from opd_diag.tables.continuations import NONE, STUDENT, THEIRS, Continuation
@@ -138,7 +138,7 @@ class Continuing:
                 [[p.ids, p.teacher_ids, p.prompt.answer, p.prompt.id] for p in prompts],
                 [[p.rollout.prompt_index, p.rollout.rollout_index] for p in prefixes],
                 [asdict(sampling), settings.dtype, self.plan.tokenizer.size, model.tokenizer.stop_ids],
-                *decides_draws(settings),
+                *self._parts.decides_draws(model),
             ]
         )
 

@@ -310,11 +310,15 @@ class Parts:
         plan = self.plan
         drawable = [plan.tokenizer.size, writer.tokenizer.stop_ids]
         named = _named(writer.checkpoint)
-        drawn_here = self.teacher_is_here or writer is not self.teacher
         return [
             *[writer.key, named, plan.prompts_key(), asdict(plan.settings.sampling), plan.settings.dtype, *drawable],
-            *(decides_draws(plan.settings) if drawn_here else []),
+            *self.decides_draws(writer),
         ]
+
+    def decides_draws(self, writer: LazyModel) -> list[object]:
+        """Give what of the sampler decides what a model draws; nothing where its server draws."""
+        drawn_here = self.teacher_is_here or writer is not self.teacher
+        return decides_draws(self.plan.settings) if drawn_here else []
 
     def _sampled(self, writer: LazyModel, key: str) -> Rollouts:
         self._check_teacher_takes_them()  # before hours of sampling, and before anything is written

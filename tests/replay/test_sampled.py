@@ -273,6 +273,24 @@ class TestContinuations:
         assert len(made) == 2 * 2 * sum(map(len, prefixes.values()))
         assert len(keys) == 12
 
+    def test_what_a_server_draws_hangs_on_no_sampler(self, tiny_run, tmp_path, engines, monkeypatch):
+        server = ModelServer(load_model(Checkpoint("teacher", None, tiny_run.teacher, "full")))
+        monkeypatch.setattr("opd_diag.replay.served.connect", lambda address, **how: server)
+        options = {"max_new_tokens": 8, "teacher": "vllm=http://127.0.0.1:8000"}
+        own, theirs = drawn(tiny_run, tmp_path / "responses", ("step 30", "step 0"), sampler="local").values()
+        prefixes = prefixes_of(own, theirs, 4, most_prompts=3, stops=(tiny.BYTES + 1,))
+        keys = {}
+        for sampler in ("local", "vllm"):
+            plan = planned(tiny_run, **options, sampler=sampler)
+            with open_store(tmp_path / sampler, plan.run_dir) as store:
+                going_on = Continuing(plan, store, plan.checkpoints[-1], 1, lambda ids, of: True, lambda *_: None)
+                going_on.of_prefixes(prefixes, [2])
+                keys[sampler] = {name: part.key for name, part in store.parts.items() if "continuations/" in name}
+        assert [one.name for one in engines.begun] == ["step 30"]
+        same = {name for name, key in keys["local"].items() if keys["vllm"][name] == key}
+        assert same == {name for name in keys["local"] if name.startswith("continuations/teacher.")} != set()
+        assert len(same) < len(keys["local"])
+
 
 class TestWhatIsSaid:
     def test_of_a_plan(self, tiny_run, engines):
