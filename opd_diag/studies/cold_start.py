@@ -181,7 +181,9 @@ def _refuse_equal_models(plan: ReplayPlan) -> None:
     """Refuse a pair of one model: every number would be 0, and be taken for a finding."""
     first, *later = plan.checkpoints
     key = fingerprint(first, plan.digests)
-    if plan.served is None and fingerprint(plan.teacher, plan.digests) == key:  # behind a server it has none
+    served = plan.served
+    theirs = fingerprint(plan.teacher, plan.digests) if served is None else served.weights_key  # a server tells none
+    if theirs == key:
         raise InputError(
             f"Student {first.path} and teacher {plan.teacher.path} are the same weights, so there is nothing to teach. "
             "Name another model with --teacher."

@@ -11,6 +11,7 @@ import tiny_run as tiny
 
 from opd_diag.errors import InputError, StoreError, TokenizerMismatchError
 from opd_diag.records.rollout import load_rollouts
+from opd_diag.servers import About
 from opd_diag.studies import cold_start
 from opd_diag.studies.cold_start import _headline
 
@@ -162,6 +163,15 @@ class TestRefusals:
         assert self.ask(own_run, tmp_path, teacher=copied) == (
             f"Student {own_run.student} and teacher {copied} are the same weights, so there is nothing to teach. Name "
             "another model with --teacher."
+        )
+
+    def test_a_teacher_in_vllm_that_is_the_student(self, own_run, tmp_path, monkeypatch):
+        about = About("vllm", "0.32.0", "copy", "copy", 512, None, True, None, True, vocab_size=300)
+        server = SimpleNamespace(about=about, text=lambda ids: None)
+        monkeypatch.setattr("opd_diag.replay.served.connect", lambda address, **how: server)
+        copied = own_run.copied_to(tmp_path / "copy").student
+        assert self.ask(own_run, tmp_path, teacher=f"vllm={copied}").startswith(
+            f"Student {own_run.student} and teacher copy are the same weights, so there is nothing to teach."
         )
 
     def test_a_student_that_was_not_trained(self, own_run, tmp_path):
