@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -47,6 +49,10 @@ LIBRARY_ERRORS = (
 )
 """What it raises beside its own errors, and what importing it ends in where its parts do not fit each other."""
 
+OTHERS = ("speculators_config", "configuration_files")
+"""What in a ``config.json`` makes vLLM load another model (``maybe_override_with_speculators``, from the hub perhaps), or
+transformers another config."""
+
 
 @dataclass(frozen=True)
 class Library:
@@ -68,9 +74,19 @@ class Library:
             Of the GPU's memory, in (0, 1]; no matter on a CPU.
         more
             Further arguments of ``LLM``.
+
+        Raises
+        ------
+        ValueError
+            vLLM would load another model, or has.
+        Exception
+            One of `errors`.
         """
+        for name in OTHERS:
+            if _config(model).get(name) is not None:
+                raise ValueError(f"its config.json has {name}, by which vLLM may load another model")
         memory = {"kv_cache_memory_bytes": CPU_CACHE} if self.on_cpu else {"gpu_memory_utilization": gpu_share}
-        return self.vllm.LLM(
+        llm = self.vllm.LLM(
             model=model,
             dtype=dtype or "auto",
             max_model_len=-1,  # as much of the model's context as fits into memory
@@ -81,6 +97,20 @@ class Library:
             **memory,
             **more,
         )
+        found = str(llm.model_config.model)
+        other = os.path.isdir(model) and os.path.realpath(found) != os.path.realpath(model)
+        if other or llm.llm_engine.vllm_config.speculative_config is not None:
+            raise ValueError(f"it loads {visible(found, keep='')} in its place")
+        return llm
+
+
+def _config(model: str) -> dict[str, Any]:
+    """Read the config of a folder; what is none is left to vLLM, and so is a hub id's."""
+    try:
+        read = json.loads(Path(model, "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def imported() -> Library:

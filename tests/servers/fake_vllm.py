@@ -6,6 +6,7 @@ Rows, refusals and their words are those of ``entrypoints/llm.py``, ``logprobs.p
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -67,6 +68,8 @@ class Fake:
         self.of_folder = of_folder or (lambda folder: model)
         self.model, self.exact, self.spoil, self.cpu, self.context = model, exact, spoil, cpu, context
         self.loads, self.stop_id = loads, stop_id
+        self.on_hub = {}
+        """Configs by hub id."""
         self.asked = []
         """(number, prompt, parameters) of what the engine was given and has not finished."""
         self.loaded, self.calls, self.threads = [], [], set()
@@ -100,14 +103,23 @@ class Fake:
         self.loaded.append(arguments)
         if not self.loads:
             raise ValueError("No model\nhere.")
-        self.model = self.of_folder(arguments["model"])
-        config = SimpleNamespace(max_model_len=self.context, get_vocab_size=lambda: self.vocab_size)
+        model, draft = self.resolved(arguments["model"])
+        self.model = self.of_folder(model)
+        config = SimpleNamespace(model=model, max_model_len=self.context, get_vocab_size=lambda: self.vocab_size)
         engine = SimpleNamespace(
+            vllm_config=SimpleNamespace(speculative_config=draft),
             add_request=lambda *request: self.asked.append(request),
             has_unfinished_requests=lambda: bool(self.asked),
             step=self.step,
         )
         return SimpleNamespace(model_config=config, generate=self.generate, get_tokenizer=Tokenizer, llm_engine=engine)
+
+    def resolved(self, model):
+        """What is loaded for a model, and the draft model beside it, as ``maybe_override_with_speculators`` gives them."""
+        config = Path(model, "config.json")
+        said = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else self.on_hub.get(model, {})
+        speculators = said.get("speculators_config")
+        return (model, None) if speculators is None else (speculators["verifier"]["name_or_path"], model)
 
     def step(self):
         """Finish the request that came last, with what had not to be returned before."""

@@ -63,6 +63,15 @@ class TestLoading:
         fake(loads=False)
         assert served(asked([[5], 1])) == [{"vllm": "0.32.0"}, {"refused": "No model here"}]
 
+    def test_a_folder_whose_config_names_another_model(self, fake, tmp_path):
+        of = fake()
+        (tmp_path / "config.json").write_text('{"speculators_config": {"verifier": {"name_or_path": "org/other"}}}')
+        assert served(asked([[5], 1]), begin=BEGIN | {"model": str(tmp_path)}) == [
+            {"vllm": "0.32.0"},
+            {"refused": "its config.json has speculators_config, by which vLLM may load another model"},
+        ]
+        assert of.loaded == []
+
     def test_without_the_package(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "vllm", None)
         assert served() == [{"refused": "This needs vllm, which is not installed: run pip install 'opd-diag[vllm]'"}]

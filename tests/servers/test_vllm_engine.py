@@ -1,5 +1,6 @@
 """How vLLM is loaded into this process, and how questions of many threads reach it."""
 
+import json
 import os
 import sys
 import threading
@@ -74,6 +75,42 @@ class TestLoading:
             "vLLM does not load org/teacher: No model here. Name a model that it loads, or load the teacher without "
             "it: --teacher DIR."
         )
+
+    @pytest.mark.parametrize("name", ["speculators_config", "configuration_files"])
+    def test_a_folder_whose_config_may_name_another_model_is_not_given_to_it(self, fake, tmp_path, name):
+        of = fake()
+        (tmp_path / "config.json").write_text(json.dumps({name: {"verifier": {"name_or_path": "org/other"}}}))
+        with pytest.raises(ServerError) as caught:
+            connect(f"vllm={tmp_path}", top=4)
+        assert str(caught.value) == (
+            f"vLLM does not load {tmp_path}: its config.json has {name}, by which vLLM may load another model. Name a "
+            "model that it loads, or load the teacher without it: --teacher DIR."
+        )
+        assert of.loaded == []
+
+    def test_a_hub_id_in_whose_place_it_loads_another_model(self, fake):
+        of = fake()
+        of.on_hub["org/draft"] = {"speculators_config": {"verifier": {"name_or_path": "org/other"}}}
+        with pytest.raises(ServerError) as caught:
+            connect("vllm=org/draft", top=4)
+        assert str(caught.value) == (
+            "vLLM does not load org/draft: it loads org/other in its place. Name a model that it loads, or load the "
+            "teacher without it: --teacher DIR."
+        )
+
+    @pytest.mark.parametrize("said", ["{", "[1]", '{"speculators_config": null}'])
+    def test_other_configs_are_left_to_it(self, fake, tmp_path, monkeypatch, said):
+        of = fake()
+        monkeypatch.setattr(of, "resolved", lambda model: (model, None))
+        (tmp_path / "config.json").write_text(said)
+        connect(f"vllm={tmp_path}", top=4)
+        assert len(of.loaded) == 1
+
+    def test_a_folder_that_changes_into_another_model_while_it_loads(self, fake, tmp_path, monkeypatch):
+        of = fake()
+        monkeypatch.setattr(of, "resolved", lambda model: ("else/where", None))
+        with pytest.raises(ServerError, match=r": it loads else/where in its place\."):
+            connect(f"vllm={tmp_path}", top=4)
 
     def test_without_the_package(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "vllm", None)
