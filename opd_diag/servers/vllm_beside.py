@@ -23,6 +23,12 @@ MODULE = "opd_diag.servers.vllm_child"
 TOKEN_BYTES, LINE_BYTES = 64, 4096
 """What a sampled token takes of a line at most, and what else is in it."""
 
+_VARIABLES = {
+    "HF_HUB_OFFLINE": "1",  # it is given a folder, whatever that may name
+    "VLLM_DISABLE_COMPILE_CACHE": "1",  # what vLLM compiles is not left in the user's cache
+}
+"""Environment variables of every such process."""
+
 WITHOUT = "Sample without vLLM: --sampler local."
 """What to do about a model that vLLM does not sample."""
 
@@ -71,7 +77,7 @@ class VLLMBeside:
     ) -> None:
         self.name, self.stop_ids = name, frozenset(stop_ids)
         self._about = About("vllm", None, name, None, None, None, False, None, False)
-        self._child = Child(MODULE, variables)
+        self._child = Child(MODULE, {**_VARIABLES, **variables})
         with ExitStack() as undo:
             undo.callback(self.close, at_once=True)
             self._child.send({"model": model, "dtype": dtype, "drawable": drawable, "gpu_share": gpu_share})

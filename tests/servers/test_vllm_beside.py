@@ -47,6 +47,12 @@ class TestTheProcess:
             best.append(int(MODEL(best)[-1].argmax()))
         assert [one.ids for one in greedy] == [tuple(best[1:])] * 3
 
+    def test_it_asks_no_hub_and_keeps_nothing_that_it_compiles(self, tmp_path, monkeypatch):
+        seen = 'f\'{os.environ["HF_HUB_OFFLINE"]} {os.environ["VLLM_DISABLE_COMPILE_CACHE"]} {os.environ["ONE"]}\''
+        put_on_path(tmp_path, monkeypatch, "", f"import os; raise ImportError({seen})")
+        with pytest.raises(InputError, match=r"^vLLM cannot be used here: 1 1 2\."):
+            begun(variables={"ONE": "2"})
+
     @pytest.mark.parametrize(
         ("arguments", "lines", "error", "said"),
         [
