@@ -158,7 +158,8 @@ def served_teacher(settings: Settings, digests: Digests) -> Served | None:
     wanted = settings.teacher_top
     top = settings.k if wanted is None else wanted
     with _known(settings.teacher, digests) as weights_key:
-        server = connect(settings.teacher, model=settings.teacher_model, top=top, dtype=settings.dtype)
+        named, dtype = settings.teacher_model, settings.dtype
+        server = connect(settings.teacher, model=named, top=top, dtype=dtype, weights_key=weights_key)
     allowed = (MOST_TOP, server.about.top_limit, server.about.vocab_size)
     top = min(n for n in allowed if n is not None) if wanted is None else wanted
     if top != ALL and top < settings.k:

@@ -21,7 +21,13 @@ _MODULES = {"vllm": ("opd_diag.servers.vllm", "VLLM"), "sglang": ("opd_diag.serv
 
 
 def connect(
-    address: str, *, model: str | None = None, top: int, patience: Patience | None = None, dtype: str | None = None
+    address: str,
+    *,
+    model: str | None = None,
+    top: int,
+    patience: Patience | None = None,
+    dtype: str | None = None,
+    weights_key: str | None = None,
 ) -> Server:
     """Reach a server or load a model into vLLM here, and find out what it can be asked.
 
@@ -37,6 +43,8 @@ def connect(
         How long and how often it is asked. Default: :class:`~opd_diag.servers.patience.Patience`.
     dtype
         Precision of a model that is loaded, as ``"float32"``. Default: what vLLM chooses for it.
+    weights_key
+        Fingerprint of a folder that is loaded. Default: not known.
 
     Notes
     -----
@@ -46,7 +54,7 @@ def connect(
     Raises
     ------
     InputError
-        The address is none, or `model` is named where one is loaded.
+        The address is none, or `model` is named where one is loaded; or its weights changed since it was.
     MissingExtra
         requests or orjson are not installed; or vLLM, where it loads the model.
     ServerError
@@ -61,7 +69,7 @@ def connect(
                 f"The name of a model, {visible(model, keep='')}, is for a server that has several; {address.strip()} "
                 "is loaded here. Leave the name out."
             )
-        loaded: Server = _loaded("opd_diag.servers.vllm_in_process").VLLMInProcess(here, top, dtype)
+        loaded: Server = _loaded("opd_diag.servers.vllm_in_process").VLLMInProcess(here, top, dtype, weights_key)
         return loaded
     engine, url = parsed(address)
     patience = patience or Patience()

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from opd_diag.errors import MissingExtra, ServerError
+from opd_diag.errors import InputError, MissingExtra, ServerError
 from opd_diag.servers.child import words
 from opd_diag.text import visible
 
@@ -50,8 +50,8 @@ LIBRARY_ERRORS = (
 """What it raises beside its own errors, and what importing it ends in where its parts do not fit each other."""
 
 OTHERS = ("speculators_config", "configuration_files")
-"""What in a ``config.json`` makes vLLM load another model (``maybe_override_with_speculators``, from the hub perhaps), or
-transformers another config."""
+"""What in a ``config.json`` makes vLLM load another model, from the hub perhaps (``maybe_override_with_speculators``), or
+read another config."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,8 @@ class Engine:
         Folder or hub id.
     dtype
         ``"float32"``, ``"bfloat16"`` or ``"float16"``; None: vLLM's choice for the folder.
+    weights_key
+        Fingerprint of the weights in the folder; None where none is known.
 
     Raises
     ------
@@ -160,8 +162,9 @@ class Engine:
         The model does not load.
     """
 
-    def __init__(self, model: str, dtype: str | None) -> None:
+    def __init__(self, model: str, dtype: str | None, weights_key: str | None) -> None:
         library = imported()
+        self.weights_key = weights_key
         self.vllm, self.errors = library.vllm, library.errors
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm")
         self._lock = Lock()
@@ -208,10 +211,27 @@ class Engine:
         return outputs
 
 
-@functools.cache
-def engine_of(model: str, dtype: str | None) -> Engine:
-    """Load a model once: a second engine in one process would need its memory again."""
-    return Engine(model, dtype)
+ENGINES: dict[tuple[str, str | None], Engine] = {}
+"""Those of this process, by model and dtype: a second one of a model would need its memory again."""
+
+
+def engine_of(model: str, dtype: str | None, weights_key: str | None) -> Engine:
+    """Load a model once; parameters and errors as of :class:`Engine`.
+
+    Raises
+    ------
+    InputError
+        It is loaded here with other weights than it has now.
+    """
+    engine = ENGINES.get((model, dtype))
+    if engine is None:
+        engine = ENGINES[model, dtype] = Engine(model, dtype, weights_key)
+    if engine.weights_key != weights_key:
+        raise InputError(
+            f"{visible(model, keep='')} is loaded in this process with other weights than lie there now, and vLLM loads "
+            "a model once. Begin a new process for these."
+        )
+    return engine
 
 
 def words_of(error: BaseException) -> str:

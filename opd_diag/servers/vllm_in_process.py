@@ -34,17 +34,21 @@ class VLLMInProcess:
         The most ids a row that will be asked; -1 for all.
     dtype
         As of :class:`~opd_diag.servers.vllm_engine.Engine`.
+    weights_key
+        As there.
 
     Raises
     ------
+    InputError
+        Its weights changed since this process loaded it.
     MissingExtra
         vLLM is not installed.
     ServerError
         The model does not load, has fewer ids than `top`, or answers what it must not.
     """
 
-    def __init__(self, model: str, top: int, dtype: str | None = None) -> None:
-        self._engine = engine_of(model, dtype)
+    def __init__(self, model: str, top: int, dtype: str | None = None, weights_key: str | None = None) -> None:
+        self._engine = engine_of(model, dtype, weights_key)
         config = self._engine.llm.model_config
         self.about = About(
             engine="vllm",

@@ -27,6 +27,7 @@ from opd_diag.replay.planning import plan_run
 from opd_diag.report.json_file import report_schema
 from opd_diag.report.served import of_server
 from opd_diag.runs.digests import Digests
+from opd_diag.runs.fingerprint import fingerprint
 from opd_diag.servers import About
 
 from .crashing import without_drawing
@@ -48,7 +49,7 @@ def put_behind(teacher):
 
     def put(patch, model=None, **about):
         server = ModelServer(model or teacher.model, **({"tokenizer": teacher.tokenizer} | about))
-        patch.setattr(served_module, "connect", lambda address, *, model, top, dtype: server)
+        patch.setattr(served_module, "connect", lambda address, *, model, top, dtype, weights_key: server)
         return server
 
     return put
@@ -264,7 +265,7 @@ class TestBadInput:
     def test_what_an_address_says_goes_before_options(self, tiny_run, monkeypatch, teacher):
         asked = []
 
-        def connect(address, *, model, top, dtype):
+        def connect(address, *, model, top, dtype, weights_key):
             asked.append((address, model, top))
             return ModelServer(teacher.model, tokenizer=teacher.tokenizer)
 
@@ -319,9 +320,10 @@ class TestInVLLMHere:
     @pytest.fixture
     def known(self, monkeypatch):
         about = About("vllm", "0.32.0", "big", "big", 512, None, True, None, True, vocab_size=300)
-        meanwhile = []
+        meanwhile, self.told = [], []
 
-        def connect(address, *, model, top, dtype):
+        def connect(address, *, model, top, dtype, weights_key):
+            self.told.append(weights_key)
             for change in meanwhile:
                 change()
             return SimpleNamespace(about=about)
@@ -337,6 +339,12 @@ class TestInVLLMHere:
         assert key(tmp_path / "moved") == first
         change_weights(own_run.teacher, lambda name, tensor: tensor + 1)
         assert key(own_run.teacher) != first
+
+    def test_what_it_loads_is_told_by_its_bytes(self, own_run, known):
+        key, _ = known
+        key(own_run.teacher)
+        key("org/big")
+        assert self.told == [fingerprint(Checkpoint("a", None, own_run.teacher, "full")), None]
 
     def test_of_a_hub_id_the_name_is_all(self, known):
         key, _ = known

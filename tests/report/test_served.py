@@ -219,7 +219,7 @@ def test_a_hostile_name_does_not_drive_a_terminal(tiny_run, monkeypatch):
     where = Checkpoint("teacher", None, tiny_run.teacher, "full")
     model = load_model(where, name="teacher", stop_ids=tokenizer.stop_ids)
     server = ModelServer(model, name=HOSTILE, tokenizer=tokenizer)
-    monkeypatch.setattr(served_module, "connect", lambda address, *, model, top, dtype: server)
+    monkeypatch.setattr(served_module, "connect", lambda address, *, model, top, dtype, weights_key: server)
     result = CliRunner().invoke(app, ["report", str(tiny_run.run_dir), "--teacher", ADDRESS, "--plan"])
     assert result.exit_code == 0, result.output
     assert not re.search("[\x00\x1b\u202e]", result.output)

@@ -19,6 +19,6 @@ def fake(monkeypatch):
     for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_LOGGING_LEVEL", "VLLM_NO_USAGE_STATS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
         monkeypatch.delenv(name)
-    vllm_engine.engine_of.cache_clear()
+    vllm_engine.ENGINES.clear()
     yield lambda model=TinyModel(48), **options: Fake(model, **options).install(monkeypatch)  # noqa: B008
-    vllm_engine.engine_of.cache_clear()
+    vllm_engine.ENGINES.clear()

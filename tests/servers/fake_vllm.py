@@ -115,7 +115,7 @@ class Fake:
         return SimpleNamespace(model_config=config, generate=self.generate, get_tokenizer=Tokenizer, llm_engine=engine)
 
     def resolved(self, model):
-        """What is loaded for a model, and the draft model beside it, as ``maybe_override_with_speculators`` gives them."""
+        """What is loaded for a model, and the draft model beside it: ``maybe_override_with_speculators``."""
         config = Path(model, "config.json")
         said = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else self.on_hub.get(model, {})
         speculators = said.get("speculators_config")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from opd_diag.errors import MissingExtra, ServerError
+from opd_diag.errors import InputError, MissingExtra, ServerError
 from opd_diag.servers import Question, answered, connect, vllm_engine
 
 from .stand_in import TinyModel
@@ -66,6 +66,19 @@ class TestLoading:
         assert len(of.loaded) == 1
         connect(f"vllm={tmp_path}", top=8)
         assert [one["model"] for one in of.loaded] == ["org/teacher", str(tmp_path)]
+
+    def test_weights_that_changed_since_are_not_taken_for_those_that_are_loaded(self, fake, tmp_path):
+        of = fake()
+        connect(f"vllm={tmp_path}", top=4, weights_key="one")
+        connect(f"vllm={tmp_path}", top=8, weights_key="one")
+        for other in ("two", None):
+            with pytest.raises(InputError) as caught:
+                connect(f"vllm={tmp_path}", top=4, weights_key=other)
+            assert str(caught.value) == (
+                f"{tmp_path} is loaded in this process with other weights than lie there now, and vLLM loads a model "
+                "once. Begin a new process for these."
+            )
+        assert len(of.loaded) == 1
 
     def test_a_model_that_does_not_load(self, fake):
         fake(loads=False)

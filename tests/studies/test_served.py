@@ -57,7 +57,7 @@ def server(tiny_run):
 
 @pytest.fixture
 def behind(server, monkeypatch):
-    monkeypatch.setattr(served_module, "connect", lambda address, *, model, top, dtype: server)
+    monkeypatch.setattr(served_module, "connect", lambda address, *, model, top, dtype, weights_key: server)
     return server
 
 

@@ -21,7 +21,7 @@ def asked(tiny_run, monkeypatch):
     teacher = load_model(Checkpoint("teacher", None, tiny_run.teacher, "full"), name="teacher")
     found = []
 
-    def connect(address, *, model, top, dtype):
+    def connect(address, *, model, top, dtype, weights_key):
         found.append((address, model, top))
         return ModelServer(teacher, name=model or "org/teacher")
 
