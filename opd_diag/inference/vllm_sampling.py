@@ -33,6 +33,11 @@ from opd_diag.tokenization import EncodedPrompt, Tokenizer
 GPU_SHARE = 0.9
 """Of the GPU's memory that is free when the process begins: for a model once more, and its keys and values."""
 
+READ_BY_VLLM = "full weights in safetensors with their config, and no other file that vLLM would read with them"
+
+BESIDE = ("hf_quant_config.json", "consolidated*.safetensors")
+"""Files that decide how vLLM reads others, and that nobody else reads: the second makes it read ``params.json``."""
+
 
 class InVLLM:
     """A model that vLLM samples; its process begins when the first response has to be drawn.
@@ -120,17 +125,26 @@ class InVLLM:
 
 
 def vllm_reads(checkpoint: Checkpoint) -> bool:
-    """Whether the folder of a checkpoint is one that vLLM reads as it is.
+    """Whether the folder of a checkpoint is one that vLLM reads as it is."""
+    own = checkpoint.kind == "full" and checkpoint.config is None and checkpoint.path.is_dir()
+    return own and unread_by_vllm(checkpoint.path) is None
 
-    It has full weights in safetensors, no other file of that kind, which vLLM would read with them, and their config.
-    """
-    folder = checkpoint.path
-    if checkpoint.kind != "full" or checkpoint.config is not None or not folder.is_dir():
-        return False
+
+def unread_by_vllm(folder: Path) -> str | None:
+    """Say what in a folder is not `READ_BY_VLLM`; None where that is all."""
     found = classify_weights(folder)
-    if found is None or found.kind != "full" or found.blocker is not None:
-        return False
-    return {file.name for file in found.files} == {file.name for file in folder.glob("*.safetensors")}
+    if found is None:
+        return "no weights"
+    if found.blocker is not None:
+        return f"weights that cannot be loaded ({found.blocker.removesuffix('.')})"
+    if found.kind != "full":
+        return f"weights of another kind ({found.kind})"
+    own = {file.name for file in found.files}
+    if pickles := sorted(name for name in own if not name.endswith(".safetensors")):
+        return f"weights in {pickles[0]}"
+    all_there = {file.name for file in folder.glob("*.safetensors")}
+    beside = (all_there - own) | {file.name for one in BESIDE for file in folder.glob(one)}
+    return f"{min(beside)} beside them" if beside else None
 
 
 def save_plain(model: Model, folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from opd_diag.errors import CheckpointError, InputError, TokenizerMismatchError
 from opd_diag.inference.served import ServedTeacher
+from opd_diag.inference.vllm_sampling import READ_BY_VLLM, unread_by_vllm
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key
 from opd_diag.records.settings import Settings
@@ -182,6 +183,11 @@ def _known(address: str, digests: Digests) -> Iterator[str | None]:
     if folder is None or not os.path.isdir(folder):
         yield None
         return
+    if (found := unread_by_vllm(Path(folder))) is not None:
+        raise InputError(
+            f"Teacher {visible(folder, keep='')} in vLLM: expected {READ_BY_VLLM}; found {visible(found, keep='')}. "
+            "Save it so, or load it without vLLM: --teacher DIR."
+        )
     try:
         content = checkpoint_content(Checkpoint(TEACHER_LABEL, None, Path(folder), "full"), digests)
         yield content.key

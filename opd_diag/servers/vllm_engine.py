@@ -50,8 +50,7 @@ LIBRARY_ERRORS = (
 """What it raises beside its own errors, and what importing it ends in where its parts do not fit each other."""
 
 OTHERS = ("speculators_config", "configuration_files")
-"""What in a ``config.json`` makes vLLM load another model, from the hub perhaps (``maybe_override_with_speculators``), or
-read another config."""
+"""What in a ``config.json`` makes vLLM load another model (``maybe_override_with_speculators``), or another config."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +227,8 @@ def engine_of(model: str, dtype: str | None, weights_key: str | None) -> Engine:
         engine = ENGINES[model, dtype] = Engine(model, dtype, weights_key)
     if engine.weights_key != weights_key:
         raise InputError(
-            f"{visible(model, keep='')} is loaded in this process with other weights than lie there now, and vLLM loads "
-            "a model once. Begin a new process for these."
+            f"{visible(model, keep='')} is loaded in this process with other weights than lie there now, and vLLM "
+            "loads a model once. Begin a new process for these."
         )
     return engine
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from opd_diag.errors import PromptsError, StoreError
 from opd_diag.inference import load_model
-from opd_diag.inference.vllm_sampling import InVLLM, gpu_share, save_plain, variables_for, vllm_reads
+from opd_diag.inference.vllm_sampling import InVLLM, gpu_share, save_plain, unread_by_vllm, variables_for, vllm_reads
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.prompt import Prompt
 from opd_diag.records.rollout import Provenance
@@ -121,18 +121,39 @@ class TestWhichFoldersItReads:
     def test_not_with_another_file_that_it_would_read_too(self, folder):
         save_file({"value": torch.zeros(1)}, folder / "value_head.safetensors")
         assert not vllm_reads(checkpoint(folder))
+        assert unread_by_vllm(folder) == "value_head.safetensors beside them"
+
+    def test_not_with_a_file_that_nobody_else_reads(self, folder):
+        (folder / "hf_quant_config.json").write_text("{}")
+        assert not vllm_reads(checkpoint(folder))
+        assert unread_by_vllm(folder) == "hf_quant_config.json beside them"
+
+    def test_not_shards_that_make_it_read_another_config(self, folder):
+        (folder / "model.safetensors").rename(folder / "consolidated-1.safetensors")
+        names = load_file(folder / "consolidated-1.safetensors")
+        weight_map = dict.fromkeys(names, "consolidated-1.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+        assert load_model(checkpoint(folder)).vocabulary  # as such it is a model
+        assert unread_by_vllm(folder) == "consolidated-1.safetensors beside them"
 
     def test_not_pickles(self, folder):
         tensors = load_file(folder / "model.safetensors")
         (folder / "model.safetensors").unlink()
         torch.save(tensors, folder / "pytorch_model.bin")
         assert not vllm_reads(checkpoint(folder))
+        assert unread_by_vllm(folder) == "weights in pytorch_model.bin"
 
     def test_not_an_adapter(self, folder, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             save_adapter(tmp_path / "adapter", folder)
         assert not vllm_reads(checkpoint(tmp_path / "adapter", base=folder))
+        assert unread_by_vllm(tmp_path / "adapter") == "weights of another kind (adapter)"
+
+    def test_not_what_has_no_weights(self, folder, tmp_path):
+        assert unread_by_vllm(tmp_path) == "no weights"
+        (folder / "model.safetensors").unlink()
+        assert unread_by_vllm(folder) == "weights that cannot be loaded (It has config.json but no weights)"
 
     @pytest.mark.parametrize(
         "where",

@@ -356,6 +356,19 @@ class TestInVLLMHere:
         with pytest.raises(InputError, match=r"^The teacher cannot be read\. .*model\.safetensors changed while"):
             key(own_run.teacher)
 
+    @pytest.mark.parametrize("beside", ["value_head.safetensors", "hf_quant_config.json"])
+    def test_a_folder_with_more_than_it_is_known_by(self, own_run, known, beside):
+        key, _ = known
+        shutil.copy(own_run.teacher / "model.safetensors", own_run.teacher / beside)
+        with pytest.raises(InputError) as caught:
+            key(own_run.teacher)
+        assert str(caught.value) == (
+            f"Teacher {own_run.teacher} in vLLM: expected full weights in safetensors with their config, and no other "
+            f"file that vLLM would read with them; found {beside} beside them. Save it so, or load it without vLLM: "
+            "--teacher DIR."
+        )
+        assert self.told == []
+
     def test_what_it_does_not_go_with(self, own_run, known):
         here = f"vllm={own_run.teacher}"
         with pytest.raises(InputError) as caught:
