@@ -186,7 +186,7 @@ def beside(found: Found, student: Model, folder: Path, tokenizer: Tokenizer, pro
     sampling, where = Sampling(rollouts_per_prompt=4, max_new_tokens=48), Checkpoint("student", 0, folder, "full")
     about = {"name": "student", "dtype": "float32", "drawable": tokenizer.size, "gpu_share": 0.5, "variables": {}}
     writer = InVLLM(
-        lambda: VLLMBeside(str(folder), stop_ids=(*student.stop_ids, *tokenizer.stop_ids), **about),
+        lambda raw: VLLMBeside(str(folder), stop_ids=(*student.stop_ids, *tokenizer.stop_ids), raw=raw, **about),
         where,
         "key",
         as_teacher=False,

@@ -45,7 +45,7 @@ class InVLLM:
     Parameters
     ----------
     begin
-        Begins the process.
+        Begins the process, whose log-probabilities are raw or not.
     checkpoint
         Whose weights, as records call them.
     key
@@ -54,9 +54,12 @@ class InVLLM:
         Whether it reads the prompts as the teacher sees them.
     """
 
-    def __init__(self, begin: Callable[[], VLLMBeside], checkpoint: Checkpoint, key: str, *, as_teacher: bool) -> None:
+    def __init__(
+        self, begin: Callable[[bool], VLLMBeside], checkpoint: Checkpoint, key: str, *, as_teacher: bool
+    ) -> None:
         self._begin, self._checkpoint, self._key, self._as_teacher = begin, checkpoint, key, as_teacher
         self._engine: VLLMBeside | None = None
+        self._raw = False
 
     def sample(
         self,
@@ -73,8 +76,7 @@ class InVLLM:
         -------
         list of Rollout
             Sorted by (prompt, rollout). vLLM draws with random numbers of its own, from seeds keyed by (seed, step or
-            label, prompt). Log-probabilities as sampled are kept at top-p 1 alone: below it vLLM gives those after
-            top-p.
+            label, prompt). Log-probabilities as sampled are kept where it `gives_logprobs`.
 
         Raises
         ------
@@ -99,7 +101,7 @@ class InVLLM:
             source=source,
             stream=f"{sampling.seed} {label if step is None else step}",
             as_teacher=self._as_teacher,
-            keeps_logprobs=sampling.top_p == 1.0,
+            keeps_logprobs=gives_logprobs(sampling),
         )
         return sample_elsewhere(writer, tokenizer, prompts, progress=progress, keep=keep)
 
@@ -112,7 +114,11 @@ class InVLLM:
     def _drawn(
         self, prompts: Sequence[EncodedPrompt], sampling: Sampling, asked: Sequence[Asked]
     ) -> Iterator[tuple[int, Sequence[Sampled]]]:
-        engine = self._engine = self._engine or self._begin()
+        raw = sampling.top_p < 1.0
+        if raw != self._raw:
+            self.close()
+            self._raw = raw
+        engine = self._engine = self._engine or self._begin(raw)
         seen = [(prompt, prompt.teacher_ids if self._as_teacher else prompt.ids) for prompt in prompts]
         refuse_long(seen, sampling.max_new_tokens, engine.context, name=f"{engine.name} in vLLM")
         return engine.sampled(
@@ -122,6 +128,14 @@ class InVLLM:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
         )
+
+
+def gives_logprobs(sampling: Sampling) -> bool:
+    """Whether vLLM gives log-probabilities as records have them, at the temperature and before top-p.
+
+    It has those before both, and those after both; greedy sampling records those at temperature 1.
+    """
+    return sampling.top_p == 1.0 or sampling.temperature in (0.0, 1.0)
 
 
 def vllm_reads(checkpoint: Checkpoint) -> bool:
@@ -170,16 +184,18 @@ def save_plain(model: Model, folder: Path) -> None:
 
 def gpu_share(device: torch.device) -> float:
     """Give the share of a GPU's memory that vLLM may have beside what is there; where there is none, no matter."""
-    if not torch.cuda.is_available():
+    if device.type != "cuda":
         return GPU_SHARE
     torch.cuda.empty_cache()  # what no tensor uses
-    free, total = torch.cuda.mem_get_info(device if device.type == "cuda" else None)
+    free, total = torch.cuda.mem_get_info(device)
     return round(GPU_SHARE * free / total, 3)
 
 
 def variables_for(device: torch.device) -> dict[str, str]:
-    """Give the environment variables with which a process sees a GPU as its only one; none for the first, and a CPU."""
-    if device.type != "cuda" or not device.index:
+    """Give the environment variables with which a process sees a GPU as its only one, or none at all beside a CPU."""
+    if device.type != "cuda":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    if not device.index:
         return {}
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return {"CUDA_VISIBLE_DEVICES": listed[device.index] if listed != [""] else str(device.index)}

@@ -17,7 +17,7 @@ from opd_diag.replay.near import Near
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.prompts import chosen_prompts, near_of
 from opd_diag.replay.recorded import TEACHER_LABEL, given_rollouts, not_used
-from opd_diag.replay.sampled import by_vllm, refuse_sampler
+from opd_diag.replay.sampled import by_vllm, note_of_sampler, refuse_sampler
 from opd_diag.replay.served import Served, check_ids_of_server, served_teacher, tokenizer_of, with_own_options
 from opd_diag.replay.spread.engine import refuse_engine, runs_elsewhere
 from opd_diag.replay.store import refuse_unfit
@@ -147,7 +147,7 @@ def _planned(
         settings = replace(settings, device=device, device_map=device_map)
         resolve_device(settings.device)
     settings = replace(settings, dtype=dtype)
-    notes = [*notes, *([too_slow] if too_slow else [])]
+    notes = [*notes, *([too_slow] if too_slow else []), *note_of_sampler(settings)]
     _refuse_shared_file_names(checkpoints)
     served = served_teacher(settings, digests)
     teacher = served.checkpoint if served else _teacher(settings)

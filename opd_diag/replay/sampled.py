@@ -13,7 +13,7 @@ from opd_diag.errors import InputError, MissingExtra
 from opd_diag.inference import Keep, resolve_device, sample_rollouts, stored_stop_ids
 from opd_diag.inference.loading import unchanged
 from opd_diag.inference.shards import Progress
-from opd_diag.inference.vllm_sampling import InVLLM, gpu_share, save_plain, variables_for, vllm_reads
+from opd_diag.inference.vllm_sampling import InVLLM, gives_logprobs, gpu_share, save_plain, variables_for, vllm_reads
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.sampling import Sampling
 from opd_diag.records.settings import Settings
@@ -22,8 +22,11 @@ from opd_diag.replay.store import Store
 from opd_diag.servers.vllm_beside import VLLMBeside
 from opd_diag.tokenization import EncodedPrompt
 
-VLLM_SAMPLED_VERSION = 1
+VLLM_SAMPLED_VERSION = 2
 """Raised whenever vLLM would be asked otherwise for the same model and prompts."""
+
+VLLM_TEMPERATURES = (0.01, 2.0)
+"""Least and greatest above 0 that it samples at; it takes a lower one for the least, and refuses a higher one."""
 
 
 class Sample(Protocol):
@@ -98,11 +101,27 @@ def refuse_sampler(settings: Settings) -> None:
             f"vLLM samples beside one process, found --sampler vllm with --engine {settings.engine}. Leave one of them "
             "out."
         )
+    low, high = VLLM_TEMPERATURES
+    if settings.temperature and not low <= settings.temperature <= high:
+        raise InputError(
+            f"Option temperature must be 0, or {low:g} to {high:g}, for --sampler vllm, found "
+            f"{settings.temperature:g}. Change --temperature, or leave --sampler out."
+        )
     if importlib.util.find_spec("vllm") is None:
         raise MissingExtra("vllm", extra="vllm")
 
 
-def _begun(writer: LazyModel, store: Store, vocabulary: int) -> VLLMBeside:
+def note_of_sampler(settings: Settings) -> list[str]:
+    """Say where log-probabilities as sampled cannot be held against replayed ones."""
+    if not by_vllm(settings) or gives_logprobs(settings.sampling):
+        return []
+    return [
+        "Below top-p 1 vLLM gives log-probabilities before top-p at temperature 1 alone. Those of the responses that "
+        f"it samples at {settings.temperature:g} are not held against replayed ones."
+    ]
+
+
+def _begun(writer: LazyModel, store: Store, vocabulary: int, raw: bool) -> VLLMBeside:
     """Begin vLLM with a model; once that is loaded its folder is needed no more."""
     settings = writer.settings
     stops = stored_stop_ids(writer.checkpoint, trust_remote_code=settings.trust_remote_code) or ()
@@ -116,6 +135,7 @@ def _begun(writer: LazyModel, store: Store, vocabulary: int) -> VLLMBeside:
                 drawable=vocabulary,
                 stop_ids=tuple({*stops, *writer.tokenizer.stop_ids}),
                 gpu_share=gpu_share(device),
+                raw=raw,
                 variables=variables_for(device),
             )
             undo.callback(engine.close, at_once=True)

@@ -53,6 +53,8 @@ class VLLMBeside:
         Ids that end a response.
     gpu_share
         Of the GPU's memory, in (0, 1]; no matter on a CPU.
+    raw
+        Whether log-probabilities are the model's own, at temperature 1 over all ids, and not those that are drawn from.
     variables
         Environment variables of the process that differ from those of this one.
 
@@ -73,6 +75,7 @@ class VLLMBeside:
         drawable: int,
         stop_ids: Sequence[int],
         gpu_share: float,
+        raw: bool,
         variables: Mapping[str, str],
     ) -> None:
         self.name, self.stop_ids = name, frozenset(stop_ids)
@@ -80,7 +83,8 @@ class VLLMBeside:
         self._child = Child(MODULE, {**_VARIABLES, **variables})
         with ExitStack() as undo:
             undo.callback(self.close, at_once=True)
-            self._child.send({"model": model, "dtype": dtype, "drawable": drawable, "gpu_share": gpu_share})
+            about: dict[str, Any] = {"model": model, "dtype": dtype, "drawable": drawable}
+            self._child.send({**about, "gpu_share": gpu_share, "raw": raw})
             self._begins()
             self.context, self.vocabulary = self._loads()
             undo.pop_all()
@@ -102,7 +106,7 @@ class VLLMBeside:
         ------
         tuple
             Place of a prompt and its responses, as they are finished. Log-probabilities are of the distribution that
-            was drawn from: at this temperature, and after top-p.
+            was drawn from, at this temperature and after top-p, unless they are raw.
 
         Raises
         ------

@@ -47,13 +47,15 @@ def serve(lines: Iterable[str], out: TextIO) -> None:
         library = imported()
     except (MissingExtra, *LIBRARY_ERRORS) as error:
         return tell(refused=words_of(error))
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" and not library.on_cpu:
+        return tell(refused="it is a build for GPUs, and on --device cpu it sees none")
     tell(vllm=str(library.vllm.__version__))
     try:
         llm = library.loaded(
             about["model"],
             about["dtype"],
             about["gpu_share"],
-            logprobs_mode="processed_logprobs",  # at the temperature that is drawn at
+            logprobs_mode="raw_logprobs" if about["raw"] else "processed_logprobs",
             skip_tokenizer_init=True,
             generation_config="vllm",  # its own defaults, and not what the folder says
         )

@@ -200,7 +200,9 @@ class TestRecords:
     def writer(self, engine=None, *, as_teacher=False, step=40):
         self.begun, engine = [], engine or Engine()
         where = Checkpoint("teacher" if as_teacher else "step 40", step, Path("a"), "full")
-        return InVLLM(lambda: self.begun.append(engine) or engine, where, "key", as_teacher=as_teacher), engine
+        return InVLLM(
+            lambda raw: self.begun.append((engine, raw)) or engine, where, "key", as_teacher=as_teacher
+        ), engine
 
     def sample(self, writer, prompts=TWO, **options):
         keep = {"keep": options.pop("keep")} if "keep" in options else {}
@@ -232,10 +234,27 @@ class TestRecords:
         assert [ids for ids, _ in engine.asked[0][0]] == [(20, 20), (21, 21)]
         assert made[0].provenance.weights == "teacher"
 
-    @pytest.mark.parametrize(("changed", "kept"), [({"temperature": 0.7}, True), ({"top_p": 0.9}, False)])
-    def test_log_probabilities_are_kept_at_top_p_one_alone(self, changed, kept):
-        writer, _ = self.writer()
+    @pytest.mark.parametrize(
+        ("changed", "kept", "raw"),
+        [
+            ({}, True, False),
+            ({"temperature": 0.7}, True, False),
+            ({"top_p": 0.9}, True, True),  # before top-p, at the temperature
+            ({"top_p": 0.9, "temperature": 0.0}, True, True),
+            ({"top_p": 0.9, "temperature": 0.7}, False, True),
+        ],
+    )
+    def test_log_probabilities_are_kept_where_they_are_before_top_p_at_the_temperature(self, changed, kept, raw):
+        writer, engine = self.writer()
         assert {r.sampled_logprobs for r in self.sample(writer, **changed)} == {(-0.5, -1.0) if kept else None}
+        assert self.begun == [(engine, raw)]
+
+    def test_another_kind_of_log_probabilities_needs_another_process(self):
+        writer, engine = self.writer()
+        for top_p in (1.0, 0.9, 0.8, 1.0):
+            self.sample(writer, top_p=top_p)
+        assert self.begun == [(engine, False), (engine, True), (engine, False)]
+        assert engine.closed == [False, False]
 
     def test_it_begins_with_the_first_response_and_once(self):
         writer, engine = self.writer()
@@ -244,7 +263,7 @@ class TestRecords:
         assert self.begun == []
         self.sample(writer)
         self.sample(writer)
-        assert self.begun == [engine]
+        assert self.begun == [(engine, False)]
         assert engine.closed == []
         writer.close(at_once=True)
         writer.close()
@@ -265,7 +284,8 @@ class TestTheGPU:
     @pytest.mark.parametrize(
         ("device", "seen", "expected"),
         [
-            ("cpu", None, {}),
+            ("cpu", None, {"CUDA_VISIBLE_DEVICES": ""}),
+            ("cpu", "2,3", {"CUDA_VISIBLE_DEVICES": ""}),
             ("cuda", "2,3", {}),
             ("cuda:0", None, {}),
             ("cuda:1", None, {"CUDA_VISIBLE_DEVICES": "1"}),
@@ -283,3 +303,4 @@ class TestTheGPU:
         monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30, 80))
         assert gpu_share(torch.device("cuda:1")) == pytest.approx(0.9 * 30 / 80, abs=1e-3)
+        assert gpu_share(torch.device("cpu")) == 0.9

@@ -192,6 +192,15 @@ class TestWhatDecides:
         assert [[len(prompts) for prompts, _ in one.asked] for one in engines.begun] == [[1], [2, 1]]
 
 
+class TestBelowTopP:
+    def test_at_temperature_one_the_self_test_holds_what_was_sampled(self, tiny_run, tmp_path, engines):
+        done = replayed(tiny_run, tmp_path / "out", max_prompts=8, top_p=0.9)
+        assert {one.raw for one in engines.begun} == {True}
+        assert [check.model for check in done.logprobs] == ["step 0", "step 30"]
+        assert max(check.max_abs_difference for check in done.logprobs) < 1e-4
+        assert {t.status for t in done.selftests if t.name == "logprobs"} == {"pass"}
+
+
 class TestFailures:
     def test_checkpoints_that_it_does_not_sample_are_left_out(self, tiny_run, tmp_path, engines):
         said = "it does not load it: No room. Sample without vLLM: --sampler local."
@@ -222,6 +231,20 @@ class TestFailures:
             opd_diag.diagnose(tiny_run.run_dir, out=tmp_path / "out", **BY_VLLM)
         assert str(caught.value) == "This needs vllm, which is not installed: run pip install 'opd-diag[vllm]'."
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("temperature", [0.005, 2.5])
+    def test_temperatures_at_which_it_does_not_sample(self, tiny_run, temperature):
+        with pytest.raises(InputError) as caught:
+            planned(tiny_run, temperature=temperature)
+        assert str(caught.value) == (
+            f"Option temperature must be 0, or 0.01 to 2, for --sampler vllm, found {temperature:g}. Change "
+            "--temperature, or leave --sampler out."
+        )
+        planned(tiny_run, temperature=temperature, sampler="local")
+
+    @pytest.mark.parametrize("temperature", [0.0, 0.01, 2.0])
+    def test_temperatures_at_which_it_does(self, tiny_run, engines, temperature):
+        assert planned(tiny_run, temperature=temperature).settings.temperature == temperature
 
     def test_workers_do_not_sample_with_it(self, tiny_run):
         with pytest.raises(InputError) as caught:
@@ -293,6 +316,20 @@ class TestContinuations:
 
 
 class TestWhatIsSaid:
+    def test_where_log_probabilities_are_not_held(self, tiny_run, engines):
+        said = (
+            "Below top-p 1 vLLM gives log-probabilities before top-p at temperature 1 alone. Those of the responses "
+            "that it samples at 0.7 are not held against replayed ones."
+        )
+        for top_p, temperature, sampler in (
+            (0.9, 0.7, "vllm"),
+            (0.9, 1, "vllm"),
+            (1, 0.7, "vllm"),
+            (0.9, 0.7, "local"),
+        ):
+            notes = planned(tiny_run, top_p=top_p, temperature=temperature, sampler=sampler).notes
+            assert (said in notes) == ((top_p, temperature, sampler) == (0.9, 0.7, "vllm"))
+
     def test_of_a_plan(self, tiny_run, engines):
         plan = planned(tiny_run, states=("on-policy", "teacher"))
         assert plan.description()[4] == "to sample    3 models × 6 responses (at most 108 tokens), by vLLM"

@@ -47,10 +47,23 @@ class SamplingParams:
         values = {"n": 1, "max_tokens": 16, "temperature": 1.0, "top_p": 1.0, **given}
         for name in self.NAMES:
             setattr(self, name, values.get(name))
-        if self.temperature == 0 and self.n > 1:
-            raise VLLMError(f"n must be 1 when using greedy sampling, got {self.n}.")
         if not 0 < self.top_p <= 1:
             raise VLLMError(f"top_p must be in (0, 1], got {self.top_p}. (parameter=top_p, value={self.top_p})")
+        if self.temperature > 2:
+            raise VLLMError(f"temperature must be in [0, 2], got {self.temperature}.")
+        if 0 < self.temperature < 0.01:
+            self.temperature = 0.01
+        if self.temperature == 0:
+            self.top_p = 1.0
+        if self.temperature == 0 and self.n > 1:
+            raise VLLMError(f"n must be 1 when using greedy sampling, got {self.n}.")
+
+
+def nucleus(logits, top_p):
+    """How many of the most probable ids together reach top-p; the one that reaches it is in."""
+    best = np.sort(np.exp(logits - logits.max()))[::-1]
+    before = np.cumsum(best / best.sum()) - best / best.sum()
+    return int((before < top_p).sum())
 
 
 class Tokenizer:
@@ -182,7 +195,7 @@ class Fake:
         return flat
 
     def response(self, ids, params, index):
-        """Draw one; log-probabilities are those of the model, or processed: at the temperature, with the bias."""
+        """Draw one; log-probabilities are the model's, or processed: with the bias, at the temperature, in top-p."""
         numbers, drawn, flat = np.random.default_rng([params.seed or 0, index]), [], FlatLogprobs()
         stops = {self.stop_id, *(params.stop_token_ids or ())}
         processed = self.loaded[-1]["logprobs_mode"] == "processed_logprobs"
@@ -192,6 +205,8 @@ class Fake:
             for token, bias in (params.logit_bias or {}).items():
                 biased[token] += bias
             tempered = biased / (params.temperature or 1.0)
+            least = np.sort(tempered)[::-1][nucleus(tempered, params.top_p) - 1]
+            tempered[tempered < least] = -np.inf
             scores = np.exp(tempered) if params.temperature else biased == biased.max()
             drawn.append(int(numbers.choice(len(row), p=scores / scores.sum())))
             own = tempered - np.log(np.exp(tempered).sum()) if processed else row

@@ -22,7 +22,7 @@ LOCAL = "Sample without vLLM: --sampler local."
 
 
 def begun(**options):
-    given = {"name": "step 40", "dtype": "float32", "drawable": 48, "stop_ids": (3, 9), "gpu_share": 0.5}
+    given = {"name": "step 40", "dtype": "float32", "drawable": 48, "stop_ids": (3, 9), "gpu_share": 0.5, "raw": False}
     return VLLMBeside("a/folder", **{**given, "variables": {}, **options})
 
 
@@ -66,6 +66,11 @@ class TestTheProcess:
                 "--sampler out.",
             ),
             (
+                "TinyModel(48), cpu=False", "", InputError,
+                "vLLM cannot be used here: it is a build for GPUs, and on --device cpu it sees none. Mend its "
+                "installation, or leave --sampler out.",
+            ),
+            (
                 "TinyModel(48), loads=False", "", CheckpointError,
                 f"step 40: vLLM does not load it: No model here. {LOCAL}",
             ),
@@ -78,7 +83,7 @@ class TestTheProcess:
     def test_one_that_cannot_begin(self, tmp_path, monkeypatch, arguments, lines, error, said):
         put_on_path(tmp_path, monkeypatch, arguments, lines)
         with pytest.raises(error) as caught:
-            begun()
+            begun(variables={"CUDA_VISIBLE_DEVICES": ""})
         assert str(caught.value) == said
         assert type(caught.value) is error
 
@@ -150,7 +155,7 @@ class TestWhatIsAsked:
         found = list(begun().sampled([(np.array([5]), 1), ((6, 7), 2)], **SAMPLING))
         assert [place for place, _ in found] == [1, 0]
         assert child.sent == [
-            {"model": "a/folder", "dtype": "float32", "drawable": 48, "gpu_share": 0.5},
+            {"model": "a/folder", "dtype": "float32", "drawable": 48, "gpu_share": 0.5, "raw": False},
             {
                 "prompts": [[[5], 1], [[6, 7], 2]],
                 "params": {"n": 2, "max_tokens": 4, "temperature": 1.0, "top_p": 1.0, "stop_token_ids": [3, 9]},

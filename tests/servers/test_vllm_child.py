@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from opd_diag.servers.vllm_child import serve
 
@@ -14,7 +15,7 @@ from .stand_in import TinyModel
 
 MODEL = TinyModel(48)
 PARAMS = {"n": 2, "max_tokens": 12, "temperature": 1.0, "top_p": 1.0, "stop_token_ids": [3, 9]}
-BEGIN = {"model": "a/folder", "dtype": "float32", "drawable": 48, "gpu_share": 0.5}
+BEGIN = {"model": "a/folder", "dtype": "float32", "drawable": 48, "gpu_share": 0.5, "raw": False}
 
 
 def served(*requests, begin=BEGIN):
@@ -54,7 +55,8 @@ class TestLoading:
             }
         ]
 
-    def test_on_a_gpu(self, fake):
+    def test_on_a_gpu(self, fake, monkeypatch):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         of = fake(cpu=False)
         served()
         assert (of.loaded[0]["gpu_memory_utilization"], of.loaded[0]["enforce_eager"]) == (0.5, False)
@@ -102,6 +104,22 @@ class TestSampling:
             assert max(response) < 40
             np.testing.assert_allclose(values, logprobs([5, 6], response, 0.5, 40), atol=1e-6)
         assert of.asked == []
+
+    @pytest.mark.parametrize("raw", [False, True])
+    def test_below_top_p_one_raw_log_probabilities_are_the_models_own(self, fake, raw):
+        fake()
+        request = asked([[5, 1], 1], top_p=0.6, n=20, max_tokens=1)
+        _, _, answer = served(request, begin=BEGIN | {"drawable": 40, "raw": raw})
+        row = MODEL([5, 1])[-1]
+        best = sorted(range(40), key=lambda i: -row[i])
+        total, nucleus = np.exp(row[:40]).sum(), []
+        while np.exp(row[nucleus]).sum() < 0.6 * total:
+            nucleus.append(best[len(nucleus)])
+        assert 1 < len(nucleus) < 20
+        of = row if raw else row[nucleus]
+        for (token,), (value,), _ in answer["responses"]:
+            assert token in nucleus
+            np.testing.assert_allclose(value, row[token] - np.log(np.exp(of).sum()), atol=1e-6)
 
     def test_what_vllm_refuses_ends_it(self, fake):
         fake()
