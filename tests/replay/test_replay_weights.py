@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_run as tiny
+from model_server import ModelServer
 
 from opd_diag.errors import CheckpointError, InputError
-from opd_diag.inference import swapping
+from opd_diag.inference import load_model, swapping
+from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.scores import TENSOR_FIELDS
 from opd_diag.records.settings import settings_from
 from opd_diag.replay import lazy, make_plan, open_store, replay
@@ -82,6 +84,17 @@ def test_each_file_is_read_once_and_the_second_time_not_at_all(tiny_run, tmp_pat
     (tmp_path / "out" / DIGESTS).write_text("nonsense")
     replayed(tiny_run, tmp_path / "out")
     assert len(reads) == 5
+
+
+def test_a_teacher_that_vllm_loads_is_read_once_too(tiny_run, tmp_path, reads, monkeypatch):
+    server = ModelServer(load_model(Checkpoint("teacher", None, tiny_run.teacher, "full")))
+    monkeypatch.setattr("opd_diag.replay.served.connect", lambda address, **how: server)
+    options = {"teacher": f"vllm={tiny_run.teacher}", "teacher_top": 20, "checkpoints": "30", "states": ("on-policy",)}
+    replayed(tiny_run, tmp_path / "out", **options)
+    assert sorted(reads) == ["checkpoint-30", "student", "teacher"]
+    reads.clear()
+    replayed(tiny_run, tmp_path / "out", **options)
+    assert reads == []
 
 
 def test_students_are_swapped_and_the_teacher_stays(own_run, tmp_path, loads):
