@@ -197,6 +197,7 @@ def beside(found: Found, student: Model, folder: Path, tokenizer: Tokenizer, pro
         "vLLM": lambda: writer.sample(tokenizer, prompts, sampling=sampling),
         "again": lambda: writer.sample(tokenizer, prompts, sampling=sampling),
         "ours": lambda: sample_rollouts(student, tokenizer, prompts, sampling=sampling),
+        "top-p": lambda: writer.sample(tokenizer, prompts, sampling=replace(sampling, top_p=0.8)),
     }
     try:
         for way, run in ways.items():
@@ -205,14 +206,15 @@ def beside(found: Found, student: Model, folder: Path, tokenizer: Tokenizer, pro
             seconds[way] = time.perf_counter() - begin
     finally:
         writer.close()
-    rollouts = drawn["vLLM"]
-    scores = score(student, student, rollouts)
-    said = np.concatenate([r.sampled_logprobs for r in rollouts])
-    apart = farthest(said, scores.student_sampled_logprobs[~scores.terminal], partly=False)
-    different = len({r.response_ids for r in rollouts})
-    of = f"{len(said)} tokens of {len(rollouts)} responses, {different} different"
-    found.add("sampled: as drawn against replayed", apart, TOLERANCE, of)
-    same = np.mean([a.response_ids == b.response_ids for a, b in zip(rollouts, drawn["again"], strict=True)])
+    for way, title in (("vLLM", "sampled"), ("top-p", "sampled at top-p 0.8")):
+        rollouts = drawn[way]
+        scores = score(student, student, rollouts)
+        said = np.concatenate([r.sampled_logprobs for r in rollouts])
+        apart = farthest(said, scores.student_sampled_logprobs[~scores.terminal], partly=False)
+        different = len({r.response_ids for r in rollouts})
+        of = f"{len(said)} tokens of {len(rollouts)} responses, {different} different"
+        found.add(f"{title}: as drawn against replayed", apart, TOLERANCE, of)
+    same = np.mean([a.response_ids == b.response_ids for a, b in zip(drawn["vLLM"], drawn["again"], strict=True)])
     rates = {way: sum(len(r.response_ids) for r in drawn[way]) / seconds[way] for way in ("vLLM", "ours")}
     of = f"{rates['vLLM']:.0f} and {rates['ours']:.0f} tokens/s; beginning took {seconds['start']:.0f} s"
     told = {"allowed": "", "passed": None}
