@@ -34,6 +34,7 @@ GPU_SHARE = 0.9
 """Of the GPU's memory that is free when the process begins: for a model once more, and its keys and values."""
 
 READ_BY_VLLM = "full weights in safetensors with their config, and no other file that vLLM would read with them"
+"""What it reads as it is, as words of a sentence."""
 
 BESIDE = ("hf_quant_config.json", "consolidated*.safetensors")
 """Files that decide how vLLM reads others, and that nobody else reads: the second makes it read ``params.json``."""
@@ -192,7 +193,10 @@ def gpu_share(device: torch.device) -> float:
 
 
 def variables_for(device: torch.device) -> dict[str, str]:
-    """Give the environment variables with which a process sees a GPU as its only one, or none at all beside a CPU."""
+    """Give the environment variables with which a process sees a GPU as its only one; none for the first.
+
+    For a CPU they are those with which it sees no GPU.
+    """
     if device.type != "cuda":
         return {"CUDA_VISIBLE_DEVICES": ""}
     if not device.index:
