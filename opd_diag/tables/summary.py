@@ -142,9 +142,14 @@ def _metric_rows(group: pd.DataFrame) -> list[dict[str, Any]]:
         }
         rows.append(estimate_columns(estimate) | about)
         if name == ESTIMATE:
-            rows[-1]["approximate"] |= few_drawn(group)
+            rows[-1]["approximate"] = _approximate(estimate, group)
     bounded = _bounded_rows(group)
     return [row | bounded.get(row["metric"], {}) for row in rows]
+
+
+def _approximate(estimate: stats.Estimate, *parts: pd.DataFrame) -> bool:
+    """Whether an interval of the estimate of reverse KL, of these states, may cover less often than it says."""
+    return estimate.is_approximate or (not np.isnan(estimate.ci_low) and few_drawn(*parts))
 
 
 def _bounded_rows(group: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -172,7 +177,7 @@ def _differences(earlier: pd.DataFrame, later: pd.DataFrame) -> Found:
         name: (token, {"depends_on_average": of.conclusions_differ, "n_states": token.n})
         for name, token, of in zip(METRIC_NAMES, tokens, by_average, strict=True)
     }
-    found[ESTIMATE][1]["approximate"] = found[ESTIMATE][0].is_approximate or few_drawn(earlier, later)
+    found[ESTIMATE][1]["approximate"] = _approximate(found[ESTIMATE][0], earlier, later)
     return found | _bounded_differences(earlier, later)
 
 
