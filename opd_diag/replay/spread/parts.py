@@ -148,11 +148,13 @@ class SpreadParts(Parts):
         scored: Arrays = self._asked("shard", student, (states, cut.alone(number)), tell)
         return scored
 
-    def _asked(self, what: str, model: LazyModel, of: tuple[object, ...], tell: Tell | None = None) -> Any:
-        """Have a worker make something, and count what it cost."""
+    def _asked(
+        self, what: str, model: LazyModel, of: tuple[object, ...], tell: Tell | None = None, *, urgent: bool = False
+    ) -> Any:
+        """Have a worker make something, and count what it cost; it is `urgent` where others wait for it."""
         label = self._label(model)
         known = {self._label(one): self._known(one) for one in self.here(model)}
-        urgent = self.start is None and model.checkpoint in (self.plan.first, self.plan.teacher)
+        urgent = urgent or self.start is None and model.checkpoint in (self.plan.first, self.plan.teacher)
         answer = self.pool.do(Call(what, label, of, known), tell or self._tell, urgent=urgent)
         (tell or self._tell)(answer.told)
         self.store.account.add(answer.work)

@@ -4,6 +4,10 @@ Whoever needs a worker asks in its own thread and waits. Among those that wait, 
 in memory already comes first, then what others wait for, then who came first. A checkpoint may take a worker as its
 *home* for a while: it then works for no other one, so that weights are not read again and again; workers that are
 nobody's home help wherever there is something to do.
+
+Homes make nobody wait for ever. Who asks for what others wait for may hold what they need, so that it gets its own home
+or, where it has none, any worker; so does the teacher, which no worker has to read for it. A worker that is at
+something waits for nobody here, and becomes free.
 """
 
 from __future__ import annotations
@@ -48,11 +52,8 @@ class _Seat:
     holds: str | None = None
     """Label of the checkpoint that the worker has in memory."""
     home: str | None = None
-    """Label of the checkpoint that it works for alone."""
+    """Label of the checkpoint that it works for alone, but for what others wait for."""
     busy: bool = False
-
-    def serves(self, label: str) -> bool:
-        return not self.busy and self.home in (None, label)
 
 
 @dataclass(eq=False)
@@ -61,6 +62,7 @@ class _Waiting:
 
     label: str
     urgent: bool
+    """Whether others wait for it, perhaps at home."""
     seat: _Seat | None = None
 
 
@@ -99,6 +101,8 @@ class Pool:
 
     def do(self, call: Call, tell: Callable[[Told], None] = lambda told: None, *, urgent: bool = False) -> Answer:
         """Let a worker do something; where it is lost, another one takes its place and begins again.
+
+        Who holds what others wait for must say that it is `urgent`.
 
         Raises
         ------
@@ -193,7 +197,7 @@ class Pool:
 
     def _match(self) -> None:
         """Give free workers to those who wait."""
-        while pairs := [(w, s) for w in self._waiting for s in self._seats if s.serves(w.label)]:
+        while pairs := [(w, s) for w in self._waiting for s in self._seats if self._serves(s, w)]:
             waiting, seat = min(pairs, key=lambda pair: _rank(*pair))  # the first of equals: who came first
             self._waiting.remove(waiting)
             waiting.seat, seat.busy = seat, True
@@ -201,12 +205,22 @@ class Pool:
                 seat.holds = waiting.label
         self._change.notify_all()
 
+    def _serves(self, seat: _Seat, waiting: _Waiting) -> bool:
+        if seat.busy:
+            return False
+        if seat.home in (None, waiting.label) or waiting.label == TEACHER_LABEL:
+            return True
+        return waiting.urgent and all(one.home != waiting.label for one in self._seats)
+
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise WorkerError("The replay was stopped. Run the same command again: what was finished is kept.")
 
 
-def _rank(waiting: _Waiting, seat: _Seat) -> tuple[bool, bool, bool]:
-    """Give the order of a choice: a worker that holds the checkpoint, what others wait for, one that holds nothing."""
+def _rank(waiting: _Waiting, seat: _Seat) -> tuple[bool, bool, bool, bool]:
+    """Give the order of a choice.
+
+    A worker that holds the checkpoint, what others wait for, one that is not another's home, one that holds nothing.
+    """
     held = waiting.label in (TEACHER_LABEL, seat.holds)
-    return not held, not waiting.urgent, seat.holds is not None
+    return not held, not waiting.urgent, seat.home not in (None, waiting.label), seat.holds is not None

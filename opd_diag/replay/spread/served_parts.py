@@ -62,17 +62,30 @@ class SpreadServedParts(SpreadParts, ServedParts):
         alone, said = cut.alone(number), None
         if not self.server.asks and self._used_again(states, tuple(cut.rollouts)):
             keep = self._answers(tuple(cut.rollouts))
-            said = keep(cut.shard(number), lambda: self._asked("answers", student, (alone,), tell))
+            said = keep(cut.shard(number), lambda: self._asked("answers", student, (alone,), tell, urgent=True))
         scored: Arrays = self._asked("shard", student, (states, alone, said), tell)
         return scored
 
     def _answers(self, rollouts: Rollouts) -> Keep[Arrays]:
-        """Give what keeps answers; whoever wants those that another thread is waiting for waits too."""
+        """Give what keeps answers; whoever wants those that another thread is waiting for waits too.
+
+        They are mapped, also what was just made: many wait for a worker with theirs, some of gigabytes, at once.
+        """
         keep, writer = super()._answers(rollouts), rollouts[0].provenance.weights
 
         def kept(shard: Shard, make: Callable[[], Arrays]) -> Arrays:
             with self._under_way.setdefault((writer, shard.number), threading.Lock()):
-                return keep(shard, make)
+                new: list[Shard] = []
+
+                def made() -> Arrays:
+                    new.append(shard)
+                    return make()
+
+                said = keep(shard, made)
+                if new:  # dropped, before it is mapped
+                    del said
+                    said = keep(shard, make)
+                return said
 
         return kept
 

@@ -129,6 +129,80 @@ def test_a_home_serves_its_checkpoint_alone():
     assert pool.do(call("step 4")).made in (b"a", b"b")
 
 
+class TestHomes:
+    """They keep nobody waiting who holds what the others at home wait for, however many workers there are."""
+
+    @pytest.fixture
+    def pool(self):
+        """Three workers are asked for and two come."""
+        pool = Pool(3, lambda: [Hand("a"), Hand("b")], never)
+        yield pool
+        pool.close()  # whoever waits in a test that fails is sent away
+
+    def done_by_one_that_holds_a_lock(self, pool, label, homes):
+        """Whoever is at home waits for a lock; the one that has it asks a worker for something."""
+        shared, held = threading.Lock(), threading.Event()
+
+        def holds():
+            with shared:
+                held.set()
+                return pool.do(call(label, "answers"), urgent=True).made
+
+        def at_home(label):
+            assert held.wait(SECONDS)
+            with shared:
+                return pool.do(call(label)).made
+
+        with ThreadPoolExecutor(4) as threads:
+            holding = threads.submit(holds)
+            others = [threads.submit(at_home, other) for other in homes if other != label]
+            try:
+                return holding.result(2), {other.result(2) for other in others}
+            finally:
+                pool.close()  # so that no thread is waited for
+
+    def test_one_whose_home_never_came_has_any_worker(self, pool):
+        with pool.home("step 1"), pool.home("step 2"), pool.home("step 3"):
+            done, others = self.done_by_one_that_holds_a_lock(pool, "step 3", ("step 1", "step 2"))
+            assert len(pool) == 2
+        assert done in (b"a", b"b")
+        assert others == {b"a", b"b"}
+
+    def test_nor_does_one_wait_that_comes_to_no_home_later(self, pool):
+        with pool.home("step 1"), pool.home("step 2"), pool.home("step 3"):
+            pool.begun()
+        with pool.home("step 4"), pool.home("step 5"), pool.home("step 3"):
+            assert self.done_by_one_that_holds_a_lock(pool, "step 3", ("step 4", "step 5"))[0] in (b"a", b"b")
+
+    def test_the_teacher_which_all_hold_is_nobody_to_be_kept_out(self, pool):
+        with pool.home("step 1"), pool.home("step 2"):
+            pool.begun()
+            with ThreadPoolExecutor(1) as threads:
+                asked = threads.submit(pool.do, call("teacher"))
+                try:
+                    assert asked.result(2).made == b"a"
+                finally:
+                    pool.close()
+
+    def test_who_has_a_home_waits_for_it_though_another_is_free(self):
+        gate = Gate()
+        pool = Pool(2, lambda: [Hand("a", gate), Hand("b")], never)
+        with pool.home("step 1"), pool.home("step 2"), ThreadPoolExecutor(2) as threads:
+            asked = [threads.submit(pool.do, call("step 1"), urgent=True) for _ in range(2)]
+            assert gate.there.acquire(timeout=SECONDS)
+            assert pool.do(call("step 2"), urgent=True).made == b"b"
+            assert not any(one.done() for one in asked)
+            gate.open.set()
+            assert [one.result(SECONDS).made for one in asked] == [b"a", b"a"]
+
+    def test_a_worker_that_is_nobodys_home_comes_first(self):
+        pool = Pool(3, lambda: [Hand("a"), Hand("b"), Hand("c")], never)
+        with pool.home("step 1"), pool.home("step 2"):
+            pool.do(call("step 9"))
+            assert pool.do(call("step 3"), urgent=True).made == b"c"
+            assert pool.do(call("teacher")).made == b"c"
+
+
 def test_a_lost_worker_is_replaced_and_its_call_begun_again():
     hands = [Hand("new")]
     pool = Pool(2, lambda: [Hand("a", lost("It was killed.")), Hand("b")], lambda: hands.pop())
