@@ -23,6 +23,7 @@ from opd_diag.replay.spread.node import folders_of, for_workers
 from opd_diag.replay.spread.pool import Lost, Pool
 from opd_diag.replay.spread.server import KnownServer
 from opd_diag.replay.spread.worker import Hello, Needs, Worker
+from opd_diag.servers.addresses import KEY_VARIABLE
 
 EVERY = 1.0
 """Seconds between two looks at the progress of a worker."""
@@ -116,7 +117,8 @@ def joined() -> Iterator[Any]:
             how |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
             _quiet_about_the_lost(ray)
-            ray.init(**how)
+            with _without_key():
+                ray.init(**how)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             if address:
@@ -128,6 +130,17 @@ def joined() -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_key() -> Iterator[None]:
+    """Take the key of a server out of the environment, which all processes that Ray starts here have for good."""
+    key = os.environ.pop(KEY_VARIABLE, None)
+    try:
+        yield
+    finally:
+        if key is not None:
+            os.environ[KEY_VARIABLE] = key
 
 
 def _refuse_silent(address: str | None) -> None:

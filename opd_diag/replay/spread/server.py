@@ -60,6 +60,7 @@ def connected(known: KnownServer, settings: Settings, node: str, home: str) -> S
             f"{known.address} is every machine's own address: on node {node} it is not the server of {home}. Name the "
             "server with --teacher by an address that all nodes reach, and let it listen there (--host 0.0.0.0)."
         )
+    os.environ.pop(KEY_VARIABLE, None)  # one of the node's own is meant for others
     if known.key is not None:
         os.environ[KEY_VARIABLE] = known.key
     try:

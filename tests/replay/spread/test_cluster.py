@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import sys
 import types
+from contextlib import nullcontext
 
 import pytest
 
@@ -125,6 +127,24 @@ def test_a_machine_on_which_ray_does_not_start(monkeypatch):
     assert str(raised.value) == (
         "Ray cannot be started on this machine: No room in /dev/shm. Leave --engine out to run in one process."
     )
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_processes_that_ray_starts_here_have_no_key_of_a_server(monkeypatch, starts):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("OPD_DIAG_SERVER_KEY", "secret")
+    inherited = []
+
+    def init(**how):
+        inherited.append(os.environ.get("OPD_DIAG_SERVER_KEY"))
+        if not starts:
+            raise RuntimeError("No room in /dev/shm.")
+
+    monkeypatch.setitem(sys.modules, "ray", fake_ray(is_initialized=lambda: False, init=init, shutdown=lambda: None))
+    with nullcontext() if starts else pytest.raises(InputError), joined():
+        assert os.environ["OPD_DIAG_SERVER_KEY"] == "secret"
+    assert os.environ["OPD_DIAG_SERVER_KEY"] == "secret"
+    assert inherited == [None]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,14 @@ def test_a_worker_connects_with_the_key_and_has_its_share_of_requests(known):
     assert os.environ[VARIABLE] == KEY
 
 
+def test_a_key_of_the_nodes_own_is_not_sent(known, monkeypatch):
+    settings, found = known
+    monkeypatch.setenv(VARIABLE, KEY)
+    with pytest.raises(ServerError, match="asks for a key"):
+        connected(replace(found, key=None), settings, "a", "a")
+    assert VARIABLE not in os.environ
+
+
 @pytest.mark.parametrize(("workers", "share"), [(1, 5), (3, 1), (5, 1), (64, 1)])
 def test_requests_are_shared_and_nobody_has_none(known, workers, share):
     settings, found = known
