@@ -28,6 +28,9 @@ weights far more."""
 NAME = ".checks/served-{}.safetensors"
 """Where OUT_DIR keeps the answers of the first time, by a hash of what was asked: a study asks of several prompts."""
 
+FORMER = ".checks/served.safetensors"
+"""Where it kept them before studies asked; there they stay."""
+
 
 def refuse_other_teacher(teacher: ServedTeacher, prompts: Sequence[EncodedPrompt], store: Store) -> None:
     """Hold a few answers against those of the first time; of a new report, keep them.
@@ -50,9 +53,9 @@ def refuse_other_teacher(teacher: ServedTeacher, prompts: Sequence[EncodedPrompt
         return {"sampled_logprobs": np.concatenate([answer.sampled_logprobs for answer in answers])}
 
     key = content_key(["same server", teacher.key, asked])
-    first = store.part(
-        NAME.format(content_key(asked)[:8]), key, make=made, save=save_arrays, load=load_arrays, share=False
-    )["sampled_logprobs"]
+    former = store.parts.get(FORMER)
+    name = FORMER if former is not None and former.key == key else NAME.format(content_key(asked)[:8])
+    first = store.part(name, key, make=made, save=save_arrays, load=load_arrays, share=False)["sampled_logprobs"]
     if times:
         return
     now = made()["sampled_logprobs"]

@@ -12,7 +12,8 @@ from opd_diag.inference.served import ServedTeacher
 from opd_diag.records.arrays import load_arrays
 from opd_diag.records.prompt import Prompt
 from opd_diag.replay import open_store
-from opd_diag.replay.same_server import NAME, refuse_other_teacher
+from opd_diag.replay.marker import read_marker, write_marker
+from opd_diag.replay.same_server import FORMER, NAME, refuse_other_teacher
 from opd_diag.servers import About, Answer
 from opd_diag.tokenization import EncodedPrompt
 
@@ -76,6 +77,18 @@ class TestTheNextTime:
         ask(Scripted(), prompts(7, 8))
         with pytest.raises(ServerError):
             ask(Scripted(more=1.0), self.OF)
+
+    def test_answers_that_an_earlier_version_kept_elsewhere_count(self, ask, tmp_path):
+        (file,) = (tmp_path / "out").glob(NAME.format("*"))
+        marker = read_marker(tmp_path / "out", tmp_path / "run").parts
+        marker[FORMER] = marker.pop(str(file.relative_to(tmp_path / "out")))
+        file.rename(tmp_path / "out" / FORMER)
+        write_marker(tmp_path / "out", tmp_path / "run", marker)
+        with pytest.raises(ServerError):
+            ask(Scripted(more=1.0), self.OF)
+        assert len(ask(Scripted(), self.OF)) == 2
+        ask(Scripted(more=1.0), prompts(7, 8))  # others than those that were kept there
+        assert len([*(tmp_path / "out" / ".checks").iterdir()]) == 2
 
     @pytest.mark.parametrize("more", [0.045, -0.045, [0.19, 0.0, 0.0, 0.0, 0.0]])
     def test_what_other_batches_make_is_no_other_teacher(self, ask, more):
