@@ -146,6 +146,17 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def host_of(url: str) -> str:
+    """Give the host of an address; of all that are this machine's own, ``localhost``.
+
+    Examples
+    --------
+    >>> host_of("http://Teacher.example:8000"), host_of("http://127.0.0.1:8000"), host_of("http://[::1]:8000")
+    ('teacher.example', 'localhost', 'localhost')
+    """
+    return "localhost" if is_loopback(url) else urlsplit(url).hostname or ""
+
+
 def _top(text: str | None) -> int | None:
     if text is None:
         return None

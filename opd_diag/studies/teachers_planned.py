@@ -14,6 +14,7 @@ from opd_diag.replay.served import Served
 from opd_diag.replay.store import refuse_inside, refuse_unfit
 from opd_diag.runs.digests import Digests
 from opd_diag.servers import addressed, is_address, model_here, parsed
+from opd_diag.servers.addresses import KEY_VARIABLE, host_of
 from opd_diag.studies.naming import distinct_names, folder_name
 from opd_diag.studies.served import folder_in
 from opd_diag.studies.teachers_shown import BEFORE, STUDENT
@@ -115,17 +116,26 @@ def _settings_of(model: str, models: Sequence[str], settings: Settings) -> Setti
 
 
 def _refuse_addresses(models: Sequence[str]) -> None:
-    """Refuse addresses that are none, before any server is asked: they may have a password in them."""
-    loaded = set()
+    """Refuse addresses that are none, before any server is asked: they may have a password in them.
+
+    Refuse several hosts where a key is set: each would be sent it.
+    """
+    loaded, hosts = set(), set()
     for address in (addressed(model).address for model in models if is_address(model)):
         if (here := model_here(address)) is None:
-            parsed(address)
+            hosts.add(host_of(parsed(address)[1]))
         else:
             loaded.add(here)
     if len(loaded) > 1:
         raise InputError(
             f"{len(loaded)} teachers are to be loaded into vLLM here, {', '.join(sorted(loaded))}, and one process has "
             "room for one. Start servers for the others, as vllm=http://HOST:PORT, or load them without vLLM."
+        )
+    if len(hosts) > 1 and os.environ.get(KEY_VARIABLE, "").strip():
+        raise InputError(
+            f"The key in the environment variable {KEY_VARIABLE} would be sent to {len(hosts)} hosts, "
+            f"{', '.join(sorted(hosts))}. Ask each in a command of its own, with its own key, or unset the variable if "
+            "none of them wants one."
         )
 
 

@@ -64,6 +64,37 @@ def test_one_that_does_not_answer_is_left_out_of_the_plan_by_its_address(tiny_ru
     }
 
 
+class TestAKey:
+    """It is sent to every server of a command."""
+
+    @pytest.fixture(autouse=True)
+    def key(self, monkeypatch):
+        monkeypatch.setenv("OPD_DIAG_SERVER_KEY", "secret")
+
+    def test_is_sent_to_one_host_alone(self, tiny_run, asked, tmp_path):
+        with pytest.raises(InputError) as error:
+            planned(tiny_run, [ONE, f"{TWO}#far", tiny_run.teacher], tmp_path / "out")
+        assert str(error.value) == (
+            "The key in the environment variable OPD_DIAG_SERVER_KEY would be sent to 2 hosts, one, two. Ask each in a "
+            "command of its own, with its own key, or unset the variable if none of them wants one."
+        )
+        assert not asked
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        "second", ["vllm=http://localhost:8001#b", "sglang=http://127.0.0.1:30000#b", "vllm=http://[::1]:8000#b"]
+    )
+    def test_several_servers_of_one_host_are_asked(self, tiny_run, asked, tmp_path, second):
+        planned(tiny_run, ["vllm=http://localhost:8000#a", second], tmp_path / "out")
+        assert len(asked) == 2
+
+    @pytest.mark.parametrize("empty", ["", " "])
+    def test_that_is_empty_is_none(self, tiny_run, asked, tmp_path, monkeypatch, empty):
+        monkeypatch.setenv("OPD_DIAG_SERVER_KEY", empty)
+        planned(tiny_run, [ONE, f"{TWO}#far"], tmp_path / "out")
+        assert len(asked) == 2
+
+
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
