@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from opd_diag.inference import Model, load_model, sample_rollouts, score
-from opd_diag.inference.served import ServedTeacher, score_served
+from opd_diag.inference.served import score_served
+from opd_diag.inference.served_teacher import ServedTeacher
 from opd_diag.inference.vllm_sampling import InVLLM
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.prompt import load_prompts

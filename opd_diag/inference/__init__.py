@@ -24,6 +24,8 @@
 `libraries.py`   what transformers and peft print and raise, made one sentence
 `scoring.py`     rollouts → ``Scores``: both models over the same states, exact over the whole vocabulary
 `served.py`      the same with a teacher behind a server: ids are sent, log-probabilities come back
+`asking.py`      questions to it in flight, and the fields of each shard from what it says
+`served_teacher.py` ``ServedTeacher``: what scoring and sampling know of it
 `partial.py`     what a server said, made into fields: all, or those it decides and bounds of the others
 `served_sampling.py` responses of a teacher behind a server
 `vllm_sampling.py` responses of a model that vLLM samples, and that model saved as vLLM reads it

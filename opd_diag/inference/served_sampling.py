@@ -8,7 +8,7 @@ from functools import partial
 
 from opd_diag.inference.drawn_elsewhere import Asked, Elsewhere, sample_elsewhere
 from opd_diag.inference.sampling import refuse_long
-from opd_diag.inference.served import ServedTeacher
+from opd_diag.inference.served_teacher import ServedTeacher
 from opd_diag.inference.shards import Keep, Progress, keep_nothing
 from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.sampling import Sampling

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from opd_diag.errors import CheckpointError, InputError, PromptsError
 from opd_diag.inference import HeadCheck, Model, Place, score
-from opd_diag.inference.served import ServedTeacher
+from opd_diag.inference.served_teacher import ServedTeacher
 from opd_diag.inference.swapping import Resident
 from opd_diag.records.arrays import load_arrays, save_arrays
 from opd_diag.records.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from opd_diag.errors import ServerError
-from opd_diag.inference.served import ServedTeacher
+from opd_diag.inference.served_teacher import ServedTeacher
 from opd_diag.records.arrays import Arrays, load_arrays, save_arrays
 from opd_diag.records.files import content_key
 from opd_diag.replay.store import Store

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opd_diag.errors import CheckpointError, InputError, TokenizerMismatchError
-from opd_diag.inference.served import ServedTeacher
+from opd_diag.inference.served_teacher import ServedTeacher
 from opd_diag.inference.vllm_sampling import READ_BY_VLLM, unread_by_vllm
 from opd_diag.records.checkpoint import Checkpoint
 from opd_diag.records.files import content_key

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from opd_diag.inference.served import ServedTeacher, score_served
+from opd_diag.inference.served import score_served
 from opd_diag.inference.served_sampling import sample_served
+from opd_diag.inference.served_teacher import ServedTeacher
 from opd_diag.inference.shards import Keep, keep_nothing
 from opd_diag.records.arrays import Arrays, load_arrays, save_arrays
 from opd_diag.records.files import content_key

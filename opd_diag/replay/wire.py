@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from opd_diag.inference.served import ADDED, ServedTeacher
+from opd_diag.inference.served_teacher import ADDED, ServedTeacher
 from opd_diag.replay.plan import ReplayPlan
 from opd_diag.replay.recorded import TEACHER_LABEL
 from opd_diag.replay.selftests import limits

@@ -307,3 +307,8 @@ class TestBeyondTheTopK:
 )  # fmt: skip
 def test_what_stands_in_an_earlier_place_is_repeated(ids, again):
     assert repeated(np.array(ids)).tolist() == np.array(again, dtype=bool).tolist()
+
+
+def test_repeated_marks_later_places():
+    ids = np.array([[3, 5, 3, 3, 5], [1, 2, 3, 4, 5]])
+    assert repeated(ids).tolist() == [[False, False, True, True, True], [False] * 5]

@@ -13,8 +13,8 @@ from models import word_tokenizer, wrapped
 
 from opd_diag.errors import PromptsError, ServerError
 from opd_diag.inference import drawn_elsewhere
-from opd_diag.inference.served import ServedTeacher
 from opd_diag.inference.served_sampling import sample_served
+from opd_diag.inference.served_teacher import ServedTeacher
 from opd_diag.records.prompt import Prompt
 from opd_diag.records.rollout import Provenance, Rollout
 from opd_diag.records.sampling import Sampling

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from opd_diag.errors import ServerError
-from opd_diag.inference.served import ServedTeacher
+from opd_diag.inference.served_teacher import ServedTeacher
 from opd_diag.records.arrays import load_arrays
 from opd_diag.records.prompt import Prompt
 from opd_diag.replay import open_store

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from opd_diag.inference import Model
-from opd_diag.inference.served import ServedTeacher, score_with
+from opd_diag.inference.served import score_with
+from opd_diag.inference.served_teacher import ServedTeacher
 from opd_diag.records.files import write_json
 from opd_diag.records.rollout import Rollout
 from opd_diag.records.scores import Scores

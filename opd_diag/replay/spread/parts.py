@@ -154,7 +154,7 @@ class SpreadParts(Parts):
         """Have a worker make something, and count what it cost; it is `urgent` where others wait for it."""
         label = self._label(model)
         known = {self._label(one): self._known(one) for one in self.here(model)}
-        urgent = urgent or self.start is None and model.checkpoint in (self.plan.first, self.plan.teacher)
+        urgent = urgent or (self.start is None and model.checkpoint in (self.plan.first, self.plan.teacher))
         answer = self.pool.do(Call(what, label, of, known), tell or self._tell, urgent=urgent)
         (tell or self._tell)(answer.told)
         self.store.account.add(answer.work)

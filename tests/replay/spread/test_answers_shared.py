@@ -1,4 +1,4 @@
-"""Answers at states that several checkpoints share: who asks waits for no home, and they wait for workers on the disk."""
+"""Answers at states that several checkpoints share: who asks waits for no home, and answers wait on the disk."""
 
 from __future__ import annotations
 
