@@ -21,6 +21,8 @@ To add one, derive it here and give it a line above.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class OpdDiagError(Exception):
     """The base of every error that opd-diag raises on purpose."""
@@ -78,6 +80,9 @@ class WorkerError(OpdDiagError, RuntimeError):
 
 class RankError(OpdDiagError):
     """A process that holds a shard of a model was lost, or failed where the others did not."""
+
+    ends_process: ClassVar[bool] = False
+    """Whether this process may end where it waits in torch for a lost one: it may where it is a terminal command."""
 
 
 class MissingExtra(OpdDiagError, ImportError):

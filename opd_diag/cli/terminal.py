@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from opd_diag.errors import InputError, OpdDiagError
+from opd_diag.errors import InputError, OpdDiagError, RankError
 from opd_diag.text import visible
 
 P = ParamSpec("P")
@@ -67,6 +67,7 @@ def shows_errors(command: Callable[P, R]) -> Callable[P, R]:
     def shown(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             _refuse_ranks()
+            RankError.ends_process = True
             return command(*args, **kwargs)
         except OpdDiagError as error:
             code = f" [{error.code}]" if error.code else ""
@@ -78,5 +79,7 @@ def shows_errors(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as error:
             err.print("Interrupted. Run the same command again: what was finished is kept.")
             raise typer.Exit(INTERRUPTED) from error
+        finally:
+            RankError.ends_process = False
 
     return shown

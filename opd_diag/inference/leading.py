@@ -179,9 +179,9 @@ class Ranks:
             raise RankError(_said(rank, why))
 
     def _listen(self) -> None:
-        """Hear what the others say until they end; a rank that leaves this one alone in a sum is ended with it."""
+        """Hear what the others say until all end; what this one waits for where another one is lost is broken off."""
         connections, failed_at = dict(self._connections), 0.0
-        while connections and not self._closed:
+        while not self._closed:
             for connection in wait([*connections], 1.0):
                 assert isinstance(connection, Connection)
                 rank = connections[connection]
@@ -196,6 +196,7 @@ class Ranks:
             failed_at = (failed_at or time.monotonic()) if failed and self._inside else 0.0
             if failed_at and time.monotonic() > failed_at + GRACE:
                 self._break_off()
+                return
 
     def _note(self, where: dict[int, Any], rank: int, what: Any) -> None:
         with self._changed:
@@ -203,16 +204,20 @@ class Ranks:
             self._changed.notify_all()
 
     def _break_off(self) -> None:
-        """End a sum that cannot end: gloo notices that others are gone, NCCL must be told, and else nothing helps."""
+        """End a sum that cannot end: gloo notices that others are gone, NCCL must be told, and else nothing helps.
+
+        Then the terminal program ends with this process; whoever else waits, waits for `PATIENCE`.
+        """
         for rank, (done, why) in [*self._told.items()]:
             if not done:
                 self._note(self._lost, rank, why)
         for process in self.processes.values():
             process.kill()
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and torch.distributed.is_initialized():
             torch.distributed.distributed_c10d._abort_process_group()
         time.sleep(GRACE)
-        if self._inside not in ("", "load"):  # whose weights are being read will come back
+        if self._inside not in ("", "load") and RankError.ends_process:  # who reads weights will come back
+            shutil.rmtree(self.folder, ignore_errors=True)
             os.write(2, f"error: {_said(*next(iter(self._lost.items())))}\n".encode())
             os._exit(2)
 

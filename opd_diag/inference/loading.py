@@ -85,6 +85,11 @@ def load_model(  # noqa: PLR0913 - what a user may say of how a model is loaded
         The device is unknown or not there, the map does not fit the model, or it cannot be in shards.
     RankError
         A process with a shard cannot load it, or is lost.
+
+    Notes
+    -----
+    Of a model in shards each call raises a RankError when a process is lost; where torch waits for that process and
+    cannot be told, it does so after ten minutes, and a terminal command ends instead.
     """
     if checkpoint.blocker is not None:
         raise CheckpointError(f"{checkpoint.label}: {checkpoint.blocker} {checkpoint.way_out or ''}".strip())

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import opd_diag
 from opd_diag import cli
 from opd_diag.cli import terminal
-from opd_diag.errors import ModelError
+from opd_diag.errors import ModelError, RankError
 from opd_diag.replay.selftests import load_selftests
 
 DATA = Path(__file__).parents[2] / "data"
@@ -309,6 +309,13 @@ def test_one_of_several_processes_is_refused(monkeypatch, tmp_path):
         "models over GPUs, and a teacher may run behind a server."
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_only_a_terminal_command_may_end_its_process():
+    seen = []
+    terminal.shows_errors(lambda: seen.append(RankError.ends_process))()
+    assert seen == [True]
+    assert not RankError.ends_process
 
 
 # What is wrong is said in one sentence, and nothing is left behind.

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -199,3 +201,60 @@ class TestEnds:
         leader.kill()
         leader.communicate()
         assert gone(pid)
+
+
+LOSES_ITSELF = """
+import os, signal
+from multiprocessing.connection import Connection
+
+
+def main(handle, rank, leader):
+    connection = Connection(handle)
+    connection.send((True, ""))
+    assert connection.recv()[0] == "join"
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class TestALostRankThatThisOneWaitsFor:
+    """With two ranks nothing is left to listen to, and this one waits in torch for a rank that does not come."""
+
+    LOST = (
+        "Rank 1 of the model in shards failed: its process was ended by SIGKILL: the system does that where memory "
+        "runs out"
+    )
+
+    @pytest.fixture(autouse=True)
+    def lost_at_join(self, tmp_path, monkeypatch):
+        folder = tmp_path / "path" / "opd_diag" / "inference"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+        (folder.parent / "__init__.py").touch()
+        (folder / "following.py").write_text(LOSES_ITSELF)
+        monkeypatch.syspath_prepend(tmp_path / "path")
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr(leading.tempfile, "tempdir", str(tmp_path / "temporary"))
+        monkeypatch.setattr(leading, "GRACE", 0.2)
+
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    def test_the_terminal_program_ends(self, tmp_path):
+        def leads():
+            os.dup2(os.open(tmp_path / "said.txt", os.O_CREAT | os.O_WRONLY), 2)
+            RankError.ends_process = True
+            Ranks(2)
+
+        process = get_context("fork").Process(target=leads)
+        process.start()
+        process.join(20)
+        process.kill()
+        process.join()
+        assert (tmp_path / "said.txt").read_text() == f"error: {self.LOST}\n"
+        assert process.exitcode == 2
+        assert [*(tmp_path / "temporary").iterdir()] == []
+
+    def test_every_other_caller_goes_on(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(leading, "PATIENCE", timedelta(seconds=2))
+        with pytest.raises(RankError) as lost:
+            Ranks(2)
+        assert str(lost.value) == self.LOST
+        assert [*(tmp_path / "temporary").iterdir()] == []
