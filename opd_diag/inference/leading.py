@@ -114,9 +114,11 @@ class Ranks:
 
     def close(self) -> None:
         """End the other ranks, at once if they are at work."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify_all()
         atexit.unregister(self.close)
         idle = not self._inside and len(self._told) == len(self.processes) and not self._lost
         for connection in self._connections if idle else []:
@@ -133,7 +135,8 @@ class Ranks:
 
     def _start(self, rank: int) -> None:
         here, there = socket.socketpair()
-        program = f"import sys; sys.path[:] = {sys.path!r}; from opd_diag.inference.following import main; main"
+        path = [each for each in sys.path if isinstance(each, str)]  # import passes over all others
+        program = f"import sys; sys.path[:] = {path!r}; from opd_diag.inference.following import main; main"
         with there, (self.folder / f"rank-{rank}.txt").open("wb") as said:
             self.processes[rank] = subprocess.Popen(
                 [sys.executable, "-c", f"{program}{there.fileno(), rank, os.getpid()}"],
@@ -146,9 +149,7 @@ class Ranks:
         self._connections[Connection(here.detach())] = rank
 
     def _say(self, what: str, args: Sequence[Any]) -> None:
-        self._refuse_lost()
-        if self._closed:
-            raise RankError("The ranks of a model in shards were ended. Run the same command again.")
+        self._refuse_ended()
         self._told = {}
         for connection in self._connections:
             _send(connection, (what, tuple(map(_plain, args))))
@@ -156,8 +157,10 @@ class Ranks:
     def _await(self, seconds: float | None = None) -> dict[int, Told]:
         """Give what all ranks say of what they were to do; {} if some say nothing in time."""
         with self._changed:
-            self._changed.wait_for(lambda: self._lost or len(self._told) == len(self.processes), seconds)
-        self._refuse_lost()
+            self._changed.wait_for(
+                lambda: self._lost or self._closed or len(self._told) == len(self.processes), seconds
+            )
+        self._refuse_ended()
         return dict(self._told) if len(self._told) == len(self.processes) else {}
 
     def _settle(self, *, done: bool) -> None:
@@ -172,11 +175,13 @@ class Ranks:
         if failed:
             raise RankError(_said(*failed[0]))
 
-    def _refuse_lost(self) -> None:
+    def _refuse_ended(self) -> None:
         if self._lost:
             rank, why = next(iter(self._lost.items()))
             self.close()
             raise RankError(_said(rank, why))
+        if self._closed:
+            raise RankError("The ranks of a model in shards were ended. Run the same command again.")
 
     def _listen(self) -> None:
         """Hear what the others say until all end; what this one waits for where another one is lost is broken off."""
@@ -199,8 +204,10 @@ class Ranks:
                 return
 
     def _note(self, where: dict[int, Any], rank: int, what: Any) -> None:
+        """Keep what is heard of a rank, but not that it is gone because this one ended it."""
         with self._changed:
-            where[rank] = what
+            if not self._closed:
+                where[rank] = what
             self._changed.notify_all()
 
     def _break_off(self) -> None:
@@ -224,7 +231,9 @@ class Ranks:
     def _last_words(self, rank: int) -> str:
         code = self.processes[rank].wait()
         file = self.folder / f"rank-{rank}.txt"
-        lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
+        lines: list[str] = []
+        with suppress(OSError):  # where all is at an end the folder goes
+            lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         how = f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
         why = "the system does that where memory runs out" if code == -signal.SIGKILL else last[:300]

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -150,7 +149,8 @@ class TestNumbers:
 
 
 class TestEnds:
-    def test_one_group_at_a_time_and_ctrl_c_ends_it(self):
+    def test_one_group_at_a_time_and_ctrl_c_ends_it(self, monkeypatch):
+        monkeypatch.setattr(sys, "path", [*sys.path, Path("a notebook's")])
         ranks = Ranks(2)
         with pytest.raises(InputError) as refused:
             Ranks(2)
@@ -164,6 +164,12 @@ class TestEnds:
             raise KeyboardInterrupt
         assert not alive(pid)
         assert not torch.distributed.is_initialized()
+        for thread in threading.enumerate():
+            if thread.name == "ranks":
+                thread.join(5.0)
+        with pytest.raises(RankError) as ended, ranks.together("join"):
+            pass
+        assert str(ended.value) == "The ranks of a model in shards were ended. Run the same command again."
 
     def test_a_rank_that_fails_while_this_one_waits_for_it(self, monkeypatch):
         monkeypatch.setattr(leading, "GRACE", 0.3)
@@ -185,6 +191,17 @@ class TestEnds:
             messages.append(str(failed.value))
         assert messages[0] == messages[1]
         assert not torch.distributed.is_initialized()
+
+    def test_a_rank_whose_last_words_are_gone(self, tmp_path, monkeypatch):
+        def gone_meanwhile(*_, **how):
+            raise FileNotFoundError
+
+        ranks = object.__new__(Ranks)
+        ranks.folder, ranks.processes = tmp_path, {1: subprocess.Popen(["false"])}
+        (tmp_path / "rank-1.txt").write_text("Why\n")
+        assert ranks._last_words(1) == "its process ended with exit code 1: Why"
+        monkeypatch.setattr(Path, "read_text", gone_meanwhile)
+        assert ranks._last_words(1) == "its process ended with exit code 1"
 
     def test_ranks_end_with_the_process_that_leads_them(self):
         waits = (
@@ -236,20 +253,21 @@ class TestALostRankThatThisOneWaitsFor:
         monkeypatch.setattr(leading.tempfile, "tempdir", str(tmp_path / "temporary"))
         monkeypatch.setattr(leading, "GRACE", 0.2)
 
-    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-    def test_the_terminal_program_ends(self, tmp_path):
-        def leads():
-            os.dup2(os.open(tmp_path / "said.txt", os.O_CREAT | os.O_WRONLY), 2)
-            RankError.ends_process = True
-            Ranks(2)
-
-        process = get_context("fork").Process(target=leads)
-        process.start()
-        process.join(20)
-        process.kill()
-        process.join()
-        assert (tmp_path / "said.txt").read_text() == f"error: {self.LOST}\n"
-        assert process.exitcode == 2
+    def test_a_terminal_command_ends(self, tmp_path):
+        leads = (
+            "import sys\n"
+            "from opd_diag.cli.terminal import shows_errors\n"
+            "from opd_diag.inference import leading\n"
+            "leading.GRACE = 0.2\n"
+            f"sys.path.insert(0, {str(tmp_path / 'path')!r})\n"
+            "shows_errors(leading.Ranks)(2)"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(leading.__file__).parents[2])}
+        environment["TMPDIR"] = str(tmp_path / "temporary")
+        ended = subprocess.run(
+            [sys.executable, "-c", leads], stderr=subprocess.PIPE, env=environment, check=False, text=True, timeout=60
+        )
+        assert (ended.returncode, ended.stderr) == (2, f"error: {self.LOST}\n")
         assert [*(tmp_path / "temporary").iterdir()] == []
 
     def test_every_other_caller_goes_on(self, tmp_path, monkeypatch):
