@@ -2,7 +2,8 @@
 
 Whatever runs a body is named to the others and then done by all, so that the sums inside a model meet. Names and
 arguments go through a socket that only these processes have; torch's process group carries tensors between the shards
-alone. Ranks live as long as the model: one that fails alone, or is lost, ends the report with its number and reason.
+alone, and listens on the loopback interface unless GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names another one. Ranks
+live as long as the model: one that fails alone, or is lost, ends the report with its number and reason.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ PATIENCE = timedelta(minutes=10)
 
 GRACE = 10.0
 """Seconds that a rank gets to leave a sum that another one does not come to, before it is ended."""
+
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""What says where torch's process groups listen; else they do where the name of the machine leads."""
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 Told = tuple[bool, str]
 """Whether a rank did what it was to do, and why not."""
@@ -74,6 +80,8 @@ class Ranks:
         self._inside = ""
         """What all are doing."""
         self._closed = False
+        self._interfaces = dict.fromkeys((name for name in INTERFACES if name not in os.environ), LOOPBACK)
+        os.environ.update(self._interfaces)
         atexit.register(self.close)
         with ExitStack() as undone:
             undone.callback(self.close)
@@ -131,6 +139,8 @@ class Ranks:
                 process.wait()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        for name in self._interfaces:
+            os.environ.pop(name, None)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, rank: int) -> None:

@@ -151,6 +151,8 @@ class TestNumbers:
 class TestEnds:
     def test_one_group_at_a_time_and_ctrl_c_ends_it(self, monkeypatch):
         monkeypatch.setattr(sys, "path", [*sys.path, Path("a notebook's")])
+        monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+        monkeypatch.setenv("NCCL_SOCKET_IFNAME", "of the user's")
         ranks = Ranks(2)
         with pytest.raises(InputError) as refused:
             Ranks(2)
@@ -160,10 +162,17 @@ class TestEnds:
         )
         pid = ranks.processes[1].pid
         assert alive(pid)
+        loopback = "lo0" if sys.platform == "darwin" else "lo"
+        assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == (loopback, "of the user's")
+        if sys.platform == "linux":
+            there = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            assert {b"GLOO_SOCKET_IFNAME=lo", b"NCCL_SOCKET_IFNAME=of the user's"} <= {*there}
         with pytest.raises(KeyboardInterrupt), ranks.together("join", "", 2, 1):
             raise KeyboardInterrupt
         assert not alive(pid)
         assert not torch.distributed.is_initialized()
+        assert "GLOO_SOCKET_IFNAME" not in os.environ
+        assert os.environ["NCCL_SOCKET_IFNAME"] == "of the user's"
         for thread in threading.enumerate():
             if thread.name == "ranks":
                 thread.join(5.0)
