@@ -134,12 +134,13 @@ def refuse_too_large(plan: ReplayPlan) -> None:
         needed = needed_memory(plan, (model_size(plan.first, **trusted), teacher))
     except CheckpointError:  # why it cannot be read is said when it is
         return
+    in_place = "" if settings.tensor_parallel is None else " in place of --tensor-parallel"
     for each, total in ((n, n.room.total) for n in needed if n.room is not None and n.cannot_fit):
         narrow = settings.dtype == "float32" and (each.device.type == "cuda" or cpu_computes(torch.bfloat16))
         ways = [
             *([f"use --dtype bfloat16 ({readable_size(each.weights // 2)})"] if narrow else []),
-            *(["spread them over the GPUs with --device-map auto"] if torch.cuda.is_available() else []),
-            *([] if plan.served else ["put the teacher behind a server (--teacher vllm=URL)"]),
+            *([f"spread them over the GPUs with --device-map auto{in_place}"] if torch.cuda.is_available() else []),
+            *([] if plan.served else [f"put the teacher behind a server (--teacher vllm=URL{in_place})"]),
         ]
         who = "A student needs" if plan.served else "A student and the teacher need"
         raise InputError(

@@ -145,6 +145,22 @@ def test_what_can_never_fit_is_refused_before_a_weight_is_read(plan, monkeypatch
     )
 
 
+def test_what_cannot_go_with_shards_is_in_their_place(plan, monkeypatch):
+    size = replace(sizes_of(plan)[0], parameters=10**6)
+    monkeypatch.setattr(memory, "model_size", lambda *_, **how: size)
+    monkeypatch.setattr(placing, "refuse_unshardable", lambda *of: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    has(monkeypatch, 10**6, 10**6)
+    in_two = replace(plan.settings, device="cpu", tensor_parallel=2, dtype="bfloat16")
+    with pytest.raises(InputError) as found:
+        refuse_too_large(replace(plan, settings=in_two))
+    assert str(found.value) == (
+        "A student and the teacher need 2.0 MB for their weights in bfloat16; the CPU has 1.0 MB. Spread them over the "
+        "GPUs with --device-map auto in place of --tensor-parallel, or put the teacher behind a server (--teacher "
+        "vllm=URL in place of --tensor-parallel)."
+    )
+
+
 def test_what_only_may_not_fit_is_tried(plan, monkeypatch):
     has(monkeypatch, 0, 10**9)
     refuse_too_large(plan)
