@@ -40,11 +40,17 @@ def refuse_unshardable(checkpoint: Checkpoint, sharded: Sharded, model: Any) -> 
     Raises
     ------
     InputError
-        Its weights are not full safetensors, its architecture has no plan, its heads cannot be dealt out, or GPUs or
-        something of transformers are missing.
+        Its weights are not full safetensors, its architecture has no plan or its config another one, its heads cannot
+        be dealt out, the accelerator is no CUDA GPU, or GPUs or something of transformers are missing.
     """
     ranks, kind = sharded.ranks, type(model).__name__
     distributed_config(ranks)
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None and accelerator.type not in ("cuda", "cpu"):
+        raise InputError(
+            f"--tensor-parallel runs on CUDA GPUs, or on CPUs where there is no accelerator, found {accelerator.type}. "
+            "Leave it out."
+        )
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
     if gpus is not None and gpus < ranks:
         raise InputError(f"--tensor-parallel {ranks} needs a GPU for each shard, found {gpus}. Use a smaller number.")
@@ -53,6 +59,11 @@ def refuse_unshardable(checkpoint: Checkpoint, sharded: Sharded, model: Any) -> 
         raise InputError(
             f"--tensor-parallel reads full weights in safetensors, which {checkpoint.path} does not hold. Save them so "
             "(save_pretrained), or use --device-map auto."
+        )
+    if any(_brings_plan(module.config) for module in model.modules() if hasattr(module, "config")):
+        raise InputError(
+            f"--tensor-parallel parts a model as transformers does its architecture, and the config.json of "
+            f"{config_source(checkpoint)} says otherwise (base_model_tp_plan). Take that out, or use --device-map auto."
         )
     if not plan_of(model):
         raise InputError(
@@ -125,6 +136,12 @@ def _is_parted(name: str, plan: dict[str, str]) -> bool:
     module, _, last = general.rpartition(".")
     style = plan.get(general) or plan.get(module) or ""
     return "colwise" in style or ("rowwise" in style and last != "bias")
+
+
+def _brings_plan(config: Any) -> bool:
+    """Whether a config has another plan than its class: a file may name one under which sums come out wrong."""
+    name = "base_model_tp_plan"
+    return bool(getattr(config, name, None) != getattr(type(config), name, None))
 
 
 def _way_out(config: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 
@@ -72,6 +73,24 @@ class TestRefusals:
         lfm2 = config_of(tmp_path, "lfm2")
         assert self.refused(lfm2) == message.replace("GPT2LMHeadModel", "Lfm2ForCausalLM")
         assert plan_of(skeleton(lfm2, torch.float32)) == {}, "it parts its head, and no layer"
+
+    @pytest.mark.parametrize("plan", [{"layers.*.mlp": "all_reduce"}, {}])
+    def test_a_config_with_a_plan_of_its_own(self, tmp_path, plan):
+        found = config_of(tmp_path)
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_tp_plan": plan}))
+        assert self.refused(found) == (
+            "--tensor-parallel parts a model as transformers does its architecture, and the config.json of "
+            f"{tmp_path} says otherwise (base_model_tp_plan). Take that out, or use --device-map auto."
+        )
+
+    @pytest.mark.parametrize("kind", ["mps", "xpu"])
+    def test_another_accelerator(self, tmp_path, monkeypatch, kind):
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+        assert self.refused(config_of(tmp_path)) == (
+            "--tensor-parallel runs on CUDA GPUs, or on CPUs where there is no accelerator, found "
+            f"{kind}. Leave it out."
+        )
 
     def test_heads_that_cannot_be_dealt_out(self, tmp_path):
         found = config_of(tmp_path)
