@@ -88,8 +88,8 @@ def load_model(  # noqa: PLR0913 - what a user may say of how a model is loaded
 
     Notes
     -----
-    Of a model in shards each call raises a RankError when a process is lost; where torch waits for that process and
-    cannot be told, it does so after ten minutes, and a terminal command ends instead.
+    When a process with a shard is lost later, whoever uses the model gets a RankError. Where torch waits for that
+    process and cannot be told, this takes ten minutes; a terminal command says why and ends there, with exit code 2.
     """
     if checkpoint.blocker is not None:
         raise CheckpointError(f"{checkpoint.label}: {checkpoint.blocker} {checkpoint.way_out or ''}".strip())
