@@ -196,6 +196,10 @@ def measure(student_logits, teacher_logits, sampled, own, k, grid):
     }
     agreed = np.abs(log_q[rows, sampled] - log_p[rows, sampled]) < 1e-4
     columns["near_zero_advantage_rate"] = np.where(own, agreed.astype(float), np.nan)
+    known = kept(teacher_order, 32, vocabulary)
+    of_known = np.where(known, p * (log_p - log_q), 0.0).sum(axis=1)
+    of_tail = np.where(known[rows, sampled], 0.0, log_p[rows, sampled] - log_q[rows, sampled])
+    columns["tail_sampled_reverse_kl"] = np.where(own, of_known + of_tail, np.nan)
     curve = {}
     for size in grid:
         of_student, of_teacher = kept(student_order, size, vocabulary), kept(teacher_order, size, vocabulary)

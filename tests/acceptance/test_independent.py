@@ -29,7 +29,7 @@ OF_WRITER = {*OUTCOMES, *DIVERSITY, *REPETITION}
 """What is known of responses, whoever scores them."""
 OF_OWN = {COVERAGE, *REWARD_METRICS}
 PARTS = ("on_policy_change", "policy_change", "state_change")
-OF_OWN_SAMPLES = ("sampled_reverse_kl", "near_zero_advantage_rate")
+OF_OWN_SAMPLES = ("sampled_reverse_kl", "tail_sampled_reverse_kl", "near_zero_advantage_rate")
 FITTED = {"fitted_temperature": 5e-4}
 """Between temperatures that are a quarter of an octave apart, the product takes the curve for a polynomial."""
 SMALL = {*STOP_METRICS, "gradient_coherence"}
