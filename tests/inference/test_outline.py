@@ -38,7 +38,7 @@ def test_shards_in_any_order_and_as_sets_of_their_own(scoring, rollouts):
     for name in TENSOR_FIELDS:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
     assert (found.grid, found.provenance) == (expected.grid, expected.provenance)
-    assert len(TENSOR_FIELDS) == len(fields(expected)) - 4
+    assert len(TENSOR_FIELDS) == len(fields(expected)) - 5
 
 
 def test_a_shard_alone_has_its_batches(scoring, rollouts):

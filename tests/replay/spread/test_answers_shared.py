@@ -57,7 +57,7 @@ class OneShard:
 def spread(tiny_run, teacher, tmp_path, monkeypatch):
     """Parts of a replay that asked for three workers, of whom two came; and these two."""
     server = ModelServer(teacher.model, tokenizer=teacher.tokenizer)
-    monkeypatch.setattr(served_module, "connect", lambda address, *, model, top, dtype: server)
+    monkeypatch.setattr(served_module, "connect", lambda address, **how: server)
     plan = plan_report(tiny_run.run_dir, out=tmp_path / "out", teacher="vllm=http://127.0.0.1:8000", teacher_top=20)
     hands = [Hand("a"), Hand("b")]
     pool = Pool(3, lambda: hands, lambda: pytest.fail("nobody was to be hired"))
