@@ -144,6 +144,10 @@ def rollout(
     )
 
 
+RAGGED = ((1, 7), (12, 20), (5, 1), (30, 3), (3, 30), (9, 9))
+"""(prompt, response) lengths of responses that fit into no common frame."""
+
+
 def random_rollouts(lengths, *, vocabulary: int = V, seed: int = 0, **about) -> list[Rollout]:
     """Make one rollout of random ids for each (prompt length, response length); every other one is truncated."""
     generator = torch.Generator().manual_seed(seed)

@@ -138,15 +138,8 @@ class Drawing:
         for finished in grow(model, together, rules, _places(together[0], sampling.max_new_tokens)):
             tell(finished)
         check_grown(model, together, rules)
-        source = Provenance(
-            origin="sampled",
-            weights=model.label or model.name,
-            weights_key=model.key,
-            step=model.step,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
-        )
+        about = {"weights": model.label or model.name, "weights_key": model.key}
+        source = Provenance.sampled(sampling, **about, step=model.step)
         return [_rollout(row, self.tokenizer, source) for row in together]
 
     def _row(self, prompt: EncodedPrompt, r: int) -> Row:

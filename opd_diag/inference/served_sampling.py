@@ -67,15 +67,7 @@ def sample_served(
         name=teacher.name,
         or_else=", leave the prompt out, or let the server take more",
     )
-    source = Provenance(
-        origin="sampled",
-        weights=label,
-        weights_key=teacher.key,
-        step=None,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed,
-    )
+    source = Provenance.sampled(sampling, weights=label, weights_key=teacher.key, step=None)
     writer = Elsewhere(
         draw=partial(_drawn, teacher, sampling),
         sampling=sampling,

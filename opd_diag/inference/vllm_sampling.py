@@ -87,15 +87,7 @@ class InVLLM:
             As of :class:`~opd_diag.servers.vllm_beside.VLLMBeside`.
         """
         label, step = self._checkpoint.label, self._checkpoint.step
-        source = Provenance(
-            origin="sampled",
-            weights=label,
-            weights_key=self._key,
-            step=step,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
-        )
+        source = Provenance.sampled(sampling, weights=label, weights_key=self._key, step=step)
         writer = Elsewhere(
             draw=partial(self._drawn, prompts, sampling),
             sampling=sampling,

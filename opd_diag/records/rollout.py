@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from opd_diag.errors import RolloutsError
 from opd_diag.records.files import ELSEWHERE, write_text
 from opd_diag.records.json_lines import json_lines
+from opd_diag.records.sampling import Sampling
 
 StopReason = Literal["stop", "length", "unknown"]
 Exactness = Literal["ids", "text-with-specials", "text-stripped"]
@@ -35,6 +36,11 @@ class Provenance:
     """Of sampling; NaN when unknown."""
     seed: int | None
     """Of sampling; None when unknown."""
+
+    @classmethod
+    def sampled(cls, sampling: Sampling, *, weights: str, weights_key: str, step: int | None) -> Provenance:
+        """Give that of what is sampled now; all but the model follows from how."""
+        return cls("sampled", weights, weights_key, step, sampling.temperature, sampling.top_p, sampling.seed)
 
     @property
     def plain(self) -> bool:

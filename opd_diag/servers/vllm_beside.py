@@ -7,11 +7,11 @@ log-probabilities and responses that end where they must not are refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from opd_diag.errors import CheckpointError, InputError, ModelError, ServerError
+from opd_diag.errors import CheckpointError, InputError, ModelError, OpdDiagError, ServerError
 from opd_diag.servers.answers import Sampled, whole
 from opd_diag.servers.child import Child, NoAnswer, words
 from opd_diag.servers.reading import sampled_of
@@ -137,32 +137,38 @@ class VLLMBeside:
         self._child.close(at_once=at_once)
 
     def _begins(self) -> None:
-        try:
-            said = self._child.answer(LINE_BYTES)
-        except NoAnswer as error:
-            raise InputError(f"vLLM cannot be used here: its process {error}. {_INSTALL}") from error
-        if "refused" in said:
-            raise InputError(f"vLLM cannot be used here: {words(said['refused'])}. {_INSTALL}")
+        def unusable(why: str) -> OpdDiagError:
+            return InputError(f"vLLM cannot be used here: {why}. {_INSTALL}")
+
+        self._said(LINE_BYTES, lambda how: unusable(f"its process {how}"), unusable)
 
     def _loads(self) -> tuple[int, int]:
-        try:
-            said = self._child.answer(LINE_BYTES)
-        except NoAnswer as error:
-            raise CheckpointError(f"{self.name}: vLLM does not load it: its process {error}. {WITHOUT}") from error
-        if "refused" in said:
-            raise CheckpointError(f"{self.name}: vLLM does not load it: {words(said['refused'])}. {WITHOUT}")
+        def not_loaded(why: str) -> OpdDiagError:
+            return CheckpointError(f"{self.name}: vLLM does not load it: {why}. {WITHOUT}")
+
+        said = self._said(LINE_BYTES, lambda how: not_loaded(f"its process {how}"), not_loaded)
         context, vocabulary = said.get("context"), said.get("vocabulary")
         if type(context) is not int or type(vocabulary) is not int:
             raise CheckpointError(f"{self._about.name} does not say how many tokens it takes. {self._about.mend}")
         return context, vocabulary
 
     def _sampling(self, most: int) -> dict[str, Any]:
+        return self._said(
+            most,
+            lambda how: ModelError(f"{self.name}: the process in which vLLM samples it {how}. {WITHOUT}"),
+            lambda why: ModelError(f"{self._about.name} refuses what it was asked: {why}. {WITHOUT}"),
+        )
+
+    def _said(
+        self, most: int, ended: Callable[[str], OpdDiagError], refused: Callable[[str], OpdDiagError]
+    ) -> dict[str, Any]:
+        """Read what the process says, or raise what becomes of how it ended, or of why it refused."""
         try:
             said = self._child.answer(most)
         except NoAnswer as error:
-            raise ModelError(f"{self.name}: the process in which vLLM samples it {error}. {WITHOUT}") from error
+            raise ended(str(error)) from error
         if "refused" in said:
-            raise ModelError(f"{self._about.name} refuses what it was asked: {words(said['refused'])}. {WITHOUT}")
+            raise refused(words(said["refused"]))
         return said
 
     def _believed(self, response: Any, most: int) -> Sampled:

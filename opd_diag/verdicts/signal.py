@@ -43,9 +43,9 @@ def sharpness(tables: Tables, limits: Thresholds) -> Verdict:
         return not_scored(name, question, OWN)
     sets = {states: _fits_on(tables.fits, states) for states in (OWN, START)}
     if sets[OWN].empty and is_partly_known(tables):
-        return not_measured(name, question, ["the fitted temperature"], HERE_ADVICE)
+        return not_measured(name, question, ["the fitted temperature"], LOADED_ADVICE)
     if sets[OWN].empty:
-        return not_measured(name, question, ["the fitted temperature"], f"Run report again. {HERE_ADVICE}")
+        return not_measured(name, question, ["the fitted temperature"], f"Run report again. {LOADED_ADVICE}")
     where = next((states for states, fits in sets.items() if len(fits) and _sharp(_fit(fits.iloc[-1]), limits)), OWN)
     fits, whose = sets[where], "own" if where == OWN else "of the start's"
     last, first = _fit(fits.iloc[-1]), _fit(fits.iloc[0])
@@ -80,7 +80,7 @@ def sharpness(tables: Tables, limits: Thresholds) -> Verdict:
     )
 
 
-HERE_ADVICE = "It takes a teacher whose folder is named with --teacher: servers do not give it."
+LOADED_ADVICE = "It takes a teacher whose folder is named with --teacher: servers do not give it."
 
 
 def _fits_on(fits: pd.DataFrame, states: str) -> pd.DataFrame:

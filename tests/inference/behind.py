@@ -1,4 +1,4 @@
-"""A teacher behind a server of the tests' own, and responses of any lengths."""
+"""A teacher behind a server of the tests' own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from models import V
 
 from opd_diag.inference.served_teacher import ServedTeacher
 
-RAGGED = ((1, 7), (12, 20), (5, 1), (30, 3), (3, 30), (9, 9))
 TOP = 20
 
 

@@ -1,13 +1,35 @@
-"""GPUs where there are none."""
+"""A pair that many modules score, and GPUs where there are none."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from models import RAGGED, random_rollouts, wrapped
 
-from opd_diag.inference import device_maps, placing
+from opd_diag.inference import device_maps, placing, score
 from opd_diag.inference.device_maps import resolve_device
 from opd_diag.inference.room import Room
+
+
+@pytest.fixture(scope="module")
+def student():
+    return wrapped("llama", name="step 20", label="step 20", step=20, seed=1)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return wrapped("qwen3", name="big teacher", seed=2, eos_token_id=[2, 5])
+
+
+@pytest.fixture(scope="module")
+def rollouts():
+    return random_rollouts(RAGGED)
+
+
+@pytest.fixture(scope="module")
+def local(student, teacher, rollouts):
+    """Its scores."""
+    return score(student, teacher, rollouts)
 
 
 @pytest.fixture

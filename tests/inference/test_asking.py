@@ -19,27 +19,7 @@ from opd_diag.records.scores import TENSOR_FIELDS
 from opd_diag.servers import ALL
 from opd_diag.tables import measure
 
-from .behind import RAGGED, TOP, served
-
-
-@pytest.fixture(scope="module")
-def student():
-    return wrapped("llama", name="step 20", label="step 20", step=20, seed=1)
-
-
-@pytest.fixture(scope="module")
-def teacher():
-    return wrapped("qwen3", name="big teacher", seed=2, eos_token_id=[2, 5])
-
-
-@pytest.fixture(scope="module")
-def rollouts():
-    return random_rollouts(RAGGED)
-
-
-@pytest.fixture(scope="module")
-def local(student, teacher, rollouts):
-    return score(student, teacher, rollouts)
+from .behind import TOP, served
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import random_rollouts, wrapped
+from models import RAGGED, random_rollouts, wrapped
 
 from opd_diag.inference import Cut, hidden_as_scored, packing, score, shards
 from opd_diag.inference.cut import hidden_at_states, positions_of
 from opd_diag.inference.model import Model
-
-RAGGED = ((1, 7), (12, 20), (5, 1), (30, 3), (3, 30), (9, 9))
 
 
 @pytest.fixture

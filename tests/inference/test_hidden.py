@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import random_rollouts, rollout, tiny_model, wrapped
+from models import RAGGED, random_rollouts, rollout, tiny_model, wrapped
 
 from opd_diag.errors import StoreError
 from opd_diag.inference import hidden, packing, score, shards, teacher_hidden, wrap_model
@@ -16,7 +16,6 @@ from opd_diag.inference.model import Model
 from opd_diag.records.arrays import save_arrays
 from opd_diag.records.scores import TENSOR_FIELDS
 
-RAGGED = ((1, 7), (12, 20), (5, 1), (30, 3), (3, 30), (9, 9))
 PLACES = [(4, 29), (0, 0), (3, 2), (4, 0), (1, 11), (2, 0)]
 
 

@@ -7,12 +7,10 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from models import random_rollouts, wrapped
+from models import RAGGED, random_rollouts, wrapped
 
 from opd_diag.inference import Scoring, packing, score, shards
 from opd_diag.records.scores import TENSOR_FIELDS
-
-RAGGED = ((1, 7), (12, 20), (5, 1), (30, 3), (3, 30), (9, 9))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from models import CONTEXT, FAMILIES, V, random_rollouts, rollout, tiny_model, word_tokenizer, wrapped
+from models import CONTEXT, FAMILIES, RAGGED, V, random_rollouts, rollout, tiny_model, word_tokenizer, wrapped
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,24 +21,6 @@ from opd_diag.records.scores import TENSOR_FIELDS, Scores
 from opd_diag.tokenization import EncodedPrompt
 
 from .truth import assert_same_scores, assert_scores_are_true, logprobs_before, true_distributions
-
-RAGGED = ((1, 7), (12, 20), (5, 1), (30, 3), (3, 30), (9, 9))
-"""(prompt, response) lengths."""
-
-
-@pytest.fixture(scope="module")
-def student():
-    return wrapped("llama", name="step 20", label="step 20", step=20, seed=1)
-
-
-@pytest.fixture(scope="module")
-def teacher():
-    return wrapped("qwen3", name="big teacher", seed=2, eos_token_id=[2, 5])
-
-
-@pytest.fixture(scope="module")
-def rollouts():
-    return random_rollouts(RAGGED)
 
 
 @pytest.fixture(scope="module")

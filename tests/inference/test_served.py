@@ -15,33 +15,13 @@ from opd_diag.inference.served import score_served
 from opd_diag.records.scores import OF_WHOLE, TENSOR_FIELDS, Scores
 from opd_diag.servers import ALL
 
-from .behind import RAGGED, TOP, served, told_its_size
+from .behind import TOP, served, told_its_size
 
 EXACT = (
     "student_sampled_logprobs", "teacher_sampled_logprobs", "student_topk_logprobs", "teacher_topk_logprobs",
     "student_at_teacher_topk_logprobs", "student_entropy", "student_stop_logprobs", "curve_student_shared_mass",
     "curve_teacher_shared_mass", "curve_student_mass", "curve_teacher_mass",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def student():
-    return wrapped("llama", name="step 20", label="step 20", step=20, seed=1)
-
-
-@pytest.fixture(scope="module")
-def teacher():
-    return wrapped("qwen3", name="big teacher", seed=2, eos_token_id=[2, 5])
-
-
-@pytest.fixture(scope="module")
-def rollouts():
-    return random_rollouts(RAGGED)
-
-
-@pytest.fixture(scope="module")
-def local(student, teacher, rollouts):
-    return score(student, teacher, rollouts)
 
 
 def cut(values, like):
